@@ -1,0 +1,1 @@
+"""Distributions and emissions as torch objects, with parameters that know their constraints."""

@@ -1,0 +1,135 @@
+"""The distribution of one event: k variables at one step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+__all__ = ["Distribution", "ProductDistribution"]
+
+
+class Distribution(torch.distributions.Distribution):
+    r"""A distribution with batch shape ``B`` over events of ``k`` variables (event shape ``(k,)``).
+
+    Beyond ``torch.distributions`` it can marginalise coordinates that were not seen, answers for every variable its
+    marginal ``cdf`` and ``icdf``, and draws from a given generator.
+
+    Subclasses list their tensors in ``_event_dims``: name -> number of trailing event dimensions; everything that moves
+    batch dimensions is derived from it.
+    """
+
+    _event_dims: ClassVar[dict[str, int]]
+    discrete: ClassVar[bool] = False
+    nominal: ClassVar[bool] = False
+    """Values are labels without order: no mean, no quantiles."""
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, **tensors: Tensor) -> None:
+        shapes = [t.shape[: t.ndim - self._event_dims[name]] for name, t in tensors.items()]
+        batch_shape = torch.broadcast_shapes(*shapes)
+        for name, tensor in tensors.items():
+            event = tensor.shape[tensor.ndim - self._event_dims[name] :]
+            setattr(self, name, tensor.expand(*batch_shape, *event))
+        super().__init__(batch_shape, self._event_shape_of(tensors), validate_args=False)
+
+    @classmethod
+    def _event_shape_of(cls, tensors: dict[str, Tensor]) -> torch.Size:
+        name = next(n for n in tensors if cls._event_dims[n] > 0)
+        return tensors[name].shape[tensors[name].ndim - cls._event_dims[name] :][:1]
+
+    @property
+    def n_variables(self) -> int:
+        return self.event_shape[0]
+
+    # batch dimensions -------------------------------------------------------------------------------------------
+
+    def map_batch(self, move: Callable[[Tensor, int], Tensor]) -> Self:
+        """Rebuild with ``move(tensor, n_event_dims)`` applied to each parameter."""
+        return type(self)(**{name: move(getattr(self, name), dims) for name, dims in self._event_dims.items()})
+
+    def reshape(self, *batch_shape: int) -> Self:
+        """Reshape the batch dimensions."""
+        return self.map_batch(lambda t, e: t.reshape(*batch_shape, *t.shape[t.ndim - e :]))
+
+    def movedim(self, source: int, destination: int) -> Self:
+        """Move one batch dimension (both indices count from the front, or negative over the batch dimensions)."""
+        n = len(self.batch_shape)
+        return self.map_batch(lambda t, e: t.movedim(source % n, destination % n))
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Self:
+        return self.map_batch(lambda t, e: t.expand(*batch_shape, *t.shape[t.ndim - e :]))
+
+    def __getitem__(self, index: Any) -> Self:
+        """Index the batch dimensions."""
+        return self.map_batch(lambda t, e: t[index])
+
+    @abstractmethod
+    def marginal(self, index: list[int]) -> Distribution:
+        """Return the joint marginal of the listed variables."""
+
+    # law ---------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def log_prob_seen(self, value: Tensor, seen: Tensor) -> Tensor:
+        """log p(value[seen]): the coordinates with ``seen == False`` are integrated out exactly.
+
+        Parameters
+        ----------
+        value : (*B, k), finite everywhere (unseen coordinates hold any value inside the support)
+        seen : (*B, k) bool
+
+        Returns
+        -------
+        (*B,); exactly 0 where nothing is seen.
+        """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(value), (*B,), in nats."""
+        return self.log_prob_seen(value, torch.ones_like(value, dtype=torch.bool))
+
+    @abstractmethod
+    def cdf(self, value: Tensor) -> Tensor:
+        """P(X_i <= value_i) for each variable by itself, (*B, k)."""
+
+    def cdf_left(self, value: Tensor) -> Tensor:
+        """P(X_i < value_i) for each variable by itself, (*B, k)."""
+        return self.cdf(value - 1.0) if self.discrete else self.cdf(value)
+
+    @abstractmethod
+    def icdf(self, q: Tensor) -> Tensor:
+        """Smallest x with P(X_i <= x) >= q, for each variable by itself; q broadcasts against (*B, k)."""
+
+    @property
+    def stddev(self) -> Tensor:
+        return self.variance.sqrt()
+
+    @abstractmethod
+    def sample(  # type: ignore[override]
+        self, sample_shape: torch.Size | tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw (*sample_shape, *B, k) values without gradient."""
+
+
+class ProductDistribution(Distribution):
+    """Independent coordinates: the joint density is the product of the marginals."""
+
+    @abstractmethod
+    def coordinate_log_prob(self, value: Tensor) -> Tensor:
+        """log p(value_i) for each variable, (*B, k)."""
+
+    def log_prob_seen(self, value: Tensor, seen: Tensor) -> Tensor:
+        each = self.coordinate_log_prob(value)
+        return torch.where(seen, each, torch.zeros_like(each)).sum(-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.coordinate_log_prob(value).sum(-1)
+
+    def marginal(self, index: list[int]) -> Distribution:
+        def pick(t: Tensor, e: int) -> Tensor:
+            return t.index_select(t.ndim - e, torch.as_tensor(index)) if e else t
+
+        return self.map_batch(pick)

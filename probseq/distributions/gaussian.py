@@ -1,0 +1,175 @@
+"""Normal and Student t distributions of one event."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from scipy import special, stats
+from torch import Tensor
+
+from probseq.distributions.base import Distribution, ProductDistribution
+
+__all__ = ["DiagonalNormal", "DiagonalStudentT", "FullNormal"]
+
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+def _normal_cdf(z: Tensor) -> Tensor:
+    return torch.special.ndtr(z)
+
+
+class DiagonalNormal(ProductDistribution):
+    r"""p(x) = prod_i N(x_i; loc_i, scale_i^2).
+
+    Parameters
+    ----------
+    loc : (*B, k)
+    scale : (*B, k), positive standard deviations in the unit of the data
+    """
+
+    _event_dims: ClassVar[dict[str, int]] = {"loc": 1, "scale": 1}
+    loc: Tensor
+    scale: Tensor
+
+    def coordinate_log_prob(self, value: Tensor) -> Tensor:
+        z = (value - self.loc) / self.scale
+        return -0.5 * z * z - self.scale.log() - _HALF_LOG_2PI
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        return self.scale**2
+
+    def cdf(self, value: Tensor) -> Tensor:
+        return _normal_cdf((value - self.loc) / self.scale)
+
+    def icdf(self, q: Tensor) -> Tensor:
+        return self.loc + self.scale * torch.special.ndtri(q)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy in nats, (*B,)."""
+        return (self.scale.log() + _HALF_LOG_2PI + 0.5).sum(-1)
+
+    def sample(self, sample_shape=(), generator=None) -> Tensor:  # type: ignore[no-untyped-def,override]
+        shape = (*sample_shape, *self.batch_shape, *self.event_shape)
+        noise = torch.randn(shape, generator=generator, dtype=self.loc.dtype, device=self.loc.device)
+        return (self.loc + self.scale * noise).detach()
+
+
+class FullNormal(Distribution):
+    r"""p(x) = N(x; loc, L L^T).
+
+    Parameters
+    ----------
+    loc : (*B, k)
+    scale_tril : (*B, k, k), lower Cholesky factor of the covariance
+    """
+
+    _event_dims: ClassVar[dict[str, int]] = {"loc": 1, "scale_tril": 2}
+    loc: Tensor
+    scale_tril: Tensor
+
+    @property
+    def covariance(self) -> Tensor:
+        return self.scale_tril @ self.scale_tril.mT
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        return (self.scale_tril**2).sum(-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        residual = (value - self.loc).unsqueeze(-1)
+        z = torch.linalg.solve_triangular(self.scale_tril, residual, upper=False).squeeze(-1)
+        log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return -0.5 * (z * z).sum(-1) - log_det - self.n_variables * _HALF_LOG_2PI
+
+    def log_prob_seen(self, value: Tensor, seen: Tensor) -> Tensor:
+        if bool(seen.all()):
+            return self.log_prob(value)
+        # Unseen coordinates become independent standard normals observed at their mean: they add a constant only.
+        m = seen.to(self.loc.dtype)
+        cov = self.covariance * (m.unsqueeze(-1) * m.unsqueeze(-2)) + torch.diag_embed(1.0 - m)
+        residual = torch.where(seen, value - self.loc, torch.zeros_like(self.loc))
+        filled = FullNormal(loc=torch.zeros_like(residual), scale_tril=torch.linalg.cholesky(cov))
+        return filled.log_prob(residual) + (1.0 - m).sum(-1) * _HALF_LOG_2PI
+
+    def marginal(self, index: list[int]) -> Distribution:
+        if len(index) == 1:
+            i = index[0]
+            return DiagonalNormal(loc=self.loc[..., i : i + 1], scale=self.variance[..., i : i + 1].sqrt())
+        cov = self.covariance[..., index, :][..., :, index]
+        return FullNormal(loc=self.loc[..., index], scale_tril=torch.linalg.cholesky(cov))
+
+    def cdf(self, value: Tensor) -> Tensor:
+        return _normal_cdf((value - self.loc) / self.stddev)
+
+    def icdf(self, q: Tensor) -> Tensor:
+        return self.loc + self.stddev * torch.special.ndtri(q)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy in nats, (*B,)."""
+        log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return log_det + self.n_variables * (_HALF_LOG_2PI + 0.5)
+
+    def sample(self, sample_shape=(), generator=None) -> Tensor:  # type: ignore[no-untyped-def,override]
+        shape = (*sample_shape, *self.batch_shape, *self.event_shape)
+        noise = torch.randn(shape, generator=generator, dtype=self.loc.dtype, device=self.loc.device)
+        return (self.loc + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)).detach()
+
+
+class DiagonalStudentT(ProductDistribution):
+    r"""p(x) = prod_i t(x_i; df_i, loc_i, scale_i), the location-scale Student t.
+
+    Parameters
+    ----------
+    df : (*B, k), positive degrees of freedom
+    loc : (*B, k)
+    scale : (*B, k), positive; the standard deviation is ``scale * sqrt(df / (df - 2))`` for ``df > 2``
+    """
+
+    _event_dims: ClassVar[dict[str, int]] = {"df": 1, "loc": 1, "scale": 1}
+    df: Tensor
+    loc: Tensor
+    scale: Tensor
+
+    def coordinate_log_prob(self, value: Tensor) -> Tensor:
+        z = (value - self.loc) / self.scale
+        half = 0.5 * (self.df + 1)
+        constant = torch.lgamma(half) - torch.lgamma(0.5 * self.df) - 0.5 * torch.log(self.df * math.pi)
+        return constant - self.scale.log() - half * torch.log1p(z * z / self.df)
+
+    @property
+    def mean(self) -> Tensor:
+        """loc; NaN where ``df <= 1`` (the mean does not exist)."""
+        return torch.where(self.df > 1, self.loc, torch.full_like(self.loc, math.nan))
+
+    @property
+    def variance(self) -> Tensor:
+        """scale^2 df / (df - 2); inf where ``df <= 2``, NaN where ``df <= 1``."""
+        finite = self.scale**2 * self.df / (self.df - 2).clamp_min(1e-300)
+        heavy = torch.where(self.df > 1, torch.full_like(finite, math.inf), torch.full_like(finite, math.nan))
+        return torch.where(self.df > 2, finite, heavy)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        z = ((value - self.loc) / self.scale).detach().cpu().double().numpy()
+        p = special.stdtr(self.df.detach().cpu().double().numpy(), z)
+        return torch.as_tensor(p, dtype=self.loc.dtype, device=self.loc.device)
+
+    def icdf(self, q: Tensor) -> Tensor:
+        z = stats.t.ppf(q.detach().cpu().double().numpy(), self.df.detach().cpu().double().numpy())
+        return self.loc + self.scale * torch.as_tensor(z, dtype=self.loc.dtype, device=self.loc.device)
+
+    def sample(self, sample_shape=(), generator=None) -> Tensor:  # type: ignore[no-untyped-def,override]
+        shape = (*sample_shape, *self.batch_shape, *self.event_shape)
+        noise = torch.randn(shape, generator=generator, dtype=self.loc.dtype, device=self.loc.device)
+        chi2 = 2 * torch._standard_gamma((0.5 * self.df).detach().expand(shape).contiguous(), generator=generator)
+        return (self.loc + self.scale * noise * (self.df / chi2).sqrt()).detach()
