@@ -64,8 +64,10 @@ class Distribution(torch.distributions.Distribution):
         return self.map_batch(lambda t, e: t.expand(*batch_shape, *t.shape[t.ndim - e :]))
 
     def __getitem__(self, index: Any) -> Self:
-        """Index the batch dimensions."""
-        return self.map_batch(lambda t, e: t[index])
+        """Index the batch dimensions (an Ellipsis stands for batch dimensions only)."""
+        wanted = index if isinstance(index, tuple) else (index,)
+        has_ellipsis = any(i is Ellipsis for i in wanted)
+        return self.map_batch(lambda t, e: t[(*wanted, *(slice(None),) * e)] if has_ellipsis else t[index])
 
     @abstractmethod
     def marginal(self, index: list[int]) -> Distribution:

@@ -1,0 +1,317 @@
+"""Mixtures of distributions and distributions pushed through a map, as true distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probseq.distributions.base import Distribution
+from probseq.distributions.bijections import Affine, Bijection, Exponential
+from probseq.distributions.counts import discrete_icdf
+from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
+from probseq.errors import IncompatibleError
+
+__all__ = ["Mixture", "Pushforward", "mixture", "push"]
+
+_BISECTIONS = 80
+_NODES = 512
+
+
+class Mixture(Distribution):
+    r"""p(x) = sum_m w_m p_m(x), jointly over the variables of the event.
+
+    Parameters
+    ----------
+    log_weights : (*B, M), normalised over M
+    components : distribution with batch shape (*B, M)
+    """
+
+    def __init__(self, log_weights: Tensor, components: Distribution) -> None:
+        if components.batch_shape != log_weights.shape:
+            components = components.expand(torch.Size(log_weights.shape))
+        self.log_weights, self.components = log_weights, components
+        self.discrete, self.nominal = components.discrete, components.nominal  # type: ignore[misc]
+        torch.distributions.Distribution.__init__(
+            self, log_weights.shape[:-1], components.event_shape, validate_args=False
+        )
+
+    def map_batch(self, move: Callable[[Tensor, int], Tensor]) -> Self:
+        # For the component the mixture axis is one more event dimension behind the batch.
+        return type(self)(move(self.log_weights, 1), self.components.map_batch(lambda t, e: move(t, e + 1)))
+
+    def marginal(self, index: list[int]) -> Distribution:
+        return Mixture(self.log_weights, self.components.marginal(index))
+
+    @property
+    def weights(self) -> Tensor:
+        return self.log_weights.exp()
+
+    def log_prob_seen(self, value: Tensor, seen: Tensor) -> Tensor:
+        each = self.components.log_prob_seen(value.unsqueeze(-2), seen.unsqueeze(-2))
+        return torch.logsumexp(self.log_weights + each, -1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return torch.logsumexp(self.log_weights + self.components.log_prob(value.unsqueeze(-2)), -1)
+
+    def _average(self, each: Tensor) -> Tensor:
+        w = self.weights.unsqueeze(-1)
+        return torch.where(w > 0, w * each, torch.zeros_like(each)).sum(-2)
+
+    @property
+    def mean(self) -> Tensor:
+        return self._average(self.components.mean)
+
+    @property
+    def variance(self) -> Tensor:
+        """Law of total variance: within plus between components."""
+        means = self.components.mean
+        between = (means - self.mean.unsqueeze(-2)) ** 2
+        return self._average(self.components.variance + between)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        return self._average(self.components.cdf(value.unsqueeze(-2)))
+
+    def cdf_left(self, value: Tensor) -> Tensor:
+        return self._average(self.components.cdf_left(value.unsqueeze(-2)))
+
+    def density(self, value: Tensor) -> Tensor:
+        """Marginal density or mass of every variable by itself, (*B, k)."""
+        one = [self.marginal([i]).log_prob(value[..., i : i + 1]) for i in range(self.n_variables)]
+        return torch.stack(one, -1).exp()
+
+    def icdf(self, q: Tensor) -> Tensor:
+        """Quantiles by bisection of the cdf between the extreme quantiles of the components."""
+        q = q.expand(torch.broadcast_shapes(q.shape, (*self.batch_shape, self.n_variables)))
+        inner = self.components.icdf(q.unsqueeze(-2))
+        used = (self.weights > 0).unsqueeze(-1)
+        low = torch.where(used, inner, torch.full_like(inner, torch.inf)).amin(-2)
+        high = torch.where(used, inner, torch.full_like(inner, -torch.inf)).amax(-2)
+        if self.discrete:
+            finite = torch.where(torch.isfinite(high), high, low)
+            found = discrete_icdf(self.cdf, q, low, finite)
+            return torch.where(torch.isfinite(high), found, high)
+        open_end = ~(torch.isfinite(low) & torch.isfinite(high))
+        a, b = torch.where(open_end, torch.zeros_like(low), low), torch.where(open_end, torch.zeros_like(high), high)
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (a + b)
+            below = self.cdf(middle) < q
+            a, b = torch.where(below, middle, a), torch.where(below, b, middle)
+            if bool((b - a <= 4e-16 * (a.abs() + b.abs())).all()):
+                break
+        return torch.where(open_end, torch.where(q < 0.5, low, high), 0.5 * (a + b))
+
+    @property
+    def probs(self) -> Tensor:
+        """Category probabilities (*B, k, C) of a mixture of categories."""
+        return (self.weights[..., None, None] * self.components.probs).sum(-3)  # type: ignore[attr-defined]
+
+    @property
+    def n_categories(self) -> int:
+        return self.components.n_categories  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def mode(self) -> Tensor:
+        """Most probable category of a mixture of categories."""
+        return self.probs.argmax(-1).to(self.log_weights.dtype)
+
+    def sample(self, sample_shape=(), generator=None) -> Tensor:  # type: ignore[no-untyped-def,override]
+        shape = (*sample_shape, *self.batch_shape)
+        n_components = self.log_weights.shape[-1]
+        every = self.components.sample(tuple(sample_shape), generator=generator)
+        weights = self.weights.detach().expand(*shape, n_components).reshape(-1, n_components)
+        label = torch.multinomial(weights, 1, generator=generator).reshape(*shape, 1, 1)
+        return every.gather(-2, label.expand(*shape, 1, self.n_variables)).squeeze(-2)
+
+
+class Pushforward(Distribution):
+    r"""The law of x = g(z): p(x) = p_z(g^{-1}(x)) |dz/dx| / P(z in range of the inverse).
+
+    Parameters
+    ----------
+    base : law of z; where the z-range of ``bijection`` is bounded its mass outside is renormalised (independent
+        coordinates only)
+    bijection : increasing map applied to each coordinate
+    """
+
+    def __init__(self, base: Distribution, bijection: Bijection) -> None:
+        if isinstance(bijection, Affine):
+            shape = (*base.batch_shape, *base.event_shape)
+            bijection = Affine(bijection.loc.expand(shape), bijection.scale.expand(shape))
+        self.base, self.bijection = base, bijection
+        bounded = not bijection.onto_reals
+        if bounded and isinstance(base, FullNormal) and base.n_variables > 1:
+            raise IncompatibleError(
+                got="a map with a bounded range over correlated normals",
+                expected="independent coordinates",
+                remedy='Use covariance="diag" or a transform onto the whole line, such as Log.',
+            )
+        torch.distributions.Distribution.__init__(self, base.batch_shape, base.event_shape, validate_args=False)
+
+    def map_batch(self, move: Callable[[Tensor, int], Tensor]) -> Self:
+        bijection = self.bijection
+        if isinstance(bijection, Affine):
+            bijection = Affine(move(bijection.loc, 1), move(bijection.scale, 1))
+        return type(self)(self.base.map_batch(move), bijection)
+
+    def marginal(self, index: list[int]) -> Distribution:
+        bijection = self.bijection
+        if isinstance(bijection, Affine):
+            bijection = Affine(bijection.loc[..., index], bijection.scale[..., index])
+        return Pushforward(self.base.marginal(index), bijection)
+
+    def range_probability(self) -> tuple[Tensor, Tensor]:
+        """P(z <= z_low) and P(z_low < z < z_high) for each variable, (*B, k)."""
+        like = self.base.icdf(torch.full(self.event_shape, 0.5, dtype=_dtype(self.base)))
+        low, high = torch.zeros_like(like), torch.ones_like(like)
+        if np.isfinite(self.bijection.z_low):
+            low = self.base.cdf(torch.full_like(like, self.bijection.z_low))
+        if np.isfinite(self.bijection.z_high):
+            high = self.base.cdf(torch.full_like(like, self.bijection.z_high))
+        return low, high - low
+
+    def log_prob_seen(self, value: Tensor, seen: Tensor) -> Tensor:
+        inside = (value > self.bijection.x_low) & (value < self.bijection.x_high)
+        # Values outside the support must not reach the logarithm: the density is zero there, not NaN.
+        safe = torch.where(inside, value, self.bijection.forward(torch.zeros_like(value)))
+        slope = self.bijection.log_slope(safe)
+        if not self.bijection.onto_reals:
+            slope = slope - torch.log(self.range_probability()[1])
+        log_prob = self.base.log_prob_seen(self.bijection.inverse(safe), seen)
+        log_prob = log_prob + torch.where(seen, slope, torch.zeros_like(slope)).sum(-1)
+        possible = (inside | ~seen).all(-1)
+        return torch.where(possible, log_prob, torch.full_like(log_prob, -torch.inf))
+
+    def cdf(self, value: Tensor) -> Tensor:
+        inside = (value > self.bijection.x_low) & (value < self.bijection.x_high)
+        safe = torch.where(inside, value, self.bijection.forward(torch.zeros_like(value)))
+        p = self.base.cdf(self.bijection.inverse(safe))
+        if not self.bijection.onto_reals:
+            low, mass = self.range_probability()
+            p = ((p - low) / mass).clamp(0.0, 1.0)
+        p = torch.where(value <= self.bijection.x_low, torch.zeros_like(p), p)
+        return torch.where(value >= self.bijection.x_high, torch.ones_like(p), p)
+
+    def icdf(self, q: Tensor) -> Tensor:
+        if not self.bijection.onto_reals:
+            low, mass = self.range_probability()
+            q = low + q * mass
+        return self.bijection.forward(self.base.icdf(q))
+
+    @property
+    def mean(self) -> Tensor:
+        """Exact for affine maps and for log-normals; otherwise by Gauss-Legendre quadrature over the quantiles.
+
+        inf for the exponential of a Student t, whose mean does not exist.
+        """
+        exact = self._exact_moments()
+        return exact[0] if exact is not None else self._quadrature(lambda x: x)
+
+    @property
+    def variance(self) -> Tensor:
+        exact = self._exact_moments()
+        if exact is not None:
+            return exact[1]
+        mean = self.mean
+        return self._quadrature(lambda x: (x - mean) ** 2)
+
+    def _exact_moments(self) -> tuple[Tensor, Tensor] | None:
+        g, base = self.bijection, self.base
+        if isinstance(g, Affine):
+            return g.forward(base.mean), base.variance * g.scale**2
+        if isinstance(g, Exponential) and isinstance(base, DiagonalNormal | FullNormal):
+            m, v = base.mean, base.variance
+            mean = torch.exp(m + 0.5 * v)
+            return g.shift + mean, torch.expm1(v) * mean**2
+        if isinstance(g, Exponential) and isinstance(base, DiagonalStudentT):
+            infinite = torch.full_like(base.loc, torch.inf)
+            return infinite, infinite
+        return None
+
+    def _quadrature(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        # Nodes in u = logistic(s), so that both tails get their share of the points.
+        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+        s = 36.0 * nodes
+        u = 1.0 / (1.0 + np.exp(-s))
+        w = 36.0 * weights * u * (1.0 - u)
+        dtype = _dtype(self.base)
+        total = torch.zeros((), dtype=dtype)
+        for u_i, w_i in zip(u, w / w.sum(), strict=True):
+            total = total + w_i * function(self.icdf(torch.full(self.event_shape, float(u_i), dtype=dtype)))
+        return total
+
+    def sample(self, sample_shape=(), generator=None) -> Tensor:  # type: ignore[no-untyped-def,override]
+        if self.bijection.onto_reals:
+            return self.bijection.forward(self.base.sample(sample_shape, generator=generator))
+        shape = (*sample_shape, *self.batch_shape, *self.event_shape)
+        u = torch.rand(shape, generator=generator, dtype=_dtype(self.base))
+        return self.icdf(u).detach()
+
+
+def _dtype(law: Distribution) -> torch.dtype:
+    if isinstance(law, Mixture):
+        return law.log_weights.dtype
+    if isinstance(law, Pushforward):
+        return _dtype(law.base)
+    tensor: Tensor = getattr(law, next(iter(law._event_dims)))
+    return tensor.dtype
+
+
+def mixture(log_weights: Tensor, components: Distribution) -> Distribution:
+    """A mixture over the last batch dimension; a single component is returned as it is."""
+    if log_weights.shape[-1] == 1:
+        return components[..., 0]
+    if isinstance(components, Mixture):
+        return _flat(log_weights, components)
+    return Mixture(log_weights, components)
+
+
+def _flat(log_weights: Tensor, components: Mixture) -> Distribution:
+    """A mixture of mixtures is a mixture."""
+    joint = log_weights.unsqueeze(-1) + components.log_weights
+    n = len(components.batch_shape)
+    inner: Any = components.components.map_batch(lambda t, e: t.flatten(n - 1, n))
+    return Mixture(joint.flatten(-2), inner)
+
+
+def push(law: Distribution, bijection: Bijection) -> Distribution:
+    """The law of ``bijection.forward(z)`` for z ~ ``law``, in closed form where there is one."""
+    if law.discrete:
+        raise IncompatibleError(
+            got="a transform of a discrete distribution",
+            expected="continuous values",
+            remedy="Use a continuous emission (Normal, StudentT) with transform=, or no transform with counts.",
+        )
+    if isinstance(law, Mixture):
+        if bijection.onto_reals:
+            return Mixture(law.log_weights, push(law.components, _for_components(bijection)))
+        pushed = Pushforward(law.components, _for_components(bijection))
+        if law.n_variables > 1:
+            # Renormalising a joint over several variables ties them together, which no mixture of ours expresses.
+            raise IncompatibleError(
+                got="a bounded transform (BoxCox) over a multivariate mixture",
+                expected="one variable",
+                remedy="Use Log, or one variable.",
+            )
+        mass = pushed.range_probability()[1].squeeze(-1)
+        return Mixture(torch.log_softmax(law.log_weights + mass.log(), -1), pushed)
+    if isinstance(bijection, Affine):
+        if isinstance(law, DiagonalNormal):
+            return DiagonalNormal(loc=bijection.forward(law.loc), scale=law.scale * bijection.scale)
+        if isinstance(law, FullNormal):
+            scale = bijection.scale.expand(bijection.forward(law.loc).shape)
+            return FullNormal(loc=bijection.forward(law.loc), scale_tril=law.scale_tril * scale.unsqueeze(-1))
+        if isinstance(law, DiagonalStudentT):
+            return DiagonalStudentT(df=law.df, loc=bijection.forward(law.loc), scale=law.scale * bijection.scale)
+    return Pushforward(law, bijection)
+
+
+def _for_components(bijection: Bijection) -> Bijection:
+    """Give batch-shaped affine maps the mixture axis of the components."""
+    if isinstance(bijection, Affine):
+        loc, scale = bijection.loc, bijection.scale
+        return Affine(loc.unsqueeze(-2) if loc.ndim > 1 else loc, scale.unsqueeze(-2) if scale.ndim > 1 else scale)
+    return bijection

@@ -1,0 +1,278 @@
+"""Emissions: what a state, or a network's output, says about one observed event."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+
+from probseq.distributions.base import Distribution
+from probseq.distributions.categorical import Bits, Categories
+from probseq.distributions.counts import PoissonCounts
+from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
+from probseq.distributions.params import (
+    Params,
+    ParamSpec,
+    Positive,
+    PositiveDefinite,
+    Real,
+    Simplex,
+)
+from probseq.errors import ParameterError, SupportError
+
+__all__ = ["Bernoulli", "Categorical", "Emission", "Normal", "Observation", "Poisson", "StudentT"]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one event is: its size, its base measure, and a harmless value inside its support.
+
+    Parameters
+    ----------
+    n_variables : int
+    measure : str
+        "lebesgue" for densities, "counting" for probability masses.
+    fill : float
+        A value inside the support that stands where nothing was seen.
+    n_categories : int or None
+        For categorical data.
+    """
+
+    n_variables: int
+    measure: str = "lebesgue"
+    fill: float = 0.0
+    n_categories: int | None = None
+
+    @property
+    def discrete(self) -> bool:
+        return self.measure == "counting"
+
+
+class Emission(ABC):
+    """A family of distributions of one event, indexed by its parameters.
+
+    An emission is a hyper-parameter: its constructor only stores. The same object serves the states of a hidden Markov
+    model (``components=(n_states,)``) and the output of a network (``components=()``).
+    """
+
+    measure: ClassVar[str] = "lebesgue"
+    fill: ClassVar[float] = 0.0
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments, as in scikit-learn."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set constructor arguments.
+
+        Raises
+        ------
+        ParameterError
+            For a name that the constructor does not have.
+        """
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ParameterError(
+                    got=f"parameter {name!r} for {type(self).__name__}",
+                    expected=f"one of {sorted(known)}",
+                    remedy="Check the spelling.",
+                )
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        shown = [f"{n}={v!r}" for n, v in self.get_params().items() if v is not defaults[n].default]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.get_params() == self.get_params()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self)))
+
+    def observation(self, n_variables: int, n_categories: int | None = None) -> Observation:
+        """Describe the event."""
+        return Observation(n_variables, self.measure, self.fill, n_categories)
+
+    @abstractmethod
+    def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
+        """Parameter specifications; every shape starts with ``components`` unless the parameter is tied."""
+
+    @abstractmethod
+    def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
+        """The law of the event, batch shape (*B, *components), for parameters of shape (*B, *spec.shape)."""
+
+    def check(self, values: np.ndarray, name: str = "the data") -> None:
+        """Raise ``SupportError`` for values (NaN = missing) to which this family gives no probability."""
+
+    def __sklearn_clone__(self) -> Self:
+        return type(self)(**self.get_params())
+
+
+class Normal(Emission):
+    r"""x ~ N(mean, Sigma).
+
+    Parameters
+    ----------
+    covariance : {"diag", "full", "spherical", "tied"}
+        One variance a variable, a whole matrix, one variance for all variables, or one whole matrix shared by all
+        states. Parameters: ``mean`` (k,), and ``scale`` (k,) or () for "diag" and "spherical" (standard deviations),
+        ``covariance`` (k, k) for "full" and "tied".
+    """
+
+    def __init__(self, covariance: str = "diag") -> None:
+        self.covariance = covariance
+
+    def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
+        k = observation.n_variables
+        state = ("state",) * len(components)
+        specs = {"mean": ParamSpec((*components, k), Real(), (*state, "variable"))}
+        if self.covariance == "diag":
+            specs["scale"] = ParamSpec((*components, k), Positive(), (*state, "variable"))
+        elif self.covariance == "spherical":
+            specs["scale"] = ParamSpec(components, Positive(), state)
+        elif self.covariance in ("full", "tied"):
+            lead, dims = (components, state) if self.covariance == "full" else ((), ())
+            specs["covariance"] = ParamSpec((*lead, k, k), PositiveDefinite(), (*dims, "variable", "other_variable"))
+        else:
+            raise ParameterError(
+                got=f"covariance={self.covariance!r}",
+                expected='"diag", "full", "spherical" or "tied"',
+                remedy="Choose one of them.",
+            )
+        return specs
+
+    def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
+        mean = params["mean"]
+        if "covariance" in params:
+            factor = torch.linalg.cholesky(params["covariance"])
+            if self.covariance == "tied":
+                factor = factor.reshape(*factor.shape[:-2], *(1,) * len(components), *factor.shape[-2:])
+            return FullNormal(loc=mean, scale_tril=factor)
+        scale = params["scale"]
+        return DiagonalNormal(loc=mean, scale=scale if self.covariance == "diag" else scale.unsqueeze(-1))
+
+
+class StudentT(Emission):
+    r"""x_i ~ t(df_i, loc_i, scale_i), independent over the variables: a normal with heavy tails.
+
+    Parameters
+    ----------
+    df : float or None
+        Degrees of freedom held fixed; None estimates them (above 1, so that a mean exists).
+    """
+
+    def __init__(self, df: float | None = None) -> None:
+        self.df = df
+
+    def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
+        shape = (*components, observation.n_variables)
+        dims = ("state",) * len(components) + ("variable",)
+        if self.df is not None and not self.df > 0:
+            raise ParameterError(got=f"df={self.df!r}", expected="a positive number or None", remedy="Use df > 0.")
+        specs = {"loc": ParamSpec(shape, Real(), dims), "scale": ParamSpec(shape, Positive(), dims)}
+        if self.df is None:
+            specs["df"] = ParamSpec(shape, Positive(low=1.0), dims)
+        return specs
+
+    def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
+        loc = params["loc"]
+        df = params["df"] if self.df is None else torch.full_like(loc, float(self.df))
+        return DiagonalStudentT(df=df, loc=loc, scale=params["scale"])
+
+
+class Poisson(Emission):
+    r"""x_i ~ Poisson(rate_i), independent over the variables: counts per step."""
+
+    measure: ClassVar[str] = "counting"
+
+    def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
+        dims = ("state",) * len(components) + ("variable",)
+        return {"rate": ParamSpec((*components, observation.n_variables), Positive(), dims)}
+
+    def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
+        return PoissonCounts(rate=params["rate"])
+
+    def check(self, values: np.ndarray, name: str = "the data") -> None:
+        bad = values[~np.isnan(values)]
+        bad = bad[(bad < 0) | (bad != np.floor(bad))]
+        if bad.size:
+            raise SupportError(
+                got=f"{bad.flat[0]:g} in {name}",
+                expected="counts: whole numbers from 0 upwards, for Poisson",
+                remedy="Use Normal or StudentT for measurements, or correct the data.",
+            )
+
+
+class Categorical(Emission):
+    r"""P(x = c) = probs_c for the categories c = 0 .. C-1 (codes, or tokens of a vocabulary).
+
+    Parameters
+    ----------
+    n_categories : int or None
+        None takes the vocabulary's size, or one more than the largest code of the data that are fitted.
+    """
+
+    measure: ClassVar[str] = "counting"
+
+    def __init__(self, n_categories: int | None = None) -> None:
+        self.n_categories = n_categories
+
+    def observation(self, n_variables: int, n_categories: int | None = None) -> Observation:
+        size = self.n_categories if self.n_categories is not None else n_categories
+        if size is None or size < 1:
+            raise ParameterError(
+                got=f"{size!r} categories", expected="at least one category", remedy="Pass n_categories=."
+            )
+        return Observation(n_variables, self.measure, self.fill, int(size))
+
+    def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
+        dims = ("state",) * len(components) + ("variable", "category")
+        shape = (*components, observation.n_variables, observation.n_categories or 1)
+        return {"probs": ParamSpec(shape, Simplex(), dims)}
+
+    def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
+        return Categories(logits=torch.log(params["probs"]))
+
+    def check(self, values: np.ndarray, name: str = "the data") -> None:
+        bad = values[~np.isnan(values)]
+        wrong = bad[(bad < 0) | (bad != np.floor(bad))]
+        if wrong.size:
+            raise SupportError(
+                got=f"{wrong.flat[0]:g} in {name}",
+                expected="category codes: whole numbers from 0 upwards, for Categorical",
+                remedy="Pass tokens (strings) or codes.",
+            )
+        if self.n_categories is not None and bad.size and bad.max() >= self.n_categories:
+            raise SupportError(
+                got=f"code {bad.max():g} in {name}",
+                expected=f"codes below n_categories={self.n_categories}",
+                remedy="Raise n_categories or correct the data.",
+            )
+
+
+class Bernoulli(Emission):
+    r"""P(x_i = 1) = sigmoid(logit_i), independent over the variables: a vector of bits, such as the keys of a piano."""
+
+    measure: ClassVar[str] = "counting"
+
+    def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
+        dims = ("state",) * len(components) + ("variable",)
+        return {"logit": ParamSpec((*components, observation.n_variables), Real(), dims)}
+
+    def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
+        return Bits(logit=params["logit"])
+
+    def check(self, values: np.ndarray, name: str = "the data") -> None:
+        bad = values[~np.isnan(values)]
+        bad = bad[(bad != 0) & (bad != 1)]
+        if bad.size:
+            raise SupportError(
+                got=f"{bad.flat[0]:g} in {name}", expected="0 or 1, for Bernoulli", remedy="Code the bits as 0 and 1."
+            )

@@ -1,0 +1,300 @@
+"""Parameters with shapes and constraints, and their flat unconstrained view."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+__all__ = [
+    "Constraint",
+    "Interval",
+    "ParamSpec",
+    "Params",
+    "Positive",
+    "PositiveDefinite",
+    "Real",
+    "Simplex",
+    "draw_shape",
+    "flatten",
+    "n_free_parameters",
+    "take_draw",
+    "unconstrained_size",
+    "unflatten",
+]
+
+Params = Mapping[str, Tensor]
+"""Parameter values by name, each of shape (*draw, *spec.shape)."""
+
+_TINY = 1e-12
+
+
+class Constraint(ABC):
+    """A set of allowed values with a smooth map from the whole of R^m onto it."""
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """Number m of unconstrained coordinates of a parameter of this shape."""
+        return math.prod(shape)
+
+    def n_free(self, shape: tuple[int, ...]) -> int:
+        """Number of free parameters, as counted by AIC and BIC."""
+        return self.size(shape)
+
+    @abstractmethod
+    def constrain(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """(*B, m) -> (*B, *shape)."""
+
+    @abstractmethod
+    def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """(*B, *shape) -> (*B, m), the inverse of ``constrain``."""
+
+    @abstractmethod
+    def log_abs_det(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """log |d value / d flat|, (*B,): turns a prior density on values into one on ``flat``."""
+
+    @abstractmethod
+    def violation(self, value: Tensor) -> str | None:
+        """Why ``value`` is not allowed, or None."""
+
+
+class Real(Constraint):
+    """Any finite number."""
+
+    def constrain(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return flat.reshape(*flat.shape[:-1], *shape)
+
+    def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return value.reshape(*value.shape[: value.ndim - len(shape)], -1)
+
+    def log_abs_det(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return torch.zeros_like(flat[..., 0]) if flat.shape[-1] else flat.sum(-1)
+
+    def violation(self, value: Tensor) -> str | None:
+        return None if bool(torch.isfinite(value).all()) else "not finite"
+
+
+class Positive(Constraint):
+    """x > low through the softplus, x = low + log(1 + e^z): nearly linear for large values.
+
+    Parameters
+    ----------
+    low : float
+        Lower bound, never reached.
+    """
+
+    def __init__(self, low: float = 0.0) -> None:
+        self.low = float(low)
+
+    def constrain(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return self.low + (softplus(flat) + _TINY).reshape(*flat.shape[:-1], *shape)
+
+    def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+        y = (value - self.low).clamp_min(2 * _TINY).reshape(*value.shape[: value.ndim - len(shape)], -1) - _TINY
+        return y + torch.log(-torch.expm1(-y))
+
+    def log_abs_det(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return torch.nn.functional.logsigmoid(flat).sum(-1)
+
+    def violation(self, value: Tensor) -> str | None:
+        ok = torch.isfinite(value) & (value > self.low)
+        return None if bool(ok.all()) else f"not above {self.low:g}"
+
+
+class Interval(Constraint):
+    """low < x < high through the logistic function."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = float(low), float(high)
+
+    def constrain(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return (self.low + (self.high - self.low) * torch.sigmoid(flat)).reshape(*flat.shape[:-1], *shape)
+
+    def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+        unit = (value - self.low) / (self.high - self.low)
+        return torch.logit(unit.reshape(*value.shape[: value.ndim - len(shape)], -1), eps=_TINY)
+
+    def log_abs_det(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        log_slope = torch.nn.functional.logsigmoid(flat) + torch.nn.functional.logsigmoid(-flat)
+        return (log_slope + math.log(self.high - self.low)).sum(-1)
+
+    def violation(self, value: Tensor) -> str | None:
+        ok = (value > self.low) & (value < self.high)
+        return None if bool(ok.all()) else f"not inside ({self.low:g}, {self.high:g})"
+
+
+class Simplex(Constraint):
+    """Probabilities that sum to one over the last axis; entries outside ``support`` are exact zeros.
+
+    Parameters
+    ----------
+    support : bool tensor of the parameter's shape, or None
+        False marks a structural zero, which is not counted as a parameter.
+    """
+
+    def __init__(self, support: Tensor | None = None) -> None:
+        self.support = support
+
+    def n_free(self, shape: tuple[int, ...]) -> int:
+        if self.support is None:
+            return math.prod(shape[:-1]) * (shape[-1] - 1)
+        return int((self.support.sum(-1) - 1).clamp_min(0).sum())
+
+    def constrain(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        logits = flat.reshape(*flat.shape[:-1], *shape)
+        if self.support is not None:
+            logits = torch.where(self.support, logits, torch.full_like(logits, -torch.inf))
+        return torch.softmax(logits, -1)
+
+    def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+        logits = torch.log(value.clamp_min(1e-30))
+        logits = logits - logits.mean(-1, keepdim=True)
+        if self.support is not None:
+            logits = torch.where(self.support, logits, torch.zeros_like(logits))
+        return logits.reshape(*value.shape[: value.ndim - len(shape)], -1)
+
+    def log_abs_det(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Density with respect to the simplex of a softmax whose free direction is given a unit normal."""
+        p = self.constrain(flat, shape)
+        logits = flat.reshape(*flat.shape[:-1], *shape)
+        log_p = torch.log(p.clamp_min(1e-300))
+        if self.support is not None:
+            log_p = torch.where(self.support, log_p, torch.zeros_like(log_p))
+            logits = torch.where(self.support, logits, torch.zeros_like(logits))
+        direction = -0.5 * logits.mean(-1) ** 2
+        return (log_p.sum(-1) + direction).reshape(*flat.shape[:-1], -1).sum(-1)
+
+    def violation(self, value: Tensor) -> str | None:
+        if bool((value < 0).any()) or not bool(torch.isfinite(value).all()):
+            return "negative or not finite"
+        off = (value.sum(-1) - 1).abs().max()
+        if bool(off > 1e-6):
+            return f"not summing to one over the last axis (off by {float(off):.3g})"
+        if self.support is not None and bool((value * ~self.support).any()):
+            return "positive where the structure has a zero"
+        return None
+
+
+class PositiveDefinite(Constraint):
+    """Symmetric positive definite matrices over the last two axes, through their log-Cholesky factor."""
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        k = shape[-1]
+        return math.prod(shape[:-2]) * k * (k + 1) // 2
+
+    def constrain(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        factor = self.factor(flat, shape)
+        return factor @ factor.mT
+
+    def factor(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Lower Cholesky factor with the softplus on its diagonal, (*B, *shape)."""
+        k = shape[-1]
+        packed = flat.reshape(*flat.shape[:-1], *shape[:-2], k * (k + 1) // 2)
+        row, col = torch.tril_indices(k, k, device=flat.device)
+        raw = torch.zeros(*packed.shape[:-1], k, k, dtype=flat.dtype, device=flat.device)
+        raw = _scatter(raw, row, col, packed)
+        diagonal = softplus(raw.diagonal(dim1=-2, dim2=-1)) + _TINY
+        return torch.tril(raw, -1) + torch.diag_embed(diagonal)
+
+    def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+        k = shape[-1]
+        factor = torch.linalg.cholesky(value)
+        y = factor.diagonal(dim1=-2, dim2=-1)
+        raw = torch.tril(factor, -1) + torch.diag_embed(y + torch.log(-torch.expm1(-y)))
+        row, col = torch.tril_indices(k, k, device=value.device)
+        return raw[..., row, col].reshape(*value.shape[: value.ndim - len(shape)], -1)
+
+    def log_abs_det(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        k = shape[-1]
+        packed = flat.reshape(*flat.shape[:-1], *shape[:-2], k * (k + 1) // 2)
+        row, col = torch.tril_indices(k, k)
+        z = packed[..., (row == col).to(packed.device)]
+        power = torch.arange(k, 0, -1, dtype=flat.dtype, device=flat.device)
+        each = math.log(2.0) + power * torch.log(softplus(z) + _TINY) + torch.nn.functional.logsigmoid(z)
+        return each.reshape(*flat.shape[:-1], -1).sum(-1)
+
+    def violation(self, value: Tensor) -> str | None:
+        if not bool(torch.isfinite(value).all()):
+            return "not finite"
+        if bool((value - value.mT).abs().max() > 1e-8 * value.abs().max()):
+            return "not symmetric"
+        info = torch.linalg.cholesky_ex(value).info
+        return None if bool((info == 0).all()) else "not positive definite"
+
+
+def _scatter(raw: Tensor, row: Tensor, col: Tensor, packed: Tensor) -> Tensor:
+    k = raw.shape[-1]
+    flat = raw.flatten(-2)
+    return flat.index_add(-1, row * k + col, packed).reshape(*raw.shape[:-2], k, k)
+
+
+@dataclass(frozen=True)
+class ParamSpec:
+    """Shape, constraint and meaning of one parameter.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape without draw dimensions.
+    constraint : Constraint
+    dims : tuple of str
+        Dimension words for ``params_``, one per axis.
+    prior : torch.distributions.Distribution or None
+        Density of one value (broadcasts over ``shape``); None is flat.
+    trainable : bool
+        False for constants that inference leaves alone and that are not counted.
+    """
+
+    shape: tuple[int, ...]
+    constraint: Constraint = field(default_factory=Real)
+    dims: tuple[str, ...] = ()
+    prior: torch.distributions.Distribution | None = None
+    trainable: bool = True
+
+    @property
+    def n_free(self) -> int:
+        return self.constraint.n_free(self.shape) if self.trainable else 0
+
+
+def draw_shape(specs: Mapping[str, ParamSpec], params: Params) -> tuple[int, ...]:
+    """The leading draw dimensions that all parameters share; () when there is no parameter."""
+    for name, spec in specs.items():
+        value = params[name]
+        return tuple(value.shape[: value.ndim - len(spec.shape)])
+    return ()
+
+
+def n_free_parameters(specs: Mapping[str, ParamSpec]) -> int:
+    """Number of free parameters, structural zeros and sum constraints taken off."""
+    return sum(spec.n_free for spec in specs.values())
+
+
+def unconstrained_size(specs: Mapping[str, ParamSpec]) -> int:
+    """Length of the flat unconstrained vector."""
+    return sum(s.constraint.size(s.shape) for s in specs.values() if s.trainable)
+
+
+def flatten(specs: Mapping[str, ParamSpec], params: Params) -> Tensor:
+    """Concatenate the unconstrained coordinates of the trainable parameters, (*draw, m)."""
+    parts = [s.constraint.unconstrain(params[n], s.shape) for n, s in specs.items() if s.trainable]
+    return torch.cat(parts, -1)
+
+
+def unflatten(specs: Mapping[str, ParamSpec], flat: Tensor) -> dict[str, Tensor]:
+    """The inverse of ``flatten``: (*draw, m) -> values of the trainable parameters."""
+    values, start = {}, 0
+    for name, spec in specs.items():
+        if spec.trainable:
+            size = spec.constraint.size(spec.shape)
+            values[name] = spec.constraint.constrain(flat[..., start : start + size], spec.shape)
+            start += size
+    return values
+
+
+def take_draw(params: Params, index: int | slice | Tensor) -> dict[str, Tensor]:
+    """Select along the first draw dimension."""
+    return {name: value[index] for name, value in params.items()}
