@@ -7,6 +7,7 @@ __all__ = [
     "ConvergenceWarning",
     "CovariateError",
     "DataError",
+    "DataTypeError",
     "DataWarning",
     "DegenerateWarning",
     "EmptyDataError",
@@ -50,6 +51,10 @@ def _rebuild(cls: type[ProbseqError], got: str, expected: str, remedy: str) -> P
 
 class DataError(ProbseqError, ValueError):
     """The data cannot be used as it is."""
+
+
+class DataTypeError(DataError, TypeError):
+    """An object that is no sequence of numbers or tokens: None, a dict inside an array, a sparse matrix."""
 
 
 class ShapeError(DataError):
