@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from probseq.distributions.base import Distribution
 from probseq.distributions.categorical import Bits, Categories
@@ -107,6 +108,10 @@ class Emission(ABC):
     @abstractmethod
     def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
         """The law of the event, batch shape (*B, *components), for parameters of shape (*B, *spec.shape)."""
+
+    def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
+        """The law given by a network's raw outputs (*B, m), m = ``unconstrained_size(parameters(observation))``."""
+        return self.distribution(unflatten(self.parameters(observation), outputs))
 
     def check(self, values: np.ndarray, name: str = "the data") -> None:
         """Raise ``SupportError`` for values (NaN = missing) to which this family gives no probability."""
@@ -239,6 +244,10 @@ class Categorical(Emission):
 
     def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
         return Categories(logits=torch.log(params["probs"]))
+
+    def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
+        shape = (observation.n_variables, observation.n_categories or 1)
+        return Categories(logits=outputs.reshape(*outputs.shape[:-1], *shape))
 
     def check(self, values: np.ndarray, name: str = "the data") -> None:
         bad = values[~np.isnan(values)]

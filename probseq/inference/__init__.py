@@ -1,0 +1,1 @@
+"""Inference: from a model and data to draws of its parameters."""

@@ -1,0 +1,136 @@
+"""What every inference is: hyper-parameters, the models it can fit, and the draws it returns."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probseq.errors import IncompatibleError, ParameterError
+from probseq.models.base import Batch, SequenceModel
+
+__all__ = ["Draws", "Inference", "Progress"]
+
+Progress = Callable[[int, float], None]
+"""Called with (iteration, objective in nats) as a fit goes on."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Parameter draws and how they were found.
+
+    Parameters
+    ----------
+    params : dict
+        Values of shape (n_draws, *spec.shape); a point estimate is one draw.
+    log_weights : (n_draws,) or None
+        None is equal weights.
+    log_prob : float
+        Log-likelihood of the training data at the point estimate (or under the posterior average), nats.
+    objective : float
+        The quantity that was maximised (with its prior or KL), nats.
+    status : str
+        "converged", "max_iter", "decreased", "degenerate", "interrupted" or "exact".
+    n_iter : int
+    trace : array
+        Objective by iteration.
+    optima : array
+        Final objective of every start, best first.
+    messages : tuple of str
+        What a user should know: the state that emptied, the root near one.
+    covariance : (m, m) or None
+        Estimated covariance of the flat unconstrained parameters, where the inference gives one.
+    """
+
+    params: dict[str, Tensor]
+    log_prob: float
+    objective: float
+    status: str
+    n_iter: int = 1
+    trace: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    optima: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    messages: tuple[str, ...] = ()
+    log_weights: Tensor | None = None
+    covariance: np.ndarray | None = None
+
+    @property
+    def converged(self) -> bool:
+        return self.status in ("converged", "exact")
+
+
+class Inference(ABC):
+    """A way of fitting: an object with hyper-parameters only, passed as ``inference=``."""
+
+    fits: ClassVar[str] = "any model"
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments, as in scikit-learn."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set constructor arguments; ``ParameterError`` for a name the constructor does not have."""
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ParameterError(
+                    got=f"parameter {name!r} for {type(self).__name__}",
+                    expected=f"one of {sorted(known)}",
+                    remedy="Check the spelling.",
+                )
+            setattr(self, name, value)
+        return self
+
+    def __sklearn_clone__(self) -> Self:
+        return type(self)(**self.get_params())
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        shown = [f"{n}={v!r}" for n, v in self.get_params().items() if v is not defaults[n].default]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.get_params() == self.get_params()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self)))
+
+    @abstractmethod
+    def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
+        """Whether models of this class can be fitted this way."""
+
+    def require(self, model_class: type[SequenceModel[Any]], known: tuple[Inference, ...] = ()) -> None:
+        """Raise ``IncompatibleError``, listing what works, if this inference cannot fit that class."""
+        if not self.can_fit(model_class):
+            names = [type(i).__name__ for i in known if i.can_fit(model_class)]
+            raise IncompatibleError(
+                got=f"inference={type(self).__name__}() for {model_class.__name__}",
+                expected=f"one of {', '.join(names)}" if names else "an inference that fits this model",
+                remedy=f"{type(self).__name__} fits {self.fits}.",
+            )
+
+    @abstractmethod
+    def fit(
+        self,
+        model: SequenceModel[Any],
+        batch: Batch,
+        generator: torch.Generator,
+        *,
+        validation: Batch | None = None,
+        weights: Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Draws:
+        """Find draws of the parameters given the batch.
+
+        Parameters
+        ----------
+        generator : source of every random number; the global one is never touched
+        validation : batch for early stopping, where the inference uses one
+        weights : (n,) sequence weights or None
+        progress : called as the fit goes on
+        """

@@ -1,0 +1,1 @@
+"""Sequence models: mathematics on tensors, without labels, fitting or user interface."""

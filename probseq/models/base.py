@@ -1,0 +1,264 @@
+"""The heart: a sequence model is its one-step-ahead predictive distribution and a state that summarises the past."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from probseq.distributions.base import Distribution
+from probseq.distributions.emissions import Observation
+from probseq.distributions.params import ParamSpec, Params, draw_shape, n_free_parameters
+from probseq.errors import UnsupportedError
+
+__all__ = ["Batch", "Scan", "SequenceModel", "Steps", "map_state"]
+
+S = TypeVar("S")
+
+
+class Batch(NamedTuple):
+    """Padded sequences as tensors.
+
+    x : (n, t, k), finite everywhere: unseen coordinates hold the observation's fill value.
+    seen : (n, t, k) bool, False for missing values and for padding.
+    lengths : (n,) int64.
+    u : (n, t, m) covariates or None; u_t is known before x_t.
+    """
+
+    x: Tensor
+    seen: Tensor
+    lengths: Tensor
+    u: Tensor | None = None
+
+    @property
+    def n(self) -> int:
+        return self.x.shape[0]
+
+    @property
+    def t(self) -> int:
+        return self.x.shape[1]
+
+    @property
+    def real(self) -> Tensor:
+        """(n, t) bool, False for padding."""
+        return torch.arange(self.t, device=self.x.device) < self.lengths.unsqueeze(-1)
+
+    def slice_time(self, start: int, stop: int) -> Batch:
+        """Steps start .. stop-1, lengths cut accordingly."""
+        u = None if self.u is None else self.u[:, start:stop]
+        lengths = self.lengths.clamp(start, max(start, stop)) - start
+        return Batch(self.x[:, start:stop], self.seen[:, start:stop], lengths, u)
+
+
+class Scan(NamedTuple, Generic[S]):
+    """States along a batch.
+
+    states : leaves (*draw, n, t, ...), the state *before* each step, a function of x_<t.
+    final : leaves (*draw, n, ...), the state after the last step of each sequence.
+    """
+
+    states: S
+    final: S
+
+
+class Steps(NamedTuple, Generic[S]):
+    """One-step log predictive densities along a batch.
+
+    values : (*draw, n, t), log p(x_t | x_<t) in nats over the scored coordinates; 0 where nothing is scored.
+    scored : (n, t, k) bool.
+    error : Monte Carlo standard error of ``values``, or None when they are exact.
+    final : the state after the last step of each sequence.
+    """
+
+    values: Tensor
+    scored: Tensor
+    error: Tensor | None
+    final: S
+
+
+def map_state(function: Callable[..., Tensor], state: Any, *others: Any) -> Any:
+    """Apply ``function`` to the matching leaves of states (tensors nested in tuples and named tuples)."""
+    if isinstance(state, Tensor):
+        return function(state, *others)
+    parts = [map_state(function, *leaves) for leaves in zip(state, *others, strict=True)]
+    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+
+
+class SequenceModel(ABC, Generic[S]):
+    r"""A law of sequences, p(x_{1:T} | u) = prod_t p(x_t | x_{<t}, u_{<=t}).
+
+    ``predict_next(state_t, u_t)`` is the t-th factor; state_t depends on x_<t and u_<t only. u_t enters
+    ``predict_next`` and ``update`` of step t. Parameters have shape (*draw, *spec.shape), leaves of states
+    (*draw, n, ...). Observed values may carry the draw dimensions too, (*draw, n, k), as in simulation.
+
+    Subclasses give the five abstract methods. The hooks that begin with an underscore have slow correct defaults and
+    are overridden only by equal, faster forms; ``check_model`` asserts the equality. u_t may carry draw dimensions too.
+    """
+
+    observation: Observation
+    dtype: torch.dtype = torch.float64
+    n_covariates: int = 0
+    n_settled: int = 0
+    """Free parameters settled before inference, such as the mean and scale of a standardisation."""
+    exact: bool = True
+    """Whether ``log_prob_steps`` is exact, or an estimate with an error."""
+
+    # what a family defines ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def parameters(self) -> Mapping[str, ParamSpec]:
+        """Name, shape, constraint and prior of every parameter."""
+
+    @abstractmethod
+    def initial_state(self, params: Params, n: int) -> S:
+        """The state before the first step of n sequences."""
+
+    @abstractmethod
+    def predict_next(self, params: Params, state: S, u: Tensor | None = None) -> Distribution:
+        """p(x_t | x_<t, u_<=t), batch shape (*draw, n)."""
+
+    @abstractmethod
+    def update(self, params: Params, state: S, x: Tensor, seen: Tensor, u: Tensor | None = None) -> S:
+        """The state after seeing x_t (n, k); coordinates with ``seen == False`` are integrated out exactly."""
+
+    def scores_next(self, state: S) -> Tensor | None:
+        """Which coordinates of the next value are scored, (n, k) bool.
+
+        None means all. False marks values that the model only conditions on, such as the first of a random walk.
+        """
+        return None
+
+    # hooks ------------------------------------------------------------------------------------------------------------
+
+    def _scan(self, params: Params, batch: Batch, state: S) -> Scan[S]:
+        """Run over the batch, one step at a time."""
+        draw = len(self._draw(params))
+        states = []
+        for t in range(batch.t):
+            states.append(state)
+            u = None if batch.u is None else batch.u[:, t]
+            after = self.update(params, state, batch.x[:, t], batch.seen[:, t], u)
+            running = t < batch.lengths
+            state = map_state(lambda new, old, r=running: _where_sequence(r, new, old, draw), after, state)
+        if not states:
+            return Scan(map_state(lambda leaf: leaf.unsqueeze(draw + 1).narrow(draw + 1, 0, 0), state), state)
+        return Scan(map_state(lambda *leaves: torch.stack(leaves, draw + 1), *states), state)
+
+    def _log_prob_steps(self, params: Params, batch: Batch, state: S) -> Steps[S]:
+        """Time folds into the batch: one ``predict_next`` on the trajectory gives every factor at once."""
+        scan = self._scan(params, batch, state)
+        law, scored = self._fold(params, batch, scan)
+        values = law.log_prob_seen(batch.x, scored)
+        return Steps(torch.where(scored.any(-1), values, torch.zeros_like(values)), scored, None, scan.final)
+
+    def _predictive(self, params: Params, batch: Batch, state: S) -> tuple[Distribution, Tensor]:
+        """All one-step predictives, batch shape (*draw, n, t), and the scored mask (n, t, k)."""
+        return self._fold(params, batch, self._scan(params, batch, state))
+
+    def _forecast_marginals(self, params: Params, state: S, u: Tensor | None, horizon: int) -> Distribution | None:
+        """Exact laws of x_{T+1}, ..., x_{T+h} given the state, batch shape (*draw, n, h); None if not available."""
+        return None
+
+    def _initial_guess(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Starting values for an optimiser, without draw dimensions."""
+        raise UnsupportedError(
+            got=f"a request for starting values of {type(self).__name__}",
+            expected="a model that knows starting values",
+            remedy="Pass initial parameters.",
+        )
+
+    # final ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of free parameters."""
+        return n_free_parameters(self.parameters()) + self.n_settled
+
+    def _draw(self, params: Params) -> tuple[int, ...]:
+        return draw_shape(self.parameters(), params)
+
+    def _fold(self, params: Params, batch: Batch, scan: Scan[S]) -> tuple[Distribution, Tensor]:
+        draw = self._draw(params)
+        d, n, t = len(draw), batch.n, batch.t
+        folded = map_state(lambda leaf: leaf.flatten(d, d + 1), scan.states)
+        u = None if batch.u is None else batch.u.flatten(0, 1)
+        law = self.predict_next(params, folded, u).reshape(*draw, n, t)
+        scores = self.scores_next(folded)
+        scored = batch.seen if scores is None else batch.seen & scores.reshape(n, t, -1)
+        return law, scored
+
+    def filter(self, params: Params, batch: Batch, state: S | None = None) -> S:
+        """The state after each sequence's last step."""
+        return self.log_prob_steps(params, batch, state).final
+
+    def log_prob_steps(self, params: Params, batch: Batch, state: S | None = None) -> Steps[S]:
+        """log p(x_t | x_<t) for every step; ``state=None`` starts new sequences."""
+        start = self.initial_state(params, batch.n) if state is None else state
+        return self._log_prob_steps(params, batch, start)
+
+    def log_prob(self, params: Params, batch: Batch, state: S | None = None) -> Tensor:
+        """log p(x_1:T) over the scored values, (*draw, n), in nats."""
+        return self.log_prob_steps(params, batch, state).values.sum(-1)
+
+    def predictive(self, params: Params, batch: Batch, state: S | None = None) -> tuple[Distribution, Tensor]:
+        """One-step-ahead predictive distributions, batch (*draw, n, t), and the scored mask."""
+        start = self.initial_state(params, batch.n) if state is None else state
+        return self._predictive(params, batch, start)
+
+    def forecast_marginals(
+        self, params: Params, state: S, horizon: int, u: Tensor | None = None
+    ) -> Distribution | None:
+        """Exact marginal laws of the next ``horizon`` steps, or None where only paths are available."""
+        return self._forecast_marginals(params, state, u, horizon)
+
+    def sample(
+        self,
+        params: Params,
+        state: S,
+        length: int,
+        generator: torch.Generator | None = None,
+        u: Tensor | None = None,
+        temper: Callable[[Distribution], Distribution] | None = None,
+    ) -> tuple[Tensor, S]:
+        """Simulate onwards from a state.
+
+        Parameters
+        ----------
+        state : leaves (*draw, n, ...)
+        u : (*draw, n, length, m), (n, length, m) or None
+        temper : changes each one-step law before it is drawn from, for tempered generation
+
+        Returns
+        -------
+        x : (*draw, n, length, k)
+        state : the state after the last simulated step
+        """
+        with torch.no_grad():
+            return self._sample(params, state, length, generator, u, temper)
+
+    def _sample(
+        self,
+        params: Params,
+        state: S,
+        length: int,
+        generator: torch.Generator | None,
+        u: Tensor | None,
+        temper: Callable[[Distribution], Distribution] | None,
+    ) -> tuple[Tensor, S]:
+        values = []
+        for t in range(length):
+            u_t = None if u is None else u.select(-2, t)
+            law = self.predict_next(params, state, u_t)
+            x = (law if temper is None else temper(law)).sample((), generator=generator)
+            values.append(x)
+            state = self.update(params, state, x, torch.ones_like(x, dtype=torch.bool), u_t)
+        return torch.stack(values, -2), state
+
+
+def _where_sequence(mask: Tensor, new: Tensor, old: Tensor, draw: int) -> Tensor:
+    """Choose per sequence: mask (n,) against leaves (*draw, n, ...)."""
+    shaped = mask.reshape(*(1,) * draw, -1, *(1,) * (new.ndim - draw - 1))
+    return torch.where(shaped, new, old)
