@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from probseq._types import Configuration
 from probseq.distributions.base import Distribution
 from probseq.distributions.categorical import Bits, Categories
 from probseq.distributions.counts import PoissonCounts
@@ -53,7 +53,7 @@ class Observation:
         return self.measure == "counting"
 
 
-class Emission(ABC):
+class Emission(Configuration, ABC):
     """A family of distributions of one event, indexed by its parameters.
 
     An emission is a hyper-parameter: its constructor only stores. The same object serves the states of a hidden Markov
@@ -62,40 +62,6 @@ class Emission(ABC):
 
     measure: ClassVar[str] = "lebesgue"
     fill: ClassVar[float] = 0.0
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments, as in scikit-learn."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    def set_params(self, **params: Any) -> Self:
-        """Set constructor arguments.
-
-        Raises
-        ------
-        ParameterError
-            For a name that the constructor does not have.
-        """
-        known = self.get_params()
-        for name, value in params.items():
-            if name not in known:
-                raise ParameterError(
-                    got=f"parameter {name!r} for {type(self).__name__}",
-                    expected=f"one of {sorted(known)}",
-                    remedy="Check the spelling.",
-                )
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        defaults = inspect.signature(type(self)).parameters
-        shown = [f"{n}={v!r}" for n, v in self.get_params().items() if v is not defaults[n].default]
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and other.get_params() == self.get_params()  # type: ignore[attr-defined]
-
-    def __hash__(self) -> int:
-        return hash((type(self), repr(self)))
 
     def observation(self, n_variables: int, n_categories: int | None = None) -> Observation:
         """Describe the event."""
@@ -115,9 +81,6 @@ class Emission(ABC):
 
     def check(self, values: np.ndarray, name: str = "the data") -> None:
         """Raise ``SupportError`` for values (NaN = missing) to which this family gives no probability."""
-
-    def __sklearn_clone__(self) -> Self:
-        return type(self)(**self.get_params())
 
 
 class Normal(Emission):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from probseq.errors import IncompatibleError, ParameterError
+from probseq._types import Configuration
+from probseq.errors import IncompatibleError
 from probseq.models.base import Batch, SequenceModel
 
 __all__ = ["Draws", "Inference", "Progress"]
@@ -64,41 +64,10 @@ class Draws:
         return self.status in ("converged", "exact")
 
 
-class Inference(ABC):
+class Inference(Configuration, ABC):
     """A way of fitting: an object with hyper-parameters only, passed as ``inference=``."""
 
     fits: ClassVar[str] = "any model"
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments, as in scikit-learn."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    def set_params(self, **params: Any) -> Self:
-        """Set constructor arguments; ``ParameterError`` for a name the constructor does not have."""
-        known = self.get_params()
-        for name, value in params.items():
-            if name not in known:
-                raise ParameterError(
-                    got=f"parameter {name!r} for {type(self).__name__}",
-                    expected=f"one of {sorted(known)}",
-                    remedy="Check the spelling.",
-                )
-            setattr(self, name, value)
-        return self
-
-    def __sklearn_clone__(self) -> Self:
-        return type(self)(**self.get_params())
-
-    def __repr__(self) -> str:
-        defaults = inspect.signature(type(self)).parameters
-        shown = [f"{n}={v!r}" for n, v in self.get_params().items() if v is not defaults[n].default]
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and other.get_params() == self.get_params()  # type: ignore[attr-defined]
-
-    def __hash__(self) -> int:
-        return hash((type(self), repr(self)))
 
     @abstractmethod
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probseq.distributions.base import Distribution
 from probseq.distributions.emissions import Observation
-from probseq.distributions.params import ParamSpec, Params, draw_shape, n_free_parameters
+from probseq.distributions.params import Params, ParamSpec, draw_shape, n_free_parameters
 from probseq.errors import UnsupportedError
 
 __all__ = ["Batch", "Scan", "SequenceModel", "Steps", "map_state"]
@@ -140,8 +140,10 @@ class SequenceModel(ABC, Generic[S]):
         for t in range(batch.t):
             states.append(state)
             u = None if batch.u is None else batch.u[:, t]
-            after = self.update(params, state, batch.x[:, t], batch.seen[:, t], u)
             running = t < batch.lengths
+            # A padded step counts as seen for the family, since its result is thrown away and must not raise.
+            seen = batch.seen[:, t] | ~running.unsqueeze(-1)
+            after = self.update(params, state, batch.x[:, t], seen, u)
             state = map_state(lambda new, old, r=running: _where_sequence(r, new, old, draw), after, state)
         if not states:
             return Scan(map_state(lambda leaf: leaf.unsqueeze(draw + 1).narrow(draw + 1, 0, 0), state), state)

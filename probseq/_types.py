@@ -1,0 +1,55 @@
+"""What several layers share: objects that are nothing but their constructor's arguments."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Self
+
+from probseq.errors import ParameterError
+
+__all__ = ["Configuration"]
+
+
+class Configuration:
+    """An object that only stores its constructor's arguments: emissions, transforms and inferences.
+
+    It follows scikit-learn's protocol (``get_params``, ``set_params``, ``clone``, nested names such as
+    ``emission__covariance``) and is equal to another of its class with the same arguments.
+    """
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments by name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set constructor arguments by name.
+
+        Raises
+        ------
+        ParameterError
+            For a name that the constructor does not have.
+        """
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ParameterError(
+                    got=f"parameter {name!r} for {type(self).__name__}",
+                    expected=f"one of {sorted(known)}",
+                    remedy="Check the spelling.",
+                )
+            setattr(self, name, value)
+        return self
+
+    def __sklearn_clone__(self) -> Self:
+        return type(self)(**self.get_params())
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        shown = [f"{n}={v!r}" for n, v in self.get_params().items() if v is not defaults[n].default]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and repr(other) == repr(self)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))

@@ -1,0 +1,180 @@
+"""Averaging over parameter draws: the draw is a latent variable that never moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from probseq.distributions.base import Distribution
+from probseq.distributions.compose import mixture
+from probseq.distributions.params import Params, ParamSpec, take_draw
+from probseq.models.base import Batch, Scan, SequenceModel, Steps, map_state
+
+__all__ = ["MarginalState", "Marginalized"]
+
+
+class MarginalState(NamedTuple):
+    """inner : leaves (n, draw, ...), the states of the inner model; log_weights : (n, draw), normalised."""
+
+    inner: Any
+    log_weights: Tensor
+
+
+class Marginalized(SequenceModel[MarginalState]):
+    r"""p(x_{1:T}) = sum_d w_d p(x_{1:T} | theta_d).
+
+    A fitted model is this model of its draws; a point estimate is one draw. The weights are those given at the start
+    of a sequence; seeing data multiplies them by each draw's predictive density, so that the one-step factors multiply
+    to the sum above, and simulation keeps one draw a path.
+
+    Parameters
+    ----------
+    model : SequenceModel
+    params : values of shape (D, *spec.shape)
+    log_weights : (D,) or None for equal weights
+    adapt : bool
+        False keeps the weights frozen at every step: the product of one-step averages that the neural literature
+        reports, which is not the law above.
+    """
+
+    def __init__(
+        self, model: SequenceModel[Any], params: Params, log_weights: Tensor | None = None, adapt: bool = True
+    ) -> None:
+        self.model, self.params, self.adapt = model, dict(params), adapt
+        self.n_draws = model._draw(params)[0]
+        weights = torch.zeros(self.n_draws, dtype=torch.float64) if log_weights is None else log_weights
+        self.log_weights = torch.log_softmax(weights, -1)
+        self.observation = model.observation
+        self.dtype = model.dtype
+        self.n_covariates = model.n_covariates
+        self.exact = model.exact
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters of the averaged model."""
+        return self.model.n_parameters
+
+    def parameters(self) -> dict[str, ParamSpec]:
+        return {}
+
+    def frozen(self) -> Marginalized:
+        """The same draws with weights that data do not move."""
+        return Marginalized(self.model, self.params, self.log_weights, adapt=False)
+
+    def initial_state(self, params: Params, n: int) -> MarginalState:
+        inner = self.model.initial_state(self.params, n)
+        return self._pack(inner, self.log_weights.expand(n, self.n_draws))
+
+    def reset_weights(self, state: MarginalState) -> MarginalState:
+        """The state with the weights of the start: for histories on which the draws were already fitted."""
+        return MarginalState(state.inner, self.log_weights.expand_as(state.log_weights))
+
+    def _pack(self, inner: Any, log_weights: Tensor) -> MarginalState:
+        return MarginalState(map_state(lambda leaf: leaf.movedim(0, 1), inner), log_weights)
+
+    def _unpack(self, state: MarginalState) -> Any:
+        return map_state(lambda leaf: leaf.movedim(0, 1), state.inner)
+
+    def scores_next(self, state: MarginalState) -> Tensor | None:
+        return self.model.scores_next(self._unpack(state))
+
+    def draw_laws(self, state: MarginalState, u: Tensor | None = None) -> Distribution:
+        """The predictive law of each draw, batch (n, draw)."""
+        return self.model.predict_next(self.params, self._unpack(state), u).movedim(0, 1)
+
+    def predict_next(self, params: Params, state: MarginalState, u: Tensor | None = None) -> Distribution:
+        return mixture(state.log_weights.to(self.dtype), self.draw_laws(state, u))
+
+    def update(
+        self, params: Params, state: MarginalState, x: Tensor, seen: Tensor, u: Tensor | None = None
+    ) -> MarginalState:
+        inner = self._unpack(state)
+        log_weights = state.log_weights
+        if self.adapt and self.n_draws > 1:
+            scores = self.model.scores_next(inner)
+            scored = seen if scores is None else seen & scores
+            law = self.model.predict_next(self.params, inner, u)
+            log_weights = torch.log_softmax(log_weights + law.log_prob_seen(x, scored).movedim(0, 1), -1)
+        return self._pack(self.model.update(self.params, inner, x, seen, u), log_weights)
+
+    def _weights_along(self, start: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-weights before each step (n, t, D) and after the last (n, D), from the draws' factors (D, n, t)."""
+        each = values.movedim(0, -1).to(start.dtype)
+        if not self.adapt:
+            return start.unsqueeze(1).expand(*each.shape), start
+        total = torch.cat([start.unsqueeze(1), start.unsqueeze(1) + torch.cumsum(each, 1)], 1)
+        total = torch.log_softmax(total, -1)
+        return total[:, :-1], total[:, -1]
+
+    def _scan(self, params: Params, batch: Batch, state: MarginalState) -> Scan[MarginalState]:
+        scan = self.model._scan(self.params, batch, self._unpack(state))
+        states = map_state(lambda leaf: leaf.movedim(0, 2), scan.states)
+        if self.n_draws == 1:
+            along = state.log_weights.unsqueeze(1).expand(batch.n, batch.t, 1)
+            return Scan(MarginalState(states, along), self._pack(scan.final, state.log_weights))
+        law, scored = self.model._fold(self.params, batch, scan)
+        along, last = self._weights_along(state.log_weights, law.log_prob_seen(batch.x, scored))
+        return Scan(MarginalState(states, along), self._pack(scan.final, last))
+
+    def _log_prob_steps(self, params: Params, batch: Batch, state: MarginalState) -> Steps[MarginalState]:
+        steps = self.model._log_prob_steps(self.params, batch, self._unpack(state))
+        if self.n_draws == 1:
+            error = None if steps.error is None else steps.error[0]
+            return Steps(steps.values[0], steps.scored, error, self._pack(steps.final, state.log_weights))
+        along, last = self._weights_along(state.log_weights, steps.values)
+        values = torch.logsumexp(along + steps.values.movedim(0, -1), -1)
+        return Steps(values, steps.scored, None, self._pack(steps.final, last))
+
+    def _forecast_marginals(
+        self, params: Params, state: MarginalState, u: Tensor | None, horizon: int
+    ) -> Distribution | None:
+        laws = self.forecast_draws(state, horizon, u)
+        if laws is None:
+            return None
+        n = state.log_weights.shape[0]
+        weights = state.log_weights.to(self.dtype).unsqueeze(1).expand(n, horizon, self.n_draws)
+        return mixture(weights, laws)
+
+    def forecast_draws(self, state: MarginalState, horizon: int, u: Tensor | None = None) -> Distribution | None:
+        """Exact forecast marginals of each draw, batch (n, horizon, draw), or None."""
+        laws = self.model._forecast_marginals(self.params, self._unpack(state), u, horizon)
+        return None if laws is None else laws.movedim(0, 2)
+
+    def _sample(
+        self,
+        params: Params,
+        state: MarginalState,
+        length: int,
+        generator: torch.Generator | None,
+        u: Tensor | None,
+        temper: Callable[[Distribution], Distribution] | None,
+    ) -> tuple[Tensor, MarginalState]:
+        n, n_draws = state.log_weights.shape
+        if not self.adapt:
+            return super()._sample(params, state, length, generator, u, temper)
+        # Paths that chose the same draw run together: (draw, slot) holds the path's index, short rows repeat path 0.
+        choice = torch.multinomial(state.log_weights.exp(), 1, generator=generator).squeeze(-1)
+        used = torch.unique(choice)
+        rows = [torch.nonzero(choice == d).squeeze(-1) for d in used]
+        slots = max(len(r) for r in rows)
+        index = torch.stack([torch.cat([r, r.new_zeros(slots - len(r))]) for r in rows])
+        inner = map_state(lambda leaf: leaf[index, used.unsqueeze(-1)], state.inner)
+        future = None if u is None else u[index]
+        x, after = self.model._sample(take_draw(self.params, used), inner, length, generator, future, temper)
+        path = torch.cat(rows)
+        draw = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(r) for r in rows]))
+        slot = torch.cat([torch.arange(len(r)) for r in rows])
+        values = x.new_empty((n, *x.shape[2:]))
+        values[path] = x[draw, slot]
+
+        def put(old: Tensor, new: Tensor) -> Tensor:
+            old = old.clone()
+            old[path, used[draw]] = new[draw, slot]
+            return old
+
+        certain = torch.full_like(state.log_weights, -torch.inf)
+        certain[torch.arange(n), choice] = 0.0
+        return values, MarginalState(map_state(put, state.inner, after), certain)

@@ -1,0 +1,423 @@
+"""Transforms: model wrappers that describe the data on another scale and add the log-Jacobian."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from probseq._types import Configuration
+from probseq.distributions.base import Distribution
+from probseq.distributions.bijections import Affine, Bijection, BoxCoxInverse, Exponential, ScaledSigmoid
+from probseq.distributions.compose import push
+from probseq.distributions.params import Params, ParamSpec
+from probseq.errors import DataError, DegenerateWarning, IncompatibleError, ParameterError, ShapeError, SupportError
+from probseq.models.base import Batch, Scan, SequenceModel, Steps, map_state
+
+__all__ = [
+    "BoxCox",
+    "Difference",
+    "DifferencedModel",
+    "ElementwiseModel",
+    "Log",
+    "Logit",
+    "Standardize",
+    "Transform",
+]
+
+S = TypeVar("S")
+
+
+class WrapperModel(SequenceModel[Any]):
+    """A sequence model made of another one; parameters are the inner model's."""
+
+    def __init__(self, inner: SequenceModel[Any]) -> None:
+        if inner.observation.discrete:
+            raise IncompatibleError(
+                got=f"a transform around {type(inner).__name__} with discrete values",
+                expected="continuous values",
+                remedy="Use a continuous emission (Normal, StudentT) with transform=, or no transform with counts.",
+            )
+        self.inner = inner
+        self.observation = inner.observation
+        self.dtype = inner.dtype
+        self.n_covariates = inner.n_covariates
+        self.exact = inner.exact
+        self.n_settled = inner.n_settled
+
+    def parameters(self) -> dict[str, ParamSpec]:
+        return dict(self.inner.parameters())
+
+
+class ElementwiseModel(WrapperModel):
+    r"""x_t = g(z_t) coordinate by coordinate, z ~ the inner model.
+
+    log p(x_t | x_<t) = log p(z_t | z_<t) + sum_i log |dz_ti / dx_ti|, over the scored coordinates.
+
+    Parameters
+    ----------
+    inner : SequenceModel
+        The law of z.
+    bijection : Bijection
+        The map g. Where it cannot reach every z the mass outside is renormalised at each step.
+    n_settled : int
+        Number of constants of the map that were estimated from the data.
+    """
+
+    def __init__(self, inner: SequenceModel[Any], bijection: Bijection, n_settled: int = 0) -> None:
+        super().__init__(inner)
+        self.bijection = bijection
+        self.n_settled += n_settled
+        fill = bijection.forward(torch.full((inner.observation.n_variables,), inner.observation.fill, dtype=self.dtype))
+        self.observation = replace(inner.observation, fill=float(fill.flatten()[0]))
+
+    def initial_state(self, params: Params, n: int) -> Any:
+        return self.inner.initial_state(params, n)
+
+    def predict_next(self, params: Params, state: Any, u: Tensor | None = None) -> Distribution:
+        return push(self.inner.predict_next(params, state, u), self.bijection)
+
+    def update(self, params: Params, state: Any, x: Tensor, seen: Tensor, u: Tensor | None = None) -> Any:
+        return self.inner.update(params, state, self._inverse(x, seen), seen, u)
+
+    def scores_next(self, state: Any) -> Tensor | None:
+        return self.inner.scores_next(state)
+
+    def _inverse(self, x: Tensor, seen: Tensor) -> Tensor:
+        filled = torch.full_like(x, self.inner.observation.fill)
+        inside = seen & (x > self.bijection.x_low) & (x < self.bijection.x_high)
+        safe = torch.where(inside, x, self.bijection.forward(filled))
+        return torch.where(seen, self.bijection.inverse(safe), filled)
+
+    def _inner_batch(self, batch: Batch) -> Batch:
+        return batch._replace(x=self._inverse(batch.x, batch.seen))
+
+    def _scan(self, params: Params, batch: Batch, state: Any) -> Scan[Any]:
+        return self.inner._scan(params, self._inner_batch(batch), state)
+
+    def _log_prob_steps(self, params: Params, batch: Batch, state: Any) -> Steps[Any]:
+        if not self.bijection.onto_reals:
+            return super()._log_prob_steps(params, batch, state)
+        steps = self.inner._log_prob_steps(params, self._inner_batch(batch), state)
+        inside = (batch.x > self.bijection.x_low) & (batch.x < self.bijection.x_high)
+        filled = self.bijection.forward(torch.full_like(batch.x, self.inner.observation.fill))
+        slope = self.bijection.log_slope(torch.where(inside, batch.x, filled))
+        slope = torch.where(inside, slope, torch.full_like(slope, -torch.inf))
+        jacobian = torch.where(steps.scored, slope, torch.zeros_like(slope)).sum(-1)
+        return steps._replace(values=steps.values + jacobian)
+
+    def _forecast_marginals(self, params: Params, state: Any, u: Tensor | None, horizon: int) -> Distribution | None:
+        if not self.bijection.onto_reals:
+            return None
+        inner = self.inner._forecast_marginals(params, state, u, horizon)
+        return None if inner is None else push(inner, self.bijection)
+
+
+class DifferenceState(NamedTuple, Generic[S]):
+    """inner : state of the model of the differences; recent : (*draw, n, lag, k) last values, oldest first;
+    count : (*draw, n) values seen so far."""
+
+    inner: S
+    recent: Tensor
+    count: Tensor
+
+
+class DifferencedModel(WrapperModel):
+    r"""x_t = x_{t-lag} + z_t, z ~ the inner model; the first ``lag`` values are conditioned on and not scored.
+
+    Interior missing values raise, since the inner law need not be Gaussian; ARMA models difference inside their state
+    space and have no such limit.
+    """
+
+    def __init__(self, inner: SequenceModel[Any], lag: int = 1) -> None:
+        super().__init__(inner)
+        self.lag = lag
+
+    def initial_state(self, params: Params, n: int) -> DifferenceState[Any]:
+        draw = self._draw(params)
+        k = self.observation.n_variables
+        recent = torch.zeros(*draw, n, self.lag, k, dtype=self.dtype)
+        count = torch.zeros(*draw, n, dtype=torch.long)
+        return DifferenceState(self.inner.initial_state(params, n), recent, count)
+
+    def scores_next(self, state: DifferenceState[Any]) -> Tensor | None:
+        count = state.count.reshape(-1, state.count.shape[-1])[0] if state.count.ndim > 1 else state.count
+        started = (count >= self.lag).unsqueeze(-1).expand(-1, self.observation.n_variables)
+        inner = self.inner.scores_next(state.inner)
+        return started if inner is None else started & inner
+
+    def predict_next(self, params: Params, state: DifferenceState[Any], u: Tensor | None = None) -> Distribution:
+        law = self.inner.predict_next(params, state.inner, u)
+        return push(law, Affine(state.recent[..., 0, :], torch.ones((), dtype=self.dtype)))
+
+    def update(
+        self, params: Params, state: DifferenceState[Any], x: Tensor, seen: Tensor, u: Tensor | None = None
+    ) -> DifferenceState[Any]:
+        if not bool(seen.all()):
+            raise _gap_error(self.lag)
+        draw = len(self._draw(params))
+        x = x.expand(state.recent.shape[:-2] + x.shape[-1:])
+        after = self.inner.update(params, state.inner, x - state.recent[..., 0, :], seen, u)
+        started = state.count >= self.lag
+
+        def choose(new: Tensor, old: Tensor) -> Tensor:
+            return torch.where(started.reshape(*started.shape, *(1,) * (new.ndim - draw - 1)), new, old)
+
+        inner = map_state(choose, after, state.inner)
+        recent = torch.cat([state.recent[..., 1:, :], x.unsqueeze(-2)], -2)
+        return DifferenceState(inner, recent, state.count + 1)
+
+    def _windows(self, batch: Batch, state: DifferenceState[Any]) -> tuple[Batch, Tensor, int]:
+        """The batch of differences from the first defined one on, the values with their past, and that first step."""
+        if not bool((batch.seen.all(-1) | ~batch.real).all()):
+            raise _gap_error(self.lag)
+        past = state.recent.reshape(-1, *state.recent.shape[-3:])[0]
+        values = torch.cat([past.to(batch.x.dtype), batch.x], 1)
+        first = min(batch.t, max(0, self.lag - int(state.count.flatten()[0])))
+        z = (values[:, self.lag :] - values[:, : -self.lag])[:, first:]
+        u = None if batch.u is None else batch.u[:, first:]
+        lengths = (batch.lengths - first).clamp_min(0)
+        fill = torch.full_like(z, self.inner.observation.fill)
+        seen = batch.seen[:, first:]
+        return Batch(torch.where(seen, z, fill), seen, lengths, u), values, first
+
+    def _together(self, state: DifferenceState[Any]) -> bool:
+        """Whether all sequences have the same number of past values, so that they can run as one batch."""
+        recent = state.recent.reshape(-1, *state.recent.shape[-3:])
+        return bool((state.count == state.count.flatten()[0]).all()) and bool((recent == recent[:1]).all())
+
+    def _scan(self, params: Params, batch: Batch, state: DifferenceState[Any]) -> Scan[Any]:
+        if not self._together(state):
+            return super()._scan(params, batch, state)
+        d = len(self._draw(params))
+        inner_batch, values, first = self._windows(batch, state)
+        inner = self.inner._scan(params, inner_batch, state.inner)
+
+        if first:
+
+            def lead_in(start: Tensor, leaves: Tensor) -> Tensor:
+                shape = (*leaves.shape[: d + 1], first, *leaves.shape[d + 2 :])
+                return torch.cat([start.unsqueeze(d + 1).expand(shape), leaves], d + 1)
+
+            states = map_state(lead_in, state.inner, inner.states)
+        else:
+            states = inner.states
+        draw = self._draw(params)
+        windows = values.unfold(1, self.lag, 1)[:, : batch.t].movedim(-1, 2)
+        recent = windows.expand(*draw, *windows.shape)
+        steps = torch.arange(batch.t)
+        count = (state.count.unsqueeze(-1) + steps).expand(*draw, batch.n, batch.t)
+        return Scan(DifferenceState(states, recent, count), self._final(batch, state, values, inner.final))
+
+    def _final(self, batch: Batch, state: DifferenceState[Any], values: Tensor, inner: Any) -> DifferenceState[Any]:
+        index = batch.lengths.unsqueeze(-1) + torch.arange(self.lag)
+        recent = values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+        return DifferenceState(inner, recent.expand(state.recent.shape), state.count + batch.lengths)
+
+    def _log_prob_steps(self, params: Params, batch: Batch, state: DifferenceState[Any]) -> Steps[Any]:
+        if not self._together(state):
+            return super()._log_prob_steps(params, batch, state)
+        inner_batch, values, first = self._windows(batch, state)
+        steps = self.inner._log_prob_steps(params, inner_batch, state.inner)
+        log_prob = torch.nn.functional.pad(steps.values, (first, 0))
+        scored = torch.nn.functional.pad(steps.scored, (0, 0, first, 0))
+        return Steps(log_prob, scored, steps.error, self._final(batch, state, values, steps.final))
+
+    def _forecast_marginals(
+        self, params: Params, state: DifferenceState[Any], u: Tensor | None, horizon: int
+    ) -> Distribution | None:
+        if horizon > self.lag:
+            return None  # sums of dependent differences: the marginals of the inner law do not determine them
+        inner = self.inner._forecast_marginals(params, state.inner, u, horizon)
+        if inner is None:
+            return None
+        return push(inner, Affine(state.recent[..., :horizon, :], torch.ones((), dtype=self.dtype)))
+
+
+def _gap_error(lag: int) -> DataError:
+    return DataError(
+        got=f"a missing value under Difference(lag={lag})",
+        expected="no missing values, because a difference over a gap is not defined for a general model",
+        remedy="Use ARMA(order=(p, d, q)), which differences inside its state space, or model the levels.",
+    )
+
+
+class Transform(Configuration, ABC):
+    """A hyper-parameter: how to describe the data on another scale. Its constructor only stores."""
+
+    def constants(self, values: np.ndarray) -> dict[str, Any]:
+        """Estimate the transform's constants from training values (n, t, k), NaN = missing; JSON-able."""
+        return {}
+
+    @abstractmethod
+    def wrap(self, inner: SequenceModel[Any], constants: dict[str, Any]) -> SequenceModel[Any]:
+        """The model on the data's scale."""
+
+    @abstractmethod
+    def apply(self, values: np.ndarray, constants: dict[str, Any]) -> np.ndarray:
+        """Values (n, t, k) on the model's scale; NaN where not defined.
+
+        Raises
+        ------
+        SupportError
+            For values outside the transform's domain.
+        """
+
+
+class ElementwiseTransform(Transform):
+    """A transform by a bijection."""
+
+    @abstractmethod
+    def bijection(self, constants: dict[str, Any]) -> Bijection:
+        """The map from the model's to the data's scale."""
+
+    def n_settled(self, constants: dict[str, Any]) -> int:
+        """Number of constants that were estimated."""
+        return 0
+
+    def observation_check(self, values: np.ndarray, bijection: Bijection) -> None:
+        outside = values[(values <= bijection.x_low) | (values >= bijection.x_high)]
+        if outside.size:
+            raise SupportError(
+                got=f"{outside.flat[0]:g} under {self!r}",
+                expected=f"values strictly between {bijection.x_low:g} and {bijection.x_high:g}",
+                remedy="Shift the data, or choose another transform.",
+            )
+
+    def wrap(self, inner: SequenceModel[Any], constants: dict[str, Any]) -> SequenceModel[Any]:
+        return ElementwiseModel(inner, self.bijection(constants), self.n_settled(constants))
+
+    def apply(self, values: np.ndarray, constants: dict[str, Any]) -> np.ndarray:
+        bijection = self.bijection(constants)
+        self.observation_check(values, bijection)
+        return bijection.inverse(torch.as_tensor(values)).numpy()
+
+
+class Log(ElementwiseTransform):
+    """z = log(x - shift): positive data with a constant relative noise.
+
+    Parameters
+    ----------
+    shift : float
+        Lower bound of the data.
+    """
+
+    def __init__(self, shift: float = 0.0) -> None:
+        self.shift = shift
+
+    def bijection(self, constants: dict[str, Any]) -> Bijection:
+        return Exponential(self.shift)
+
+
+class BoxCox(ElementwiseTransform):
+    """z = (x^lmbda - 1) / lmbda (Box and Cox 1964, J. R. Stat. Soc. B 26, eq. 1); lmbda = 0 is the logarithm.
+
+    Parameters
+    ----------
+    lmbda : float or None
+        None estimates it by maximum likelihood of independent normal values, counted as one parameter.
+    """
+
+    def __init__(self, lmbda: float | None = None) -> None:
+        self.lmbda = lmbda
+
+    def constants(self, values: np.ndarray) -> dict[str, Any]:
+        if self.lmbda is not None:
+            return {"lmbda": float(self.lmbda)}
+        x = values[~np.isnan(values)]
+        self.observation_check(x, Exponential())
+        if np.unique(x).size < 3:
+            raise DataError(
+                got=f"{np.unique(x).size} different values under BoxCox()",
+                expected="at least 3 to estimate lmbda",
+                remedy="Pass BoxCox(lmbda=...).",
+            )
+        return {"lmbda": float(stats.boxcox_normmax(x, method="mle"))}
+
+    def n_settled(self, constants: dict[str, Any]) -> int:
+        return int(self.lmbda is None)
+
+    def bijection(self, constants: dict[str, Any]) -> Bijection:
+        lmbda = constants["lmbda"]
+        return Exponential() if abs(lmbda) < 1e-8 else BoxCoxInverse(lmbda)
+
+
+class Logit(ElementwiseTransform):
+    """z = log((x - low) / (high - x)): data between two bounds.
+
+    Parameters
+    ----------
+    low, high : float
+    """
+
+    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
+        self.low, self.high = low, high
+
+    def bijection(self, constants: dict[str, Any]) -> Bijection:
+        if not self.low < self.high:
+            raise ParameterError(got=repr(self), expected="low < high", remedy="Swap the bounds.")
+        return ScaledSigmoid(self.low, self.high)
+
+
+class Standardize(ElementwiseTransform):
+    """z = (x - mean) / standard deviation, variable by variable, both from the training data and counted."""
+
+    def constants(self, values: np.ndarray) -> dict[str, Any]:
+        flat = values.reshape(-1, values.shape[-1])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            loc, scale = np.nanmean(flat, 0), np.nanstd(flat, 0)
+        loc = np.where(np.isnan(loc), 0.0, loc)
+        flat_line = ~(scale > 1e-12 * np.maximum(1.0, np.abs(loc)))
+        if flat_line.any():
+            warnings.warn(
+                f"Standardize: variable {int(np.argmax(flat_line))} is constant or missing; its scale is taken as 1.",
+                DegenerateWarning,
+                stacklevel=2,
+            )
+        return {"loc": loc.tolist(), "scale": np.where(flat_line, 1.0, scale).tolist()}
+
+    def n_settled(self, constants: dict[str, Any]) -> int:
+        return 2 * len(constants["loc"])
+
+    def bijection(self, constants: dict[str, Any]) -> Bijection:
+        return Affine(
+            torch.tensor(constants["loc"], dtype=torch.float64), torch.tensor(constants["scale"], dtype=torch.float64)
+        )
+
+
+class Difference(Transform):
+    """z_t = x_t - x_{t-lag}; the first ``lag`` values of every sequence are conditioned on, not scored.
+
+    Parameters
+    ----------
+    lag : int
+        1 for changes, the period for seasonal changes.
+    """
+
+    def __init__(self, lag: int = 1) -> None:
+        self.lag = lag
+
+    def wrap(self, inner: SequenceModel[Any], constants: dict[str, Any]) -> SequenceModel[Any]:
+        self._check()
+        return DifferencedModel(inner, int(self.lag))
+
+    def apply(self, values: np.ndarray, constants: dict[str, Any]) -> np.ndarray:
+        self._check()
+        if values.shape[1] <= self.lag:
+            raise ShapeError(
+                got=f"{values.shape[1]} steps under {self!r}",
+                expected=f"more than {self.lag}",
+                remedy="Pass longer sequences or a smaller lag.",
+            )
+        return values[:, self.lag :] - values[:, : -self.lag]
+
+    def _check(self) -> None:
+        if not isinstance(self.lag, int | np.integer) or isinstance(self.lag, bool) or self.lag < 1:
+            raise ParameterError(got=f"lag={self.lag!r}", expected="an integer of at least 1", remedy="Use lag=1.")
