@@ -1,0 +1,94 @@
+# Every target makes .venv when it is missing and installs what it needs there; nothing outside this folder changes.
+# Choose the interpreter with PYTHON=..., the build of torch with TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types docs bench
+
+PYTHON ?= $(or $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done),python3)
+TORCH_INDEX ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+INSTALL := $(PY) -m pip install --quiet -c constraints.txt
+TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
+WANTED := pyproject.toml constraints.txt
+
+help:
+	@echo 'make demo    fit, compare and forecast on real data; writes probseq-report.html'
+	@echo 'make test    run the tests (ARGS="-k hmm" passes options to pytest)'
+	@echo 'make lint    check style, format and the layers of imports'
+	@echo 'make types   check types with mypy'
+	@echo 'make docs    build the documentation into docs/_build/html'
+	@echo 'make bench   measure speed beside other libraries'
+	@echo
+	@echo 'PYTHON=...       the interpreter that makes .venv (now: $(PYTHON))'
+	@echo 'TORCH_INDEX=...  where torch comes from; https://download.pytorch.org/whl/cpu is the small CPU build'
+
+demo: $(VENV)/.demo
+	@echo '== comparing models on the airline passengers (.venv/bin/probseq compare)'
+	$(BIN)/probseq compare $(ARGS) --out probseq-report.html
+
+test: $(VENV)/.dev
+	@echo '== running the tests'
+	$(PY) -m pytest $(ARGS) tests
+
+lint: $(VENV)/.dev
+	@echo '== checking style, format and layers'
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.dev
+	@echo '== checking types'
+	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	@echo '== building the documentation'
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo 'Open docs/_build/html/index.html'
+
+bench: $(VENV)/.dev
+	@echo '== measuring speed beside other libraries (a few minutes; close other programs)'
+	@for b in benchmarks/[!_]*.py; do \
+	  test -f "$$b" || continue; \
+	  echo "== $$b"; $(PY) "$$b" $(ARGS) || exit 1; \
+	done
+
+# A venv made halfway (Debian without python3-venv leaves one behind) is removed, so that the next call starts anew.
+$(PY):
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo 'probseq needs Python 3.11 or newer, but "$(PYTHON)" was not found. Install it, or say make PYTHON=/path/to/python3.'; \
+	  exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'probseq needs Python 3.11 or newer; $(PYTHON) is' "`$(PYTHON) --version 2>&1`."; \
+	  echo 'Install a newer one, or say make PYTHON=/path/to/python3.'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo '$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: sudo apt install python3-venv'; exit 1; }
+	@echo '== making $(VENV) with' "`$(PYTHON) --version`"
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
+	  echo 'The virtual environment could not be made. On Debian or Ubuntu: sudo apt install python3-venv'; exit 1; }
+
+# torch first and alone, so that the index asked for serves it and nothing that follows chooses another build.
+$(VENV)/.torch: constraints.txt | $(PY)
+	@echo '== installing $(TORCH) (the largest part; some minutes on a slow line)'
+	$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch $(WANTED)
+	@echo '== installing probseq'
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch $(WANTED)
+	@echo '== installing probseq and the tools of its developers'
+	$(INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: $(VENV)/.torch $(WANTED)
+	@echo '== installing probseq, the tools of its developers and of the documentation'
+	$(INSTALL) -e '.[dev,docs]'
+	@touch $@ $(VENV)/.dev $(VENV)/.demo

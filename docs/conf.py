@@ -1,0 +1,71 @@
+"""Configuration of the documentation: built offline, with warnings as errors."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import probseq
+
+project = "probseq"
+author = "The probseq developers"
+copyright = "The probseq developers"
+release = version = probseq.__version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "myst_nb"]
+exclude_patterns = ["_build"]
+html_theme = "pydata_sphinx_theme"
+html_static_path = ["_static"]
+html_title = "probseq"
+html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2, "secondary_sidebar_items": ["page-toc"]}
+html_show_sourcelink = False
+
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"
+
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+autodoc_default_options = {"members": True, "inherited-members": True, "show-inheritance": False}
+autodoc_inherit_docstrings = True
+
+_CODE = re.compile(r"(``.*?``|`[^`]*`|:\w+:`[^`]*`)")
+_MARKUP = re.compile(r"(?<![\w\\])\*{1,2}(?=\w)|(?<=\w)_(?!\w)|\|(?=\w)")
+
+
+def _escape(text):
+    return _MARKUP.sub(lambda found: "".join("\\" + mark for mark in found[0]), text)
+
+
+def escape_notation(app, what, name, obj, options, lines):
+    """Write `*draw`, `params_` and `p(x|y)` of the docstrings as they are: reStructuredText reads them as markup."""
+    for i, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...")):
+            lines[i] = "".join(part if k % 2 else _escape(part) for k, part in enumerate(_CODE.split(line)))
+
+
+def list_public_names(app, docname, source):
+    """Fill the reference with every public name, so that it cannot fall behind the package."""
+    if docname != "api":
+        return
+    names = [name for name in getattr(probseq, "__all__", []) if not name.startswith("__")]
+    entries = []
+    for name in names:
+        item = getattr(probseq, name)
+        is_module = isinstance(item, type(sys))
+        directive = "automodule" if is_module else "autoclass" if isinstance(item, type) else "autofunction"
+        if not is_module and not callable(item):
+            directive = "autodata"
+        entries.append(f"### {name}\n\n```{{eval-rst}}\n.. {directive}:: probseq.{name}\n```\n")
+    source[0] = source[0].replace("<!-- names -->", "\n".join(entries))
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", escape_notation, priority=100)
+    app.connect("source-read", list_public_names)

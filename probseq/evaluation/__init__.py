@@ -1,0 +1,1 @@
+"""Scores and calibration of probabilistic forecasts, on arrays."""
