@@ -15,14 +15,7 @@ from probseq.distributions.base import Distribution
 from probseq.distributions.categorical import Bits, Categories
 from probseq.distributions.counts import PoissonCounts
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
-from probseq.distributions.params import (
-    Params,
-    ParamSpec,
-    Positive,
-    PositiveDefinite,
-    Real,
-    Simplex,
-)
+from probseq.distributions.params import Params, ParamSpec, Positive, PositiveDefinite, Real, Simplex, unflatten
 from probseq.errors import ParameterError, SupportError
 
 __all__ = ["Bernoulli", "Categorical", "Emission", "Normal", "Observation", "Poisson", "StudentT"]
