@@ -1,0 +1,159 @@
+"""Labels out: arrays become DataArrays with the fixed dimension words and the user's coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from probseq.errors import ShapeError
+
+if TYPE_CHECKING:
+    from probseq.data.batch import Sequences
+
+__all__ = ["DIMS", "label", "to_list"]
+
+DIMS = ("draw", "path", "sequence", "time", "horizon", "variable", "state", "quantile", "bound", "category")
+
+
+def _stamps_2d(indexes: Sequence[pd.Index], width: int) -> np.ndarray:
+    """Return the stamps of ragged sequences as one array (n, width), padded by NaT, NaN or None."""
+    kinds = {index.dtype for index in indexes}
+    first = indexes[0]
+    if len(kinds) == 1 and isinstance(first.dtype, np.dtype) and first.dtype.kind in "mM":
+        out: np.ndarray = np.full((len(indexes), width), np.array("NaT", dtype=first.dtype))
+    elif all(index.dtype.kind in "iuf" for index in indexes):
+        out = np.full((len(indexes), width), np.nan)
+    else:
+        out = np.full((len(indexes), width), None, dtype=object)
+    for row, index in zip(out, indexes, strict=True):
+        row[: len(index)] = index.to_numpy() if out.dtype != object else index.astype(object)
+    return out
+
+
+def _pad(array: np.ndarray, dims: Sequence[str], lengths: np.ndarray) -> np.ndarray:
+    """Blank the steps beyond each length: NaN, -1 for labels, False for flags."""
+    width = array.shape[dims.index("time")]
+    padding = np.arange(width) >= lengths[:, None]
+    if not padding.any():
+        return array
+    shape = [array.shape[i] if dim in ("sequence", "time") else 1 for i, dim in enumerate(dims)]
+    blank: Any = {"f": np.nan, "i": -1, "u": 0, "b": False}.get(array.dtype.kind)
+    if blank is None:
+        blank = None if array.dtype == object else array.dtype.type()
+    return np.where(padding.reshape(shape), np.asarray(blank, dtype=array.dtype), array)
+
+
+def label(
+    data: Sequences,
+    array: Any,
+    dims: Sequence[str],
+    *,
+    name: Hashable = None,
+    index: Sequence[pd.Index] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    attrs: Mapping[Hashable, Any] | None = None,
+) -> xr.DataArray:
+    """See `Sequences.label`."""
+    array = np.asarray(array)
+    dims = tuple(dims)
+    if len(dims) != array.ndim or len(set(dims)) != len(dims):
+        raise ShapeError(
+            got=f"an array of shape {array.shape} with dimensions {dims}",
+            expected="one dimension word for each axis",
+            remedy="This is a defect of the calling code.",
+        )
+    order = sorted(range(len(dims)), key=lambda i: DIMS.index(dims[i]) if dims[i] in DIMS else len(DIMS))
+    dims, array = tuple(dims[i] for i in order), array.transpose(order)
+    extra = dict(coords or {})
+    labels: dict[Hashable, Any] = {}
+    given = data.index if index is None else tuple(index)
+    sizes = np.array([len(one) for one in given], dtype=np.int64)
+    if "time" in dims:
+        width = array.shape[dims.index("time")]
+        if "sequence" in dims and data.many:
+            alike = all(one is given[0] or one.equals(given[0]) for one in given[1:]) and len(given[0]) == width
+            if alike:
+                labels["time"] = given[0]
+            else:
+                array = _pad(array, dims, sizes)
+                labels["time"] = np.arange(width)
+                labels["length"] = ("sequence", sizes)
+                if not all(_counts(one) for one in given):
+                    labels["timestamp"] = (("sequence", "time"), _stamps_2d(given, width))
+        elif len(given[0]) == width and not (data.many and len(given) > 1):
+            labels["time"] = given[0]
+        else:
+            labels["time"] = np.arange(width)
+    if "horizon" in dims:
+        labels["horizon"] = np.arange(1, array.shape[dims.index("horizon")] + 1)
+    if "sequence" in dims:
+        if data.many:
+            labels["sequence"] = pd.Index(list(data.names), tupleize_cols=False)
+        else:
+            array, dims = _drop(array, dims, "sequence")
+    if "variable" in dims:
+        if data.flat:
+            array, dims = _drop(array, dims, "variable")
+        else:
+            labels["variable"] = pd.Index(list(data.variables), tupleize_cols=False)
+    for word in ("draw", "path", "state"):
+        if word in dims:
+            labels[word] = np.arange(array.shape[dims.index(word)])
+    size = dict(zip(dims, array.shape, strict=True))
+    for key, (at, values) in data.coords.items():
+        fits = set(at) <= set(dims) and tuple(size[dim] for dim in at) == np.shape(values)
+        if fits and key not in labels and not (index is not None and "time" in at):
+            labels[key] = (at, values)
+    labels.update(extra)
+    out = xr.DataArray(array, dims=dims, name=name, attrs=dict(attrs or {}))
+    return out.assign_coords({key: _index_coord(key, value) for key, value in labels.items()})
+
+
+def _counts(index: pd.Index) -> bool:
+    from probseq.data.timeindex import is_default
+
+    return is_default(index)
+
+
+def _index_coord(key: Hashable, value: Any) -> Any:
+    return (key, value) if isinstance(value, (pd.Index, np.ndarray)) and np.ndim(value) == 1 else value
+
+
+def _drop(array: np.ndarray, dims: tuple[str, ...], dim: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    axis = dims.index(dim)
+    return np.take(array, 0, axis=axis), dims[:axis] + dims[axis + 1 :]
+
+
+def to_list(ragged: xr.DataArray) -> list[xr.DataArray]:
+    """Cut a result over many sequences into one DataArray a sequence, each without its padding.
+
+    Parameters
+    ----------
+    ragged : xr.DataArray
+        With a ``sequence`` dimension, and ``length(sequence)`` and possibly ``timestamp(sequence, time)`` where the
+        sequences differ in length. Without a ``sequence`` dimension it comes back as the only item.
+
+    Returns
+    -------
+    list of xr.DataArray
+        The stamps of each sequence are its ``time`` coordinate again; ``sequence`` stays as a scalar coordinate.
+    """
+    if "sequence" not in ragged.dims:
+        return [ragged]
+    out = []
+    for i in range(ragged.sizes["sequence"]):
+        one = ragged.isel(sequence=i)
+        if "length" in one.coords and "time" in one.dims:
+            one = one.isel(time=slice(0, int(one.coords["length"])))
+        if "timestamp" in one.coords:
+            stamps = one.coords["timestamp"].to_numpy()
+            index = pd.Index(stamps.tolist() if stamps.dtype == object else stamps)
+            if index.dtype.kind == "f" and (index == np.floor(index)).all():
+                index = index.astype(np.int64)
+            one = one.drop_vars("timestamp").assign_coords(time=("time", index))
+        out.append(one.drop_vars("length", errors="ignore"))
+    return out

@@ -1,0 +1,160 @@
+"""Plain values to float64 arrays, with an error that says what cannot be a number."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import numbers
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from probseq.errors import DataError, DataTypeError
+
+__all__ = ["as_array", "as_numbers", "check_finite", "holds_tokens", "is_number", "is_sparse"]
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a real scalar or a missing one."""
+    if value is None or isinstance(value, (numbers.Number, np.generic)):
+        return not isinstance(value, (str, bytes))
+    return type(value).__name__ in {"NAType", "NaTType", "Decimal"} or (np.ndim(value) == 0 and is_tensor(value))
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether `value` is a torch tensor, without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def is_sparse(value: Any) -> bool:
+    """Whether `value` is a scipy sparse matrix or array."""
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and bool(sparse.issparse(value))
+
+
+def as_array(value: Any) -> np.ndarray:
+    """Return an array-like, tensor or masked array as a plain array of its own dtype.
+
+    Raises
+    ------
+    DataTypeError
+        For a sparse matrix, None, bytes, and objects that are no array.
+    """
+    if is_sparse(value):
+        raise DataTypeError(
+            got="a sparse matrix",
+            expected="dense data",
+            remedy="Sparse data was passed, but dense data is required. Use '.toarray()' to convert it.",
+        )
+    if is_tensor(value):
+        return value.detach().cpu().resolve_conj().resolve_neg().numpy()
+    if isinstance(value, np.ma.MaskedArray):
+        return np.asarray(value.astype(np.float64).filled(np.nan))
+    array = np.asarray(value)
+    if array.dtype == object and array.ndim == 0 and not isinstance(value, np.ndarray):
+        raise DataTypeError(
+            got=f"an object of type {type(value).__name__}",
+            expected="an array, a list, a str, a pandas or an xarray object",
+            remedy="Expected array-like (array or non-string sequence), or a str that is read as a text.",
+        )
+    return array
+
+
+def holds_tokens(values: np.ndarray) -> bool:
+    """Whether an array holds only strings (and missing entries), at least one of them a string."""
+    if values.dtype.kind in "UT":
+        return values.size > 0
+    if values.dtype != object:
+        return False
+    some = False
+    for value in values.ravel():
+        if isinstance(value, str):
+            some = True
+        elif not (value is None or value is np.nan or (isinstance(value, float) and math.isnan(value))):
+            if type(value).__name__ != "NAType":
+                return False
+    return some
+
+
+def _text_in_numbers(value: Any, where: str) -> DataError:
+    return DataError(
+        got=f"the text {str(value)!r} in {where}",
+        expected="numbers, with NaN for missing values",
+        remedy="Drop or encode that column. A date column belongs into the index, or name it with time=.",
+    )
+
+
+def as_numbers(values: np.ndarray, where: str = "X") -> np.ndarray:
+    """Return a new float64 array with the numbers of `values`; None and pandas' NA become NaN.
+
+    Raises
+    ------
+    DataError
+        For complex numbers, dates, and text among numbers.
+    DataTypeError
+        For objects that ``float`` does not take.
+    """
+    kind = values.dtype.kind
+    if kind in "fiub":
+        return np.array(values, dtype=np.float64)
+    if kind == "c":
+        raise DataError(
+            got=f"complex numbers in {where}",
+            expected="real numbers",
+            remedy="Complex data not supported: pass real and imaginary parts as two variables.",
+        )
+    if kind in "mM":
+        raise DataError(
+            got=f"dates or durations among the values of {where}",
+            expected="numbers",
+            remedy="Make them the index (set_index), name them with time=, or convert durations to numbers.",
+        )
+    if kind in "UT":
+        raise _text_in_numbers(values.ravel()[0], where)
+    if kind == "S":
+        raise DataTypeError(got=f"bytes in {where}", expected="text or numbers", remedy="Decode them to str first.")
+    return _objects_as_numbers(values, where)
+
+
+def _objects_as_numbers(values: np.ndarray, where: str) -> np.ndarray:
+    out = np.empty(values.size, dtype=np.float64)
+    for position, value in enumerate(_flat(values)):
+        if value is None or type(value).__name__ == "NAType":
+            out[position] = np.nan
+        elif isinstance(value, str):
+            raise _text_in_numbers(value, where)
+        elif isinstance(value, (complex, np.complexfloating)):
+            return as_numbers(values.astype(complex), where)
+        elif isinstance(value, (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)):
+            return as_numbers(np.array([0], dtype="datetime64[s]"), where)
+        else:
+            try:
+                out[position] = float(value)
+            except (TypeError, ValueError):
+                kind = type(value).__name__
+                raise DataTypeError(
+                    got=f"an object of type {kind} in {where}",
+                    expected=f"numbers: float() argument must be a string or a real number, not '{kind}'",
+                    remedy="Give one number a step and variable.",
+                ) from None
+    return out.reshape(values.shape)
+
+
+def _flat(values: np.ndarray) -> Iterable[Any]:
+    return values.ravel().tolist()
+
+
+def check_finite(values: np.ndarray, variables: tuple[Any, ...] | None, where: str) -> None:
+    """Raise a DataError that names the first infinite entry of `values`, shape (t, k)."""
+    infinite = np.isinf(values)
+    if infinite.any():
+        step, column = (int(i) for i in np.argwhere(infinite)[0])
+        variable = variables[column] if variables is not None else f"x{column}"
+        raise DataError(
+            got=f"{values[step, column]:+} (inf) in variable {variable!r} at step {step} of {where}",
+            expected="finite numbers, or NaN where a value is missing",
+            remedy="Replace it by NaN, or correct it.",
+        )
