@@ -171,19 +171,25 @@ class Sequences:
             coords=coords,
         )
 
-    def slice_time(self, start: int | None = None, stop: int | None = None) -> Sequences:
+    def slice_time(self, start: int | np.ndarray | None = None, stop: int | np.ndarray | None = None) -> Sequences:
         """Return steps ``start:stop`` of every sequence; negative numbers count from the end of each.
+
+        Either may be an array of one number for each sequence.
 
         Raises
         ------
         EmptyDataError
             If nothing is left of a sequence.
         """
-        spans = [slice(*slice(start, stop).indices(int(length))[:2]) for length in self.lengths]
+        starts, stops = (np.broadcast_to(np.asarray(end, dtype=object), self.n_sequences) for end in (start, stop))
+        spans = [
+            slice(*slice(first, last).indices(int(length))[:2])
+            for first, last, length in zip(starts, stops, self.lengths, strict=True)
+        ]
         for name, span in zip(self.names, spans, strict=True):
             if span.stop <= span.start:
                 raise EmptyDataError(
-                    got=f"no steps left of sequence {name!r} in the slice {start}:{stop}",
+                    got=f"no steps left of sequence {name!r} in a slice of its time",
                     expected="at least one step of every sequence",
                     remedy="Use a shorter horizon, or leave short sequences out.",
                 )

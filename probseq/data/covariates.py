@@ -50,6 +50,7 @@ def _names(intake: Intake) -> tuple[Hashable, ...]:
 
 
 def check_complete(block: np.ndarray, names: Sequence[Hashable], called: str) -> np.ndarray:
+    """Return `block`, shape (t, m), or raise a CovariateError that names its first NaN."""
     holes = np.isnan(block)
     if holes.any():
         step, column = (int(i) for i in np.argwhere(holes)[0])

@@ -61,7 +61,7 @@ def on_grid(X: T, freq: Any) -> T:
 
 
 def _dataarray(X: xr.DataArray, step: Any) -> xr.DataArray:
-    dim = "time" if "time" in X.dims else X.dims[0]
+    dim = "time" if "time" in X.dims else str(X.dims[0])
     if dim not in X.indexes:
         raise DataError(got=f"a DataArray without stamps along {dim!r}", expected="times", remedy="Assign them first.")
     place = pd.Series(np.arange(X.sizes[dim], dtype=float), index=X.indexes[dim])

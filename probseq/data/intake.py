@@ -244,10 +244,11 @@ def _read_dataarray(X: xr.DataArray) -> Intake:
     values = X.transpose(*(original[dim] for dim in order)).to_numpy()
     labels = {dim: X.indexes.get(original[dim]) for dim in dims}
     intake = _read_cube(values, "sequence" in dims, "variable" in dims)
-    intake.names = None if labels.get("sequence") is None else tuple(labels["sequence"].tolist())
+    given_names, columns = labels.get("sequence"), labels.get("variable")
+    intake.names = None if given_names is None else tuple(given_names.tolist())
     intake.variables = (X.name,) if X.name is not None else None
-    if labels.get("variable") is not None:
-        intake.variables = tuple(labels["variable"].tolist())
+    if columns is not None:
+        intake.variables = tuple(columns.tolist())
     elif "variable" in dims:
         intake.variables = None
     intake.name, intake.attrs = X.name, dict(X.attrs)

@@ -52,7 +52,7 @@ def as_array(value: Any) -> np.ndarray:
     if is_tensor(value):
         return value.detach().cpu().resolve_conj().resolve_neg().numpy()
     if isinstance(value, np.ma.MaskedArray):
-        return np.asarray(value.astype(np.float64).filled(np.nan))
+        return np.asarray(np.ma.filled(value.astype(np.float64), np.nan))
     array = np.asarray(value)
     if array.dtype == object and array.ndim == 0 and not isinstance(value, np.ndarray):
         raise DataTypeError(

@@ -12,6 +12,7 @@ import xarray as xr
 
 from probseq._random import RandomState, numpy_generator
 from probseq.data.batch import Sequences
+from probseq.data.datasets import SequenceList
 from probseq.data.intake import read
 from probseq.data.numeric import as_array, is_number, is_tensor
 from probseq.data.sequences import sequences
@@ -97,7 +98,7 @@ def _held(length: int, count: Count, called: str) -> int:
 
 
 def _is_texts(y: Any) -> bool:
-    return isinstance(y, (list, tuple)) and bool(y) and read(y).text
+    return isinstance(y, (list, tuple)) and bool(y) and isinstance(y[0], str) and read(y).text
 
 
 def _is_one_list(y: Any) -> bool:
@@ -105,12 +106,14 @@ def _is_one_list(y: Any) -> bool:
 
 
 def _pick(y: Any, rows: np.ndarray) -> Any:
-    """Return items `rows` of a list, of the same class and with the same attributes."""
-    chosen = [y[int(row)] for row in rows]
-    if type(y) in (list, tuple):
-        return type(y)(chosen)
-    out = type(y)(chosen)
-    vars(out).update(vars(y))
+    return _like(y, [y[int(row)] for row in rows])
+
+
+def _like(y: Any, items: list[Any]) -> Any:
+    """Return `items` as a list of the class of `y`, with its attributes."""
+    out = type(y)(items)
+    if isinstance(y, SequenceList):
+        out.attrs = dict(y.attrs)
     return out
 
 
@@ -130,7 +133,7 @@ def _cut(y: Any, count: Count) -> tuple[Any, Any]:
         return y[:stop], y[stop:]
     if isinstance(y, (list, tuple)):
         halves = [_cut(one, count) for one in y]
-        return type(y)(half[0] for half in halves), type(y)(half[1] for half in halves)
+        return _like(y, [half[0] for half in halves]), _like(y, [half[1] for half in halves])
     values = y if is_tensor(y) else as_array(y)
     if values.ndim not in (1, 2, 3):
         sequences(values)

@@ -145,10 +145,10 @@ def read_table(
     inputs, fixed = _listed(covariates) or [], _listed(static) or []
     claimed = [column for column in (sequence, time, *inputs, *fixed) if column is not None]
     left = [column for column in X.columns if column not in claimed]
-    chosen = _listed(variables)
-    if chosen is None:
-        named_y = "y" in left and time == "ds"
-        chosen = ["y"] if named_y else left
+    asked = _listed(variables)
+    by_default: list[Hashable] = ["y"] if "y" in left and time == "ds" else left
+    chosen = by_default if asked is None else asked
+    if asked is None:
         if sequence is not None and len(chosen) > 1:
             raise DataError(
                 got=f"a long table with the columns {left} beside {claimed}",
@@ -171,17 +171,17 @@ def read_table(
     if sequence is not None:
         index = pd.MultiIndex.from_arrays([X[sequence], index])
     table = X.set_axis(index, axis=0)
-    intake = _read_wide(table[chosen], chosen)
+    intake = _read_wide(table.loc[:, chosen], chosen)
     intake.variables = tuple(chosen)
     if time is None and isinstance(X.index, pd.RangeIndex):
         intake.indexes = [None] * len(intake.blocks)
     if len(chosen) == 1:
         intake.flat, intake.name = True, chosen[0]
     if inputs:
-        part = _read_wide(table[inputs], inputs)
+        part = _read_wide(table.loc[:, inputs], inputs)
         intake.covariates, intake.covariate_names = part.blocks, tuple(inputs)
     if fixed:
-        intake.static, intake.static_names = _constant(table[fixed], intake), tuple(fixed)
+        intake.static, intake.static_names = _constant(table.loc[:, fixed], intake), tuple(fixed)
     return intake
 
 

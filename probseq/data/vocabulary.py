@@ -184,12 +184,12 @@ class Vocabulary:
         return np.append(codes, float(self.end_code))
 
     def decode(self, codes: Any, *, text: bool = False) -> Any:
-        """Return the tokens of `codes`, up to the first end token.
+        r"""Return the tokens of `codes`, up to the first end token.
 
         Parameters
         ----------
         codes : sequence of int or float, shape (t,)
-            NaN and negative codes are missing: None among tokens, ``"\\ufffd"`` in a text.
+            NaN and negative codes are missing: None among tokens, ``"\ufffd"`` in a text.
         text : bool
             Whether to join the tokens into one str; otherwise an object array of tokens is returned.
 
