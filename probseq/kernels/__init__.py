@@ -1,0 +1,1 @@
+"""Fast recursions on plain arrays: they know nothing of emissions by name, estimators or labels."""

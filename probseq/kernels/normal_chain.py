@@ -1,0 +1,130 @@
+"""Log emissions of a chain: a table, or independent normals whose densities are made block by block and never kept."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from probseq.kernels.compiler import kernel
+
+
+class LogEmission(NamedTuple):
+    """log p(x_t | z_t = j), either as a table or as the parameters of independent normals.
+
+    A leading (draw) axis of length 1 stands for all draws. ``table`` is (draw, n, t, s), empty for normals. For normals
+    ``x`` is (n, t, d) with NaN for a missing coordinate, and mean, precision (1 / variance), constant
+    (-log(2 pi variance) / 2) are (draw, d, s).
+    """
+
+    table: np.ndarray
+    x: np.ndarray
+    mean: np.ndarray
+    precision: np.ndarray
+    constant: np.ndarray
+
+    @property
+    def n_steps(self) -> int:
+        """Padded length of the sequences."""
+        return self.x.shape[1] if self.table.size == 0 and self.mean.size else self.table.shape[2]
+
+
+def table_emission(log_emission: np.ndarray) -> LogEmission:
+    """Log emissions given as a table.
+
+    Parameters
+    ----------
+    log_emission
+        (draw or 1, n, t, s), nats; -inf where a state cannot emit the observation, 0 where nothing was observed.
+    """
+    none = np.empty((0, 0, 0))
+    return LogEmission(_plain(log_emission), none, none, none, none)
+
+
+def normal_emission(x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> LogEmission:
+    """log p(x_t | z_t = j) = sum over seen k of log N(x_tk; mean_jk, variance_jk).
+
+    Parameters
+    ----------
+    x
+        (n, t, d) observations, NaN where a coordinate is missing (it is integrated out, exactly).
+    mean, variance
+        (draw or 1, s, d), in units of x and their square; variance positive.
+    """
+    variance = np.asarray(variance, dtype=np.float64)
+    turned = [np.swapaxes(a, 1, 2) for a in (np.asarray(mean), 1.0 / variance, -0.5 * np.log(2 * np.pi * variance))]
+    return LogEmission(np.empty((0, 0, 0, 0)), _plain(x), *(_plain(a) for a in turned))
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    # One memory layout, always writable: each other layout would compile every kernel once more.
+    return np.require(array, dtype=np.float64, requirements=["C", "W"])
+
+
+@kernel(fastmath={"contract"})
+def fill_block(
+    emission: LogEmission, draw: int, sequence: int, first: int, count: int, block: np.ndarray, peak: np.ndarray
+) -> None:
+    """block_i <- log emission of step first + i minus its maximum over states, peak_i <- that maximum."""
+    size = block.shape[1]
+    if emission.mean.size > 0:
+        _fill_normal(emission, draw, sequence, first, count, block)
+    else:
+        table = emission.table[draw % emission.table.shape[0], sequence]
+        for i in range(count):
+            for j in range(size):
+                block[i, j] = table[first + i, j]
+    for i in range(count):
+        top = block[i, 0]
+        for j in range(size):
+            top = block[i, j] if block[i, j] > top else top
+        peak[i] = top
+        if top > -np.inf:
+            for j in range(size):
+                block[i, j] -= top
+
+
+@kernel(fastmath={"contract"})
+def _fill_normal(emission: LogEmission, draw: int, sequence: int, first: int, count: int, block: np.ndarray) -> None:
+    size = block.shape[1]
+    k = draw % emission.mean.shape[0]
+    mean = emission.mean[k]
+    precision = emission.precision[k]
+    constant = emission.constant[k]
+    x = emission.x[sequence]
+    for i in range(count):
+        for j in range(size):
+            block[i, j] = 0.0
+        for d in range(mean.shape[0]):
+            value = x[first + i, d]
+            if not math.isnan(value):
+                for j in range(size):
+                    gap = value - mean[d, j]
+                    block[i, j] += constant[d, j] - 0.5 * gap * gap * precision[d, j]
+
+
+@kernel(fastmath={"contract"})
+def add_normal_moments(
+    emission: LogEmission, draw: int, sequence: int, length: int, posterior: np.ndarray, moments: np.ndarray
+) -> None:
+    """moments_0, _1, _2 (d, s) += sum over steps where x_td is seen of posterior_tj (x_td - mean_dj)^0, ^1, ^2.
+
+    Deviations from the current mean keep the variance exact when the mean is large against it.
+    """
+    size = posterior.shape[1]
+    mean = emission.mean[draw % emission.mean.shape[0]]
+    x = emission.x[sequence]
+    for d in range(mean.shape[0]):
+        zeroth = moments[0, d]
+        first = moments[1, d]
+        second = moments[2, d]
+        for t in range(length):
+            value = x[t, d]
+            if not math.isnan(value):
+                for j in range(size):
+                    gap = value - mean[d, j]
+                    weight = posterior[t, j]
+                    zeroth[j] += weight
+                    first[j] += weight * gap
+                    second[j] += weight * gap * gap
