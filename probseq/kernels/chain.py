@@ -1,8 +1,8 @@
 """Hidden Markov chains over batches: likelihood, filter, smoother, expected counts, Viterbi, posterior paths.
 
 Shapes: D draws, n sequences padded to t steps, s states, ``lengths`` (n,). ``initial`` is (D, n or 1, s) = p(z_1), the
-distribution of the state at the first step (a continued sequence may start anywhere); ``transition`` (D, s, s) with rows
-that sum to one; ``emission`` a `LogEmission`. All float64. Results beyond the length of a sequence are 0 (-1 for
+distribution of the state at the first step (a continued sequence may start anywhere); ``transition`` (D, s, s) with
+rows that sum to one; ``emission`` a `LogEmission`. All float64. Results beyond the length of a sequence are 0 (-1 for
 states). Sequences run in parallel threads.
 """
 
@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from probseq.kernels.compiler import kernel
+from probseq.kernels.decoding import sample_backward, viterbi
 from probseq.kernels.normal_chain import LogEmission, add_normal_moments, normal_emission, table_emission
-from probseq.kernels.recursions import backward, forward, log_matrix, sample_backward, viterbi, watch_level
+from probseq.kernels.recursions import backward, forward, log_matrix, watch_level
 from probseq.kernels.threads import run_blocks
 from probseq.kernels.vector import transposed
 

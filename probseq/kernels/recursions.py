@@ -1,8 +1,8 @@
 """Recursions of one hidden Markov chain over one sequence, in probabilities or, where those underflow, in logarithms.
 
 ``matrix`` is the transition matrix when ``logarithmic`` is false, its logarithm when true; ``turned`` its transpose,
-because sums over contiguous rows are the fastest form for few and for many states. Impossible observations (no state can emit them) count as unseen for the state
-that follows, while their log-likelihood is -inf.
+because sums over contiguous rows are the fastest form for few and for many states. Impossible observations (no state
+can emit them) count as unseen for the state that follows, while their log-likelihood is -inf.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from probseq.kernels.vector import (
     exp_rows,
     log_dot,
     log_sum,
-    propagate_max,
 )
 
 # Products of two such numbers stay normal doubles; below it a sum of products may have lost all its digits.
@@ -228,7 +227,8 @@ def backward(
 
     With a gain g_t the result is the derivative of sum_t g_t log p(x_t | x_<t) in the log emissions: for g = 1 the
     posteriors p(z_t | x_1:T). In the logarithmic mode the gain must not increase with t. ``counts`` gathers pairs of
-    states which, times the transition probabilities, are the expected counts; the logarithmic mode includes that factor.
+    states which, times the transition probabilities, are the expected counts; the logarithmic mode includes that
+    factor.
     """
     size = matrix.shape[0]
     rows = block_rows(size)
@@ -293,153 +293,3 @@ def _add_log_pairs(before: np.ndarray, matrix: np.ndarray, after: np.ndarray, co
             if before[t, i] > -np.inf:
                 for j in range(matrix.shape[0]):
                     counts[i, j] += exp_below(before[t, i] + matrix[i, j] + after[t, j], -708.0, 0.0)
-
-
-@kernel
-def viterbi(
-    start: np.ndarray,
-    logs: np.ndarray,
-    turned: np.ndarray,
-    emission: LogEmission,
-    draw: int,
-    sequence: int,
-    length: int,
-    score: np.ndarray,
-    states: np.ndarray,
-) -> float:
-    """Most probable path (lowest state on ties) and its log p(x_1:T, z_1:T); ``score`` (t, s) is scratch.
-
-    ``logs`` is the logarithm of the transition matrix, ``turned`` its transpose. Only scores are kept: choosing again
-    on the way back costs one row a step, less than storing the choices.
-    """
-    size = start.size
-    rows = block_rows(size)
-    block = np.empty((rows, size))
-    peak = np.empty(rows)
-    best = 0.0
-    for first in range(0, length, rows):
-        count = min(rows, length - first)
-        fill_block(emission, draw, sequence, first, count, block, peak)
-        if size < 12:
-            best += _score_rows(start, turned, first, count, block, peak, score)
-        else:
-            best += _score_columns(start, logs, first, count, block, peak, score)
-    if length > 0:
-        states[length - 1] = np.argmax(score[length - 1])
-    for t in range(length - 2, -1, -1):
-        row = turned[states[t + 1]]
-        before = score[t]
-        choice = 0
-        top = -np.inf
-        for i in range(size):
-            value = before[i] + row[i]
-            if value > top:
-                top = value
-                choice = i
-        states[t] = choice
-    return best
-
-
-@kernel(fastmath={"nnan", "nsz"})
-def _score_rows(
-    start: np.ndarray,
-    turned: np.ndarray,
-    first: int,
-    count: int,
-    block: np.ndarray,
-    peak: np.ndarray,
-    score: np.ndarray,
-) -> float:
-    size = start.size
-    gained = 0.0
-    for i in range(count):
-        t = first + i
-        best = -np.inf
-        for j in range(size):
-            top = -np.inf
-            if t == 0:
-                top = math.log(start[j]) if start[j] > 0.0 else -np.inf
-            else:
-                for k in range(size):
-                    top = max(top, score[t - 1, k] + turned[j, k])
-            score[t, j] = top
-            best = max(best, top + block[i, j])
-        gained += best + peak[i]
-        if best > -np.inf and peak[i] > -np.inf:
-            for j in range(size):
-                score[t, j] += block[i, j] - best
-    return gained
-
-
-@kernel
-def _score_columns(
-    start: np.ndarray,
-    logs: np.ndarray,
-    first: int,
-    count: int,
-    block: np.ndarray,
-    peak: np.ndarray,
-    score: np.ndarray,
-) -> float:
-    # A maximum along a row stays scalar code; down the columns it is vector code, which pays for many states.
-    gained = 0.0
-    for i in range(count):
-        t = first + i
-        if t == 0:
-            for j in range(start.size):
-                score[t, j] = math.log(start[j]) if start[j] > 0.0 else -np.inf
-        else:
-            propagate_max(score[t - 1], logs, score[t])
-        gained += _add_emission(score[t], block[i], peak[i])
-    return gained
-
-
-@kernel
-def _add_emission(score: np.ndarray, emission: np.ndarray, peak: float) -> float:
-    # Scores are kept relative to the best so far: their rounding does not grow with the length.
-    top = -np.inf
-    if peak > -np.inf:
-        for j in range(score.size):
-            value = score[j] + emission[j]
-            top = value if value > top else top
-    if top > -np.inf:
-        for j in range(score.size):
-            score[j] += emission[j] - top
-    return top + peak
-
-
-@kernel
-def sample_backward(
-    turned: np.ndarray,
-    logarithmic: bool,
-    length: int,
-    filtered: np.ndarray,
-    uniform: np.ndarray,
-    states: np.ndarray,
-) -> None:
-    """One path from p(z_1:T | x_1:T), backwards from ``filtered``, with one uniform number in [0, 1) for each step."""
-    size = turned.shape[0]
-    mass = np.empty(size)
-    for t in range(length - 1, -1, -1):
-        row = turned[states[t + 1]] if t + 1 < length else turned[0]
-        last = t + 1 == length
-        total = 0.0
-        if logarithmic:
-            for j in range(size):
-                mass[j] = filtered[t, j] if last else filtered[t, j] + row[j]
-            top = np.max(mass)
-            for j in range(size):
-                total += math.exp(mass[j] - top) if mass[j] > -np.inf else 0.0
-                mass[j] = total
-        else:
-            for j in range(size):
-                total += filtered[t, j] if last else filtered[t, j] * row[j]
-                mass[j] = total
-        goal = uniform[t] * total
-        choice = 0
-        while choice < size - 1 and mass[choice] <= goal:
-            choice += 1
-        # Rounding may carry the goal to the total: never choose a state without mass.
-        while choice > 0 and mass[choice] == mass[choice - 1]:
-            choice -= 1
-        states[t] = choice
