@@ -1,0 +1,296 @@
+"""Recurrent networks: the past is summarised by the memory of stacked cells."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from probseq.distributions.base import Distribution
+from probseq.distributions.emissions import Bernoulli, Emission, Observation
+from probseq.distributions.params import Params, ParamSpec, Real, unconstrained_size
+from probseq.errors import CovariateError, ParameterError
+from probseq.kernels import cells
+from probseq.kernels.cells import CELLS, CellLayout, Memory
+from probseq.models.base import Batch, Scan, SequenceModel, Steps
+
+__all__ = ["RecurrentModel", "RecurrentState"]
+
+_LARGEST_SAMPLE = 10_000
+
+
+class RecurrentState(NamedTuple):
+    """The memory after step t-1 read its input, and the value that step t will read.
+
+    hidden : (*draw, n, n_layers, hidden_size)
+    cell : the same for the LSTM, (*draw, n, 0, hidden_size) for other cells
+    x : (*draw, n, k), the last value; the fill value where it was not seen
+    seen : (*draw, n, k) bool, all False before the first step
+    """
+
+    hidden: Tensor
+    cell: Tensor
+    x: Tensor
+    seen: Tensor
+
+
+class _Weights(NamedTuple):
+    table: Tensor
+    cells: Tensor
+    w: Tensor
+    b: Tensor
+
+
+class RecurrentModel(SequenceModel[RecurrentState]):
+    r"""h_t = cell(h_{t-1}, z_t), x_t ~ head(A h_t + B z_t + b), z_t = (x_{t-1}, which of x_{t-1} were seen, u_t).
+
+    The law is exact *given the pattern of missingness*: a missing value is told to the network as missing (zero and a
+    flag, or an embedding of its own), never replaced by a number that looks like data, and not integrated out. Before
+    the first step nothing was seen; the first value is predicted from that, and scored.
+
+    Numbers enter as they are, counts as log(1 + x), bits as -1 and 1 (0 where missing), categories through an embedding
+    learnt with the rest. The direct way B from the input to the head lets a random walk or an autoregression be
+    represented by a handful of weights.
+
+    Parameters
+    ----------
+    head : Emission
+        The law of one event, given by the network's outputs.
+    observation : Observation
+    cell : {"lstm", "gru", "rnn", "relu"}
+    hidden_size, n_layers : int
+    embedding_size : int or None
+        For categories; None is the smaller of ``hidden_size`` and the number of categories.
+    n_covariates : int
+        Number of known inputs of each step.
+    dtype : torch.dtype
+
+    Notes
+    -----
+    All weights are one flat vector ``weights``: embedding, cells (in the order of ``torch.nn.LSTM``), head matrix, head
+    bias. Its prior is normal with mean 0 and a standard deviation by kind of weight: 1 / sqrt(inputs) for matrices,
+    1 for embeddings and biases of cells, 10 for the bias of the head, which carries the level of the data.
+    """
+
+    def __init__(
+        self,
+        head: Emission,
+        observation: Observation,
+        cell: str = "lstm",
+        hidden_size: int = 32,
+        n_layers: int = 1,
+        embedding_size: int | None = None,
+        n_covariates: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if cell not in CELLS:
+            raise ParameterError(got=f"cell={cell!r}", expected=f"one of {sorted(CELLS)}", remedy="Choose one of them.")
+        for name, value in (("hidden_size", hidden_size), ("n_layers", n_layers), ("embedding_size", embedding_size)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ParameterError(got=f"{name}={value!r}", expected="a whole number of 1 or more", remedy="")
+        self.head, self.observation, self.dtype, self.n_covariates = head, observation, dtype, n_covariates
+        k, n_categories = observation.n_variables, observation.n_categories
+        if n_categories is not None:
+            self.embedding_size = min(hidden_size, n_categories) if embedding_size is None else embedding_size
+            self.table_shape = (k, n_categories + 1, self.embedding_size)
+            n_inputs = k * self.embedding_size
+        else:
+            self.embedding_size, self.table_shape = 0, (0, 0, 0)
+            n_inputs = k if isinstance(head, Bernoulli) else 2 * k
+        self.layout = CellLayout(cell, n_inputs + n_covariates, hidden_size, n_layers)
+        self.n_outputs = unconstrained_size(head.parameters(observation))
+        self.n_features = hidden_size + self.layout.n_inputs
+        self.sizes = (math.prod(self.table_shape), self.layout.size, self.n_outputs * self.n_features, self.n_outputs)
+
+    # weights ----------------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> dict[str, ParamSpec]:
+        scale = self._prior_scale()
+        prior = torch.distributions.Normal(torch.zeros_like(scale), scale, validate_args=False)
+        return {"weights": ParamSpec(tuple(scale.shape), Real(), ("weight",), prior)}
+
+    def _prior_scale(self) -> Tensor:
+        pieces = [torch.ones(self.sizes[0])]
+        for shape in self.layout.shapes:
+            scale = 1.0 if len(shape) == 1 else shape[1] ** -0.5
+            pieces.append(torch.full((math.prod(shape),), scale))
+        from_hidden = torch.full((self.n_outputs, self.layout.hidden_size), self.layout.hidden_size**-0.5)
+        from_input = torch.full((self.n_outputs, self.layout.n_inputs), self.layout.n_inputs**-0.5)
+        pieces += [torch.cat([from_hidden, from_input], -1).flatten(), torch.full((self.n_outputs,), 10.0)]
+        return torch.cat(pieces).to(self.dtype)
+
+    def _split(self, params: Params) -> _Weights:
+        weights = params["weights"]
+        draw = weights.shape[:-1]
+        table, flat, w, b = weights.split(self.sizes, -1)
+        return _Weights(table.view(*draw, *self.table_shape), flat, w.view(*draw, self.n_outputs, self.n_features), b)
+
+    def _draw(self, params: Params) -> tuple[int, ...]:
+        return tuple(params["weights"].shape[:-1])
+
+    def _initial_guess(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Small random weights; the head starts at the marginal law of the data, the LSTM remembers by default."""
+        start = torch.zeros(sum(self.sizes), dtype=self.dtype)
+        parts = self._split({"weights": start})
+        bound = self.layout.hidden_size**-0.5
+        for view in self.layout.views(parts.cells):
+            view.uniform_(-bound, bound, generator=generator)
+        if self.layout.cell == "lstm":
+            for layer in self.layout.layers(parts.cells):
+                layer.b_x.unflatten(0, (4, -1))[1] = 1.0
+        if parts.table.numel():
+            parts.table.normal_(0.0, self.embedding_size**-0.5, generator=generator)
+        parts.w[:, : self.layout.hidden_size].uniform_(-0.1 * bound, 0.1 * bound, generator=generator)
+        parts.b.copy_(self._marginal_outputs(batch, generator))
+        return {"weights": start}
+
+    def _marginal_outputs(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Outputs of the head, constant in time, that fit the values best, (n_outputs,)."""
+        rows = batch.seen.any(-1)
+        x, seen = batch.x[rows].double(), batch.seen[rows]
+        if len(x) > _LARGEST_SAMPLE:
+            chosen = torch.randperm(len(x), generator=generator)[:_LARGEST_SAMPLE]
+            x, seen = x[chosen], seen[chosen]
+        outputs = torch.zeros(self.n_outputs, dtype=torch.float64, requires_grad=True)
+        if not len(x):
+            return outputs.detach()
+        optimizer = torch.optim.LBFGS([outputs], max_iter=50, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            law = self.head.from_outputs(outputs, self.observation)
+            value = -law.expand(torch.Size([len(x)])).log_prob_seen(x, seen).mean() + 1e-4 * (outputs**2).sum()
+            value.backward()
+            return value
+
+        with torch.enable_grad():
+            optimizer.step(loss)
+        return torch.nan_to_num(outputs.detach(), 0.0, 0.0, 0.0)
+
+    # one step ---------------------------------------------------------------------------------------------------------
+
+    def initial_state(self, params: Params, n: int) -> RecurrentState:
+        memory = self.layout.empty_memory(self._split(params).cells, n)
+        shape = (*self._draw(params), n, self.observation.n_variables)
+        x = torch.full(shape, self.observation.fill, dtype=self.dtype, device=memory.hidden.device)
+        return RecurrentState(*memory, x, torch.zeros_like(x, dtype=torch.bool))
+
+    def predict_next(self, params: Params, state: RecurrentState, u: Tensor | None = None) -> Distribution:
+        weights = self._split(params)
+        inputs = self._encode(weights, state.x, state.seen, u)
+        memory = cells.step(self.layout, weights.cells, inputs, Memory(state.hidden, state.cell))
+        return self._law(weights, memory.hidden[..., -1, :], inputs)
+
+    def update(
+        self, params: Params, state: RecurrentState, x: Tensor, seen: Tensor, u: Tensor | None = None
+    ) -> RecurrentState:
+        """The state after step t; what was not seen is passed on as not seen."""
+        weights = self._split(params)
+        inputs = self._encode(weights, state.x, state.seen, u)
+        memory = cells.step(self.layout, weights.cells, inputs, Memory(state.hidden, state.cell))
+        return RecurrentState(*memory, self._filled(x, seen).expand_as(state.x), seen.expand_as(state.seen))
+
+    def _filled(self, x: Tensor, seen: Tensor) -> Tensor:
+        return torch.where(seen, x, self.observation.fill).to(self.dtype)
+
+    def _encode(self, weights: _Weights, x: Tensor, seen: Tensor, u: Tensor | None) -> Tensor:
+        """z_t from the previous values (*draw, n, k) and u_t (*draw, n, m) or (n, m), as (*draw, n, i)."""
+        if self.observation.n_categories is not None:
+            parts = [self._embed(weights.table, x, seen)]
+        elif isinstance(self.head, Bernoulli):
+            parts = [torch.where(seen, 2 * x - 1, 0.0)]
+        else:
+            size = torch.log1p(x) if self.observation.discrete else x
+            parts = [torch.where(seen, size, 0.0), seen.to(x.dtype)]
+        if self.n_covariates:
+            if u is None or u.shape[-1] != self.n_covariates:
+                raise CovariateError(
+                    got="no covariates" if u is None else f"{u.shape[-1]} covariates",
+                    expected=f"{self.n_covariates} covariates at every step",
+                    remedy="Pass covariates= with the columns of the fit.",
+                )
+            parts.append(u.to(x.dtype).expand(*x.shape[:-1], self.n_covariates))
+        return torch.cat(parts, -1)
+
+    def _embed(self, table: Tensor, x: Tensor, seen: Tensor) -> Tensor:
+        """Rows of the tables (*draw, k, C + 1, e) for codes (*draw, ..., k); the last row stands for nothing seen."""
+        k, rows, size = self.table_shape
+        code = torch.where(seen, x, rows - 1).long() + torch.arange(k, device=x.device) * rows
+        if table.ndim > 3:
+            n_draws = table.shape[0]
+            code = code + (torch.arange(n_draws, device=x.device) * k * rows).view(-1, *(1,) * (code.ndim - 1))
+        return torch.nn.functional.embedding(code, table.reshape(-1, size)).flatten(-2)
+
+    def _law(self, weights: _Weights, hidden: Tensor, inputs: Tensor) -> Distribution:
+        outputs = torch.matmul(torch.cat([hidden, inputs], -1), weights.w.mT) + weights.b.unsqueeze(-2)
+        return self.head.from_outputs(outputs, self.observation)
+
+    # whole sequences --------------------------------------------------------------------------------------------------
+
+    def _sequence_inputs(self, weights: _Weights, batch: Batch, state: RecurrentState) -> Tensor:
+        """Inputs of all steps, (*draw, n, t, i): the values shifted by one, the state's value first."""
+        draw = state.x.shape[:-2]
+        x, seen = self._filled(batch.x, batch.seen), batch.seen
+        before = torch.cat([state.x.unsqueeze(-2), x[:, :-1].expand(*draw, -1, -1, -1)], -2)
+        known = torch.cat([state.seen.unsqueeze(-2), seen[:, :-1].expand(*draw, -1, -1, -1)], -2)
+        return self._encode(weights, before, known, batch.u)
+
+    def _last(self, batch: Batch, state: RecurrentState) -> tuple[Tensor, Tensor]:
+        """The value each sequence ends with, and which of it was seen, (*draw, n, k)."""
+        index = (batch.lengths - 1).clamp_min(0)
+        rows = torch.arange(batch.n, device=batch.x.device)
+        begun = (batch.lengths > 0).unsqueeze(-1)
+        seen = batch.seen[rows, index]
+        x = self._filled(batch.x[rows, index], seen)
+        return torch.where(begun, x, state.x), torch.where(begun, seen, state.seen)
+
+    def _scan(self, params: Params, batch: Batch, state: RecurrentState) -> Scan[RecurrentState]:
+        if not batch.t:
+            return super()._scan(params, batch, state)
+        weights = self._split(params)
+        inputs = self._sequence_inputs(weights, batch, state)
+        along = cells.scan(self.layout, weights.cells, inputs, Memory(state.hidden, state.cell))
+        draw = state.x.shape[:-2]
+        x = torch.cat([state.x.unsqueeze(-2), self._filled(batch.x, batch.seen).expand(*draw, -1, -1, -1)], -2)
+        seen = torch.cat([state.seen.unsqueeze(-2), batch.seen.expand(*draw, -1, -1, -1)], -2)
+        everything = RecurrentState(*along, x, seen)
+        steps = torch.arange(batch.t + 1, device=x.device).minimum(batch.lengths.unsqueeze(-1))
+        rows = torch.arange(batch.n, device=x.device)
+
+        def pick(leaf: Tensor, row: Tensor, column: Tensor) -> Tensor:
+            return leaf[:, row, column] if draw else leaf[row, column]
+
+        before = RecurrentState(*(pick(leaf, rows.unsqueeze(-1), steps[:, :-1]) for leaf in everything))
+        return Scan(before, RecurrentState(*(pick(leaf, rows, steps[:, -1]) for leaf in everything)))
+
+    def _pass(self, params: Params, batch: Batch, state: RecurrentState) -> tuple[Distribution, Memory]:
+        """The laws of all steps by the fused kernel, one draw after the other, and the final memory."""
+        lengths = None if bool((batch.lengths == batch.t).all()) else batch.lengths
+        weights = self._split(params)
+        inputs = self._sequence_inputs(weights, batch, state)
+        if not self._draw(params):
+            memory = Memory(state.hidden, state.cell)
+            done = cells.whole(self.layout, weights.cells, inputs, memory, lengths)
+            return self._law(weights, done.outputs, inputs), done.final
+        each = [
+            cells.whole(self.layout, flat, inputs[d], Memory(state.hidden[d], state.cell[d]), lengths)
+            for d, flat in enumerate(weights.cells)
+        ]
+        outputs = torch.stack([done.outputs for done in each])
+        law = self._law(weights, outputs.flatten(1, 2), inputs.flatten(1, 2)).reshape(*outputs.shape[:3])
+        return law, Memory(*(torch.stack(leaves) for leaves in zip(*(done.final for done in each))))
+
+    def _log_prob_steps(self, params: Params, batch: Batch, state: RecurrentState) -> Steps[RecurrentState]:
+        if not batch.t:
+            return super()._log_prob_steps(params, batch, state)
+        law, final = self._pass(params, batch, state)
+        values = law.log_prob_seen(self._filled(batch.x, batch.seen), batch.seen)
+        values = torch.where(batch.seen.any(-1), values, torch.zeros_like(values))
+        return Steps(values, batch.seen, None, RecurrentState(*final, *self._last(batch, state)))
+
+    def _predictive(self, params: Params, batch: Batch, state: RecurrentState) -> tuple[Distribution, Tensor]:
+        if not batch.t:
+            return super()._predictive(params, batch, state)
+        return self._pass(params, batch, state)[0], batch.seen
