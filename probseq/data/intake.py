@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from probseq.data.numeric import as_array, as_numbers, check_finite, holds_token
 from probseq.data.timeindex import check_index
 from probseq.errors import DataError, DataTypeError, EmptyDataError, ShapeError
 
-__all__ = ["Coords", "Intake", "check_blocks", "read", "split_by_lengths"]
+__all__ = ["Coords", "Intake", "check_blocks", "read"]
 
 Coords = dict[Hashable, tuple[tuple[str, ...], np.ndarray]]
 
@@ -90,12 +90,11 @@ def _read_array(values: np.ndarray, what: str) -> Intake:
             return _read_list(list(values))
     if holds_tokens(values):
         return _read_token_array(values)
-    if values.ndim < 3:
-        numbers = as_numbers(values, what)
-        return Intake(
-            [numbers.reshape(len(numbers), -1) if values.ndim == 1 else numbers], [None], flat=values.ndim == 1
-        )
     numbers = as_numbers(values, what)
+    if values.ndim == 1:
+        return Intake([numbers[:, None]], [None], flat=True)
+    if values.ndim == 2:
+        return Intake([numbers], [None])
     return Intake(list(numbers), [None] * len(numbers), many=True)
 
 
@@ -142,12 +141,16 @@ def _compact(items: list[Any], values: np.ndarray) -> np.ndarray:
 
 def _read_item(item: Any, i: int) -> Intake:
     where = f"sequence {i}"
-    if isinstance(item, (list, tuple)) and item and all(isinstance(token, str) or token is None for token in item):
+    if isinstance(item, (list, tuple, np.ndarray)) and len(item) == 0:
+        raise EmptyDataError(
+            got=f"0 sample(s) (shape={np.shape(item)}) in {where} while a minimum of 1 is required",
+            expected="at least one step in every sequence",
+            remedy="Leave empty sequences out.",
+        )
+    if isinstance(item, (list, tuple)) and all(isinstance(token, str) or token is None for token in item):
         return _read_array(np.array(item, dtype=object), where)
-    if isinstance(item, (list, tuple)) and not item:
-        return Intake([np.empty((0, 1))], [None], flat=True)
     if isinstance(item, (list, tuple)) and not all(isinstance(entry, str) or is_number(entry) for entry in item):
-        rows = [as_array(entry) for entry in item]
+        rows = [_row(entry, where) for entry in item]
         if len({row.shape for row in rows}) > 1:
             raise ShapeError(
                 got=f"rows of different lengths in {where}",
@@ -164,8 +167,6 @@ def _read_item(item: Any, i: int) -> Intake:
         return part
     else:
         values = as_array(item)
-    if values.ndim == 2 and values.size == 0 and isinstance(item, (list, tuple)):
-        values = values.reshape(len(item), -1)
     if values.ndim not in (1, 2):
         raise ShapeError(
             got=f"{values.ndim} dimensions in {where}",
@@ -173,6 +174,14 @@ def _read_item(item: Any, i: int) -> Intake:
             remedy="Reshape your data: a list holds one sequence in each item.",
         )
     return _read_array(values, where)
+
+
+def _row(entry: Any, where: str) -> np.ndarray:
+    if isinstance(entry, (list, tuple)):
+        values = np.empty(len(entry), dtype=object)
+        values[:] = entry
+        return as_numbers(values, where)
+    return as_array(entry)
 
 
 def _join(parts: list[Intake], names: tuple[Hashable, ...] | None) -> Intake:
@@ -293,63 +302,6 @@ def _cut_ragged(intake: Intake, X: xr.DataArray) -> None:
         intake.indexes = [pd.Index(row.tolist() if row.dtype == object else row) for row in rows]
     else:
         intake.indexes = [None if ix is None else ix[:n] for ix, n in zip(intake.indexes, lengths, strict=True)]
-
-
-def split_by_lengths(intake: Intake, lengths: Any) -> Intake:
-    """Cut one concatenated sequence, or a padded batch, by `lengths` as hmmlearn does.
-
-    Raises
-    ------
-    ShapeError
-        If the lengths are not positive integers that sum to the rows of X.
-    """
-    given = as_array(lengths)
-    if given.ndim != 1 or given.dtype.kind not in "iu" or not len(given) or (given < 1).any():
-        raise ShapeError(
-            got=f"lengths={lengths!r}",
-            expected="a 1-D list of positive integers, one for each sequence",
-            remedy="Leave lengths out for one sequence.",
-        )
-    if intake.text or (intake.many and len({len(block) for block in intake.blocks}) > 1):
-        raise ShapeError(
-            got="lengths= together with data that are separate sequences already",
-            expected="lengths= only with one concatenated array or a padded 3-D array",
-            remedy="Leave lengths out.",
-        )
-    if intake.many:
-        return _cut_padding(intake, given)
-    rows = len(intake.blocks[0])
-    if given.sum() != rows:
-        raise ShapeError(
-            got=f"lengths that sum to {given.sum()} for X with {rows} rows",
-            expected="lengths that sum to the number of rows",
-            remedy="Rows may have been split or selected without their lengths; pass a list of sequences instead, "
-            "which cross-validation splits by sequence.",
-        )
-    stops = np.cumsum(given)
-    spans = [slice(int(stop - n), int(stop)) for stop, n in zip(stops, given, strict=True)]
-    index = intake.indexes[0]
-    return replace(
-        intake,
-        blocks=[intake.blocks[0][span] for span in spans],
-        indexes=[None if index is None else index[span] for span in spans],
-        many=True,
-        coords={key: (dims, values) for key, (dims, values) in intake.coords.items() if "time" not in dims},
-        covariates=None if intake.covariates is None else [intake.covariates[0][span] for span in spans],
-    )
-
-
-def _cut_padding(intake: Intake, given: np.ndarray) -> Intake:
-    longest = len(intake.blocks[0])
-    if len(given) != len(intake.blocks) or given.max() > longest:
-        raise ShapeError(
-            got=f"{len(given)} lengths up to {given.max()} for {len(intake.blocks)} sequences of {longest} steps",
-            expected="one length for each sequence, none longer than the padded array",
-            remedy="Give the number of real steps of each sequence.",
-        )
-    cut = [block[:n] for block, n in zip(intake.blocks, given, strict=True)]
-    stamps = [None if index is None else index[:n] for index, n in zip(intake.indexes, given, strict=True)]
-    return replace(intake, blocks=cut, indexes=stamps)
 
 
 def check_blocks(intake: Intake, *, end: bool = False) -> None:

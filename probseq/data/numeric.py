@@ -16,11 +16,16 @@ from probseq.errors import DataError, DataTypeError
 __all__ = ["as_array", "as_numbers", "check_finite", "holds_tokens", "is_number", "is_sparse"]
 
 
+_DATES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
+
+
 def is_number(value: Any) -> bool:
-    """Whether `value` is a real scalar or a missing one."""
-    if value is None or isinstance(value, (numbers.Number, np.generic)):
+    """Whether `value` is a scalar of whatever kind but text, or a missing one."""
+    if value is None or isinstance(value, (numbers.Number, np.generic, *_DATES)):
         return not isinstance(value, (str, bytes))
-    return type(value).__name__ in {"NAType", "NaTType", "Decimal"} or (np.ndim(value) == 0 and is_tensor(value))
+    if is_tensor(value):
+        return value.ndim == 0
+    return type(value).__name__ in {"NAType", "NaTType", "Decimal"}
 
 
 def is_tensor(value: Any) -> bool:
@@ -98,7 +103,7 @@ def as_numbers(values: np.ndarray, where: str = "X") -> np.ndarray:
         For objects that ``float`` does not take.
     """
     kind = values.dtype.kind
-    if kind in "fiub":
+    if kind in "fiub" or (kind in "UT" and not values.size):
         return np.array(values, dtype=np.float64)
     if kind == "c":
         raise DataError(
@@ -128,7 +133,7 @@ def _objects_as_numbers(values: np.ndarray, where: str) -> np.ndarray:
             raise _text_in_numbers(value, where)
         elif isinstance(value, (complex, np.complexfloating)):
             return as_numbers(values.astype(complex), where)
-        elif isinstance(value, (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)):
+        elif isinstance(value, _DATES):
             return as_numbers(np.array([0], dtype="datetime64[s]"), where)
         else:
             try:

@@ -13,8 +13,9 @@ import xarray as xr
 from probseq.data import covariates as inputs
 from probseq.data import timeindex
 from probseq.data.batch import Sequences, as_intake, pack
-from probseq.data.intake import Intake, check_blocks, read, split_by_lengths
+from probseq.data.intake import Intake, check_blocks, read
 from probseq.data.labels import to_list
+from probseq.data.lengths import split_by_lengths
 from probseq.data.tables import read_table
 from probseq.data.timeindex import Freq
 from probseq.data.vocabulary import END, Vocabulary
@@ -183,8 +184,11 @@ def _assemble(
 def _encode(intake: Intake, vocabulary: Vocabulary | None, end: bool) -> tuple[list[np.ndarray], Vocabulary]:
     words = vocabulary
     if words is None:
-        known = [intake.categories] if intake.categories is not None else intake.blocks
-        words = Vocabulary.from_sequences(known, end=END if end else None)
+        closing = END if end else None
+        if intake.categories is None:
+            words = Vocabulary.from_sequences(intake.blocks, end=closing)
+        else:
+            words = Vocabulary((*intake.categories, *([END] if end else [])), end=closing)
     return [
         words.encode(block, end=end, where=intake.called(i)).reshape(-1, 1) for i, block in enumerate(intake.blocks)
     ], words

@@ -59,6 +59,12 @@ def _read_wide(X: pd.DataFrame, columns: list[Hashable]) -> Intake:
             expected="one name a column",
             remedy="Flatten them, or stack the series level: X.stack(0) gives a MultiIndex of rows.",
         )
+    if not X.columns.is_unique:
+        raise DataError(
+            got=f"the column name {X.columns[X.columns.duplicated()][0]!r} more than once",
+            expected="a different name for every column",
+            remedy="Rename them.",
+        )
     if len(columns) == 1 and X[columns[0]].dtype.kind not in "fiubc":
         intake = _read_series(X[columns[0]])
         intake.flat, intake.name, intake.attrs = False, None, dict(X.attrs)
@@ -144,12 +150,13 @@ def read_table(
     time = "ds" if time is None and "ds" in has else time
     inputs, fixed = _listed(covariates) or [], _listed(static) or []
     claimed = [column for column in (sequence, time, *inputs, *fixed) if column is not None]
-    left = [column for column in X.columns if column not in claimed]
+    left: list[Hashable] = [column for column in X.columns if column not in claimed]
     asked = _listed(variables)
-    by_default: list[Hashable] = ["y"] if "y" in left and time == "ds" else left
-    chosen = by_default if asked is None else asked
+    chosen: list[Hashable] = left if asked is None else asked
     if asked is None:
-        if sequence is not None and len(chosen) > 1:
+        if "y" in left and time == "ds":
+            chosen = ["y"]
+        elif sequence is not None and len(left) > 1:
             raise DataError(
                 got=f"a long table with the columns {left} beside {claimed}",
                 expected="to know which of them are the values",
