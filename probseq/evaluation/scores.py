@@ -1,0 +1,224 @@
+"""Scores of forecasts against what happened. Smaller is better, except for log scores.
+
+Functions of one value broadcast their arguments and return one score a value; NaN in, NaN out. Functions named after an
+average (``mean_log_score``, ``rmse``, ``mase``) return a float and skip NaN.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from probseq.errors import EmptyDataError, ParameterError, ShapeError
+
+__all__ = [
+    "brier_score",
+    "check_levels",
+    "interval_score",
+    "log_mean_exp",
+    "mase",
+    "mean_log_score",
+    "perplexity",
+    "pinball_loss",
+    "ranked_probability_score",
+    "rmse",
+    "to_bits",
+    "weighted_quantile_loss",
+]
+
+
+def check_levels(level: ArrayLike, name: str = "level") -> NDArray[np.float64]:
+    """Return probabilities strictly between 0 and 1 as an array.
+
+    Raises
+    ------
+    ParameterError
+        A level is outside (0, 1); for 90 the message says: write 0.9.
+    """
+    levels = np.asarray(level, float)
+    wrong = levels[~((levels > 0) & (levels < 1))]
+    if wrong.size:
+        first = float(wrong.flat[0])
+        remedy = f"Write {first / 100:g}." if 1 < first < 100 else "Levels are probabilities, such as 0.9."
+        raise ParameterError(got=f"{name}={first:g}", expected="a probability between 0 and 1", remedy=remedy)
+    return levels
+
+
+def mean_log_score(log_prob: ArrayLike) -> float:
+    """Mean nats per scored value; NaN marks what is not scored.
+
+    Raises
+    ------
+    EmptyDataError
+        Nothing is scored.
+    """
+    values = np.asarray(log_prob, float)
+    scored = values[~np.isnan(values)]
+    if not scored.size:
+        raise EmptyDataError(got="no scored value", expected="at least one value that is not missing")
+    return float(scored.mean())
+
+
+def to_bits(nats: ArrayLike) -> NDArray[np.float64]:
+    """nats / ln 2."""
+    return np.asarray(nats, float) / math.log(2)
+
+
+def perplexity(log_prob: ArrayLike) -> float:
+    """exp(-mean log p): the number of equally likely tokens that would be as surprising."""
+    return math.exp(-mean_log_score(log_prob))
+
+
+def log_mean_exp(log_prob: ArrayLike, log_weights: ArrayLike | None = None, axis: int = 0) -> NDArray[np.float64]:
+    """log sum_s w_s p_s along an axis: the log score of a mixture from those of its components.
+
+    Parameters
+    ----------
+    log_prob
+        log p_s of every component, in nats.
+    log_weights
+        log w_s, broadcasting against ``log_prob``; normalised here. Equal when not given.
+    axis
+        the axis of the components.
+    """
+    values = np.asarray(log_prob, float)
+    log_w = np.zeros_like(values) if log_weights is None else np.broadcast_to(log_weights, values.shape)
+    return np.asarray(special.logsumexp(values + log_w, axis=axis) - special.logsumexp(log_w, axis=axis))
+
+
+def pinball_loss(y: ArrayLike, quantile: ArrayLike, level: ArrayLike) -> NDArray[np.float64]:
+    """(y - q) (p - 1{y < q}): what the p-quantile of y minimises in expectation.
+
+    Source: Koenker and Bassett (1978), Econometrica 46.
+    """
+    p = check_levels(level)
+    error = np.asarray(y, float) - np.asarray(quantile, float)
+    return np.maximum(p * error, (p - 1) * error)
+
+
+def weighted_quantile_loss(y: ArrayLike, quantiles: ArrayLike, levels: ArrayLike) -> float:
+    """mean over p of 2 sum_t pinball_p(y_t, q_pt) / sum_t |y_t|. Missing values are left out of both sums.
+
+    Source: Park et al. (2022), AISTATS, section 4 (the measure that GluonTS calls mean_wQuantileLoss).
+
+    Parameters
+    ----------
+    y
+        shape (*value).
+    quantiles
+        shape (level, *value).
+    levels
+        shape (level,).
+    """
+    y, q, p = np.asarray(y, float), np.asarray(quantiles, float), check_levels(levels, "levels")
+    if q.shape != (p.size, *y.shape):
+        raise ShapeError(
+            got=f"quantiles of shape {q.shape}",
+            expected=f"shape {(p.size, *y.shape)}: one level a row",
+            remedy="Put the levels on the first axis.",
+        )
+    loss = pinball_loss(y, q, p.reshape(-1, *([1] * y.ndim)))
+    scored = ~np.isnan(loss).any(0)
+    return float(2 * loss[:, scored].sum(1).mean() / np.abs(y[scored]).sum())
+
+
+def interval_score(y: ArrayLike, lower: ArrayLike, upper: ArrayLike, level: ArrayLike) -> NDArray[np.float64]:
+    """Winkler score (u - l) + 2/a (l - y)^+ + 2/a (y - u)^+, a = 1 - level, of a central interval.
+
+    Source: Gneiting and Raftery (2007), JASA 102, equation 43.
+    """
+    alpha = 1 - check_levels(level)
+    y, lower, upper = (np.asarray(a, float) for a in (y, lower, upper))
+    return (upper - lower) + 2 / alpha * (np.maximum(lower - y, 0) + np.maximum(y - upper, 0))
+
+
+def brier_score(y: ArrayLike, probs: ArrayLike) -> NDArray[np.float64]:
+    """sum_k (p_k - 1{y = k})^2 over all categories, between 0 and 2; -1 in ``y`` marks what is missing.
+
+    With two categories it is twice (p - y)^2, the form that many books give for binary events.
+
+    Source: Brier (1950), Monthly Weather Review 78.
+
+    Parameters
+    ----------
+    y
+        labels 0..k-1, shape (*value).
+    probs
+        shape (*value, category).
+    """
+    p, hit, missing = _labels(y, probs)
+    return np.where(missing, np.nan, ((p - hit) ** 2).sum(-1))
+
+
+def ranked_probability_score(y: ArrayLike, probs: ArrayLike) -> NDArray[np.float64]:
+    """sum_k (F_k - 1{y <= k})^2 over ordered categories; -1 in ``y`` marks what is missing.
+
+    Source: Epstein (1969), Journal of Applied Meteorology 8, not divided by the number of categories.
+    """
+    p, hit, missing = _labels(y, probs)
+    return np.where(missing, np.nan, ((np.cumsum(p, -1) - np.cumsum(hit, -1))[..., :-1] ** 2).sum(-1))
+
+
+def _labels(y: ArrayLike, probs: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+    p, label = np.asarray(probs, float), np.asarray(y)
+    missing = np.isnan(label) | (label == -1)
+    outside = ~missing & ((label < 0) | (label >= p.shape[-1]))
+    if outside.any():
+        raise ParameterError(
+            got=f"label {label[outside].flat[0]:g}", expected=f"labels 0 to {p.shape[-1] - 1}", remedy="-1 is missing."
+        )
+    return p, np.asarray(label)[..., None] == np.arange(p.shape[-1]), missing
+
+
+def rmse(y: ArrayLike, point: ArrayLike) -> float:
+    """sqrt(mean (y - point)^2) over the values that are not missing."""
+    return math.sqrt(_mean_seen((np.asarray(y, float) - np.asarray(point, float)) ** 2))
+
+
+def mase(y: ArrayLike, point: ArrayLike, history: ArrayLike, period: int = 1) -> float:
+    """mean |y - point| / mean_t |h_t - h_{t - period}|: error relative to the seasonal naive forecast of the history.
+
+    Below 1 is better than naive one step ahead in the history. nan where the history never changes.
+
+    Source: Hyndman and Koehler (2006), International Journal of Forecasting 22.
+
+    Parameters
+    ----------
+    y, point
+        what happened and its point forecast, shape (time,) or (time, variable).
+    history
+        the data before it, time on the first axis.
+    period
+        length of a season in steps.
+
+    Raises
+    ------
+    ShapeError
+        The history is not longer than one period.
+    """
+    past = np.asarray(history, float)
+    if not 1 <= period < len(past):
+        raise ShapeError(
+            got=f"a history of {len(past)} steps with period={period}",
+            expected="a history longer than one period",
+            remedy="Pass a longer history or a smaller period.",
+        )
+    step = np.abs(past[period:] - past[:-period])
+    if past.ndim == 1:
+        scale = np.asarray(_mean_seen(step))
+    else:
+        scale = np.array([_mean_seen(column) for column in step.reshape(len(step), -1).T]).reshape(past.shape[1:])
+    error = np.abs(np.asarray(y, float) - np.asarray(point, float))
+    return _mean_seen(error / np.where(scale > 0, scale, np.nan), default=math.nan)
+
+
+def _mean_seen(values: NDArray[np.float64], default: float | None = None) -> float:
+    seen = values[~np.isnan(values)]
+    if seen.size:
+        return float(seen.mean())
+    if default is not None:
+        return default
+    raise EmptyDataError(got="no value that is not missing", expected="at least one")
