@@ -1,8 +1,8 @@
 """Seasonal ARIMA as a state space that differences inside the state: for gaps, streaming and forecasts.
 
-Delta(B) (y_t - ...) = w_t with Delta(B) = (1 - B)^d (1 - B^s)^D = 1 - sum_j c_j B^j, and w as in `probseq.kernels.arma`.
-The state is (v_t, ..., v_(t-r+1), y_(t-1), ..., y_(t-m)) with m = d + s D; its last m coordinates start diffuse. The value is
-y_t = v_t + sum_j theta_j v_(t-j) + sum_j c_j y_(t-j). Variances are relative to that of the innovations.
+Delta(B) y_t = w_t with Delta(B) = (1 - B)^d (1 - B^s)^D = 1 - sum_j c_j B^j, and w as in `probseq.kernels.arma`. The
+state is (v_t, ..., v_(t-r+1), y_(t-1), ..., y_(t-m)) with m = d + s D; its last m coordinates start diffuse. The value
+is y_t = v_t + sum_j theta_j v_(t-j) + sum_j c_j y_(t-j). Variances are relative to that of the innovations.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import numpy as np
 
 from probseq.kernels.arma import state_size
 from probseq.kernels.compiler import kernel
-from probseq.kernels.kalman import SCORED, System, filter_adjoint, filter_states
+from probseq.kernels.kalman import SCORED, System, filter_states
+from probseq.kernels.kalman_adjoint import filter_adjoint
 from probseq.kernels.polynomials import autocovariances, autocovariances_adjoint, multiply, multiply_adjoint
 from probseq.kernels.profile import concentrate, concentrate_gradient, pack_gradient, unpack
 
@@ -146,7 +147,7 @@ def state_space_adjoint(ar_lags, ar, ma_lags, m, gamma, rows, entries_gradient, 
 
 
 @kernel
-def objective_with_gaps(x, orders, period, ar_lags, ma_lags, c, y, seen, n_columns):
+def objective_with_gaps(x, orders, period, ar_lags, ma_lags, c, y, seen, weights, n_columns):
     """As `probseq.kernels.profile.objective`, for sequences with gaps, differenced inside the state.
 
     Parameters
@@ -158,6 +159,7 @@ def objective_with_gaps(x, orders, period, ar_lags, ma_lags, c, y, seen, n_colum
     y : (n_sequences * n_columns, n) float64
         Undifferenced responses and regressors; finite everywhere.
     seen : (n_sequences, n) bool
+    weights : (n_sequences,) float64
 
     Returns
     -------
@@ -172,8 +174,8 @@ def objective_with_gaps(x, orders, period, ar_lags, ma_lags, c, y, seen, n_colum
     if not ok:
         return np.inf, np.zeros(x.size)
     e, f, scored = innovations_with_gaps(system, cov, diffuse, y, seen, n_columns)
-    beta, sigma2, log_likelihood, count, residual = concentrate(e, f, scored, n_columns)
-    e_gradient, f_gradient = concentrate_gradient(residual, f, scored, sigma2)
+    beta, sigma2, log_likelihood, count, residual = concentrate(e, f, scored, weights, n_columns)
+    e_gradient, f_gradient = concentrate_gradient(residual, f, scored, weights, sigma2)
     k = cov.shape[0]
     d_ar = np.zeros(ar.size)
     d_ma = np.zeros(ma.size)
@@ -182,8 +184,15 @@ def objective_with_gaps(x, orders, period, ar_lags, ma_lags, c, y, seen, n_colum
         for j in range(beta.size):
             response[0] -= beta[j] * y[s * n_columns + 1 + j]
         pulled = filter_adjoint(
-            system, np.zeros((1, k)), response, seen[s], np.zeros((1, k)), cov, diffuse,
-            e_gradient[s : s + 1], f_gradient[s],
+            system,
+            np.zeros((1, k)),
+            response,
+            seen[s],
+            np.zeros((1, k)),
+            cov,
+            diffuse,
+            e_gradient[s : s + 1],
+            f_gradient[s],
         )
         from_ar, from_ma = state_space_adjoint(
             ar_lags, ar, ma_lags, c.size, gamma, rows, pulled[0], pulled[1], pulled[7]
@@ -192,9 +201,7 @@ def objective_with_gaps(x, orders, period, ar_lags, ma_lags, c, y, seen, n_colum
         d_ma += from_ma
     d_phi, d_seasonal_phi = multiply_adjoint(phi, seasonal_phi, period, -1.0, ar_lags, d_ar)
     d_theta, d_seasonal_theta = multiply_adjoint(theta, seasonal_theta, period, 1.0, ma_lags, d_ma)
-    gradient = pack_gradient(
-        x, p, q, seasonal_p, seasonal_q, d_phi, d_theta, d_seasonal_phi, d_seasonal_theta
-    )
+    gradient = pack_gradient(x, p, q, seasonal_p, seasonal_q, d_phi, d_theta, d_seasonal_phi, d_seasonal_theta)
     return -log_likelihood / count, gradient * (-1.0 / count)
 
 
@@ -209,7 +216,13 @@ def innovations_with_gaps(system, cov, diffuse, y, seen, n_columns):
     for s in range(n_sequences):
         rows = slice(s * n_columns, (s + 1) * n_columns)
         e[rows], f[s], status, _, _, _ = filter_states(
-            system, np.zeros((n_columns, k)), y[rows], seen[s], np.zeros((n_columns, k)), cov.copy(), diffuse.copy(),
+            system,
+            np.zeros((n_columns, k)),
+            y[rows],
+            seen[s],
+            np.zeros((n_columns, k)),
+            cov.copy(),
+            diffuse.copy(),
             False,
         )
         scored[s] = status == SCORED

@@ -1,10 +1,10 @@
 """Innovations of a Gaussian ARMA process without gaps, and their adjoint, in O(n r) and later O(n).
 
 phi(B) w_t = theta(B) e_t, Var e_t = 1. With phi(B) v_t = e_t the process is w_t = theta(B) v_t, so the state is
-(v_t, ..., v_(t-r+1)), its stationary covariance is the Toeplitz matrix of the autocovariances of v, and the observation row
-is (1, theta_1, ...). Only the first column of the prediction covariance is ever needed: its increments have rank one
-(Morf, Sidhu and Kailath 1974, Some new algorithms for recursive estimation in constant linear discrete-time systems, IEEE
-TAC 19; Pearlman 1980, Biometrika 67). Once the innovation variance has reached its limit 1 the filter is
+(v_t, ..., v_(t-r+1)), its stationary covariance is the Toeplitz matrix of the autocovariances of v, and the observation
+row is (1, theta_1, ...). Of the prediction covariance only the gain is needed, and its increments have rank one (Morf,
+Sidhu and Kailath 1974, Some new algorithms for recursive estimation in constant linear discrete-time systems, IEEE TAC
+19; Pearlman 1980, Biometrika 67). Once the innovation variance has reached its limit 1 the filter is
 v_t = w_t - sum_j theta_j v_(t-j), e_t = v_t - sum_j phi_j v_(t-j).
 """
 
@@ -17,16 +17,17 @@ import numpy as np
 from probseq.kernels.compiler import kernel
 from probseq.kernels.polynomials import autocovariances, autocovariances_adjoint
 
-# The limit of F is 1, so F - 1 bounds what the whole remaining transient can still change; rounding keeps it from falling
-# below a few units in the last place of its first value.
+# The limit of F is 1, so F - 1 bounds what the whole remaining transient can still change; rounding keeps it from
+# falling below a few units in the last place of its first value.
 STEADY = 1e-14
 STEADY_AT_MOST = 1e-12
 
-Trace = namedtuple("Trace", ["steady_from", "gains", "directions", "states", "values", "gamma", "rows", "ok"])
+Trace = namedtuple("Trace", ["steady_from", "gains", "directions", "states", "last", "values", "gamma", "rows", "ok"])
 Trace.__doc__ = """What the adjoint needs from a forward pass.
 
 steady_from : int, first step that uses the limit recursion.
 gains, directions : (n, r), K_t and L_t before that step. states : (c, n, r), state means before that step.
+last : (c, r), state means at that step, or after the last one.
 values : (c, n + r), v_t from that step on, shifted by r. gamma, rows : autocovariances and step-down table.
 ok : False when the autoregression is not stationary; nothing else then means anything.
 """
@@ -94,7 +95,8 @@ def innovations(ar_lags, ar, ma_lags, ma, w, keep):
     if not ok:
         e[:] = np.nan
         f[:] = np.nan
-        return e, f, Trace(0, gains, directions, states, values, gamma, rows, ok)
+        last = np.zeros((n_series, r))
+        return e, f, Trace(0, gains, directions, states, last, values, gamma, rows, ok)
     _, variance, gain = start(ar_lags, ar, ma_lags, ma, gamma, r)
     first = variance
     tolerance = min(STEADY * (1.0 + first), STEADY_AT_MOST)
@@ -149,7 +151,8 @@ def innovations(ar_lags, ar, ma_lags, ma, w, keep):
             for i in range(1, r):
                 values[s, r + steady - i] = state[s, base + i]
             _steady(ar_lags, ar, ma_lags, ma, w[s], values[s], e[s], state[s, base], steady, r)
-    return e, f, Trace(steady, gains, directions, states, values, gamma, rows, ok)
+    last = state[:, n - steady : n - steady + r].copy()
+    return e, f, Trace(steady, gains, directions, states, last, values, gamma, rows, ok)
 
 
 @kernel
@@ -173,6 +176,41 @@ def _steady(ar_lags, ar, ma_lags, ma, w, values, e, predicted, steady, r):
         lag, coefficient = ar_lags[m], ar[m]
         for t in range(steady + 1, n):
             e[t] -= coefficient * values[r + t - lag]
+
+
+@kernel
+def state_after(ar_lags, ar, f, trace, series, n_seen):
+    """Mean (r,) and covariance (r, r) of (v_t, ..., v_(t-r+1)) given the first n_seen = t values of one series.
+
+    The covariance is that of the start plus the rank-one increments; in the limit only v_t itself is uncertain, with
+    variance 1. Needs a trace that was kept.
+    """
+    r = trace.gains.shape[1]
+    steady = trace.steady_from
+    mean = np.zeros(r)
+    cov = np.zeros((r, r))
+    if n_seen > steady:
+        cov[0, 0] = 1.0
+        for i in range(1, r):
+            mean[i] = trace.values[series, r + n_seen - i]
+        for m in range(ar_lags.size):
+            mean[0] += ar[m] * trace.values[series, r + n_seen - ar_lags[m]]
+        return mean, cov
+    if n_seen == min(steady, f.size):
+        mean[:] = trace.last[series]
+    else:
+        mean[:] = trace.states[series, n_seen]
+    for i in range(r):
+        for j in range(r):
+            cov[i, j] = trace.gamma[abs(i - j)]
+    for t in range(n_seen):
+        direction = trace.directions[t]
+        weight = f[t] / (f[0] * f[0])
+        for i in range(r):
+            scaled = weight * direction[i]
+            for j in range(r):
+                cov[i, j] -= scaled * direction[j]
+    return mean, cov
 
 
 @kernel
@@ -202,8 +240,18 @@ def innovations_adjoint(ar_lags, ar, ma_lags, ma, e, f, trace, e_gradient, f_gra
     for s in range(n_series):
         if steady < n:
             _steady_adjoint(
-                ar_lags, ar, ma_lags, ma, trace.values[s], e_gradient[s], w_gradient[s],
-                state[s, n - steady : n - steady + r], ar_gradient, ma_gradient, steady, r,
+                ar_lags,
+                ar,
+                ma_lags,
+                ma,
+                trace.values[s],
+                e_gradient[s],
+                w_gradient[s],
+                state[s, n - steady : n - steady + r],
+                ar_gradient,
+                ma_gradient,
+                steady,
+                r,
             )
     covariance, first, _ = start(ar_lags, ar, ma_lags, ma, gamma, r)
     gain = np.zeros(r)

@@ -1,8 +1,8 @@
 """Gaussian ARMA log-likelihood with regression coefficients and innovation variance concentrated out.
 
-Given innovations e_t = y_t - x_t' beta in units of sqrt(F_t), the best beta is generalised least squares, the best variance
-is sigma^2 = sum e_t^2 / F_t / N, and what remains is
-l = -N/2 (log(2 pi sigma^2) + 1) - 1/2 sum log F_t. Its gradient is that of the full likelihood at those values (envelope).
+Given innovations e_t of y - X beta with variances sigma^2 F_t, the best beta is generalised least squares, the best
+variance is sigma^2 = sum e_t^2 / F_t / N, and what remains is l = -N/2 (log(2 pi sigma^2) + 1) - 1/2 sum log F_t. Its
+gradient is that of the full likelihood at those values (the envelope theorem).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from probseq.kernels.polynomials import (
 )
 
 LOG_2PI = math.log(2.0 * math.pi)
-# Partial autocorrelations stay this far inside the unit interval, so that a root on the circle is approached, not reached.
+# Partial autocorrelations stay this far inside (-1, 1), so that a root on the circle is approached, not reached.
 INSIDE = 1.0 - 1e-9
 
 
@@ -40,7 +40,7 @@ def free_from_partial(partial):
 
 @kernel
 def solve_normal(gram, moment):
-    """Solve gram beta = moment (k, k), (k,) by Cholesky; a coefficient that the others already explain is set to zero."""
+    """Solve gram beta = moment (k, k), (k,) by Cholesky; a coefficient that the others explain is zero."""
     k = moment.size
     lower = np.zeros((k, k))
     rank = 0
@@ -72,7 +72,7 @@ def solve_normal(gram, moment):
 
 
 @kernel
-def concentrate(e, f, scored, n_columns):
+def concentrate(e, f, scored, weights, n_columns):
     """Best coefficients and variance given innovations of responses and regressors.
 
     Parameters
@@ -82,14 +82,16 @@ def concentrate(e, f, scored, n_columns):
     f : (c, n) float64
         Innovation variances relative to sigma^2.
     scored : (c, n) bool
+    weights : (c,) float64
+        What each sequence counts.
 
     Returns
     -------
     beta : (n_columns - 1,) float64
     sigma2 : float
     log_likelihood : float, nats
-    count : int
-        Scored values.
+    count : float
+        Scored values, weighted.
     residual : (c, n) float64
         e of the response minus that of the fitted regression.
     """
@@ -97,26 +99,27 @@ def concentrate(e, f, scored, n_columns):
     k = n_columns - 1
     gram = np.zeros((k, k))
     moment = np.zeros(k)
-    count = 0
+    count = 0.0
     log_f = 0.0
     for s in range(n_sequences):
         row = s * n_columns
         # A product of variances and one logarithm a hundred steps cost less than a logarithm a step.
         product = 1.0
+        log_product = 0.0
         for t in range(n):
             if scored[s, t]:
-                count += 1
+                count += weights[s]
                 if f[s, t] != 1.0:
                     product *= f[s, t]
                     if product > 1e100 or product < 1e-100:
-                        log_f += math.log(product)
+                        log_product += math.log(product)
                         product = 1.0
                 for i in range(k):
-                    x = e[row + 1 + i, t] / f[s, t]
+                    x = weights[s] * e[row + 1 + i, t] / f[s, t]
                     moment[i] += x * e[row, t]
                     for j in range(i + 1):
                         gram[i, j] += x * e[row + 1 + j, t]
-        log_f += math.log(product)
+        log_f += weights[s] * (log_product + math.log(product))
     for i in range(k):
         for j in range(i):
             gram[j, i] = gram[i, j]
@@ -131,14 +134,14 @@ def concentrate(e, f, scored, n_columns):
                 value -= beta[i] * e[row + 1 + i, t]
             residual[s, t] = value
             if scored[s, t]:
-                total += value * value / f[s, t]
+                total += weights[s] * value * value / f[s, t]
     sigma2 = total / count
     log_likelihood = -0.5 * count * (LOG_2PI + math.log(sigma2) + 1.0) - 0.5 * log_f
     return beta, sigma2, log_likelihood, count, residual
 
 
 @kernel
-def concentrate_gradient(residual, f, scored, sigma2):
+def concentrate_gradient(residual, f, scored, weights, sigma2):
     """Derivatives of the concentrated log-likelihood with respect to the residuals (c, n) and to f (c, n)."""
     e_gradient = np.zeros(residual.shape)
     f_gradient = np.zeros(residual.shape)
@@ -146,8 +149,8 @@ def concentrate_gradient(residual, f, scored, sigma2):
         for t in range(residual.shape[1]):
             if scored[s, t]:
                 scaled = residual[s, t] / (sigma2 * f[s, t])
-                e_gradient[s, t] = -scaled
-                f_gradient[s, t] = 0.5 * (scaled * residual[s, t] - 1.0) / f[s, t]
+                e_gradient[s, t] = -weights[s] * scaled
+                f_gradient[s, t] = 0.5 * weights[s] * (scaled * residual[s, t] - 1.0) / f[s, t]
     return e_gradient, f_gradient
 
 
@@ -181,7 +184,7 @@ def pack_gradient(x, p, q, seasonal_p, seasonal_q, d_phi, d_theta, d_seasonal_ph
 
 
 @kernel
-def objective(x, orders, period, ar_lags, ma_lags, w, scored, n_columns):
+def objective(x, orders, period, ar_lags, ma_lags, w, scored, weights, n_columns):
     """Minus the concentrated log-likelihood per scored value, and its gradient; sequences without gaps.
 
     Parameters
@@ -196,6 +199,7 @@ def objective(x, orders, period, ar_lags, ma_lags, w, scored, n_columns):
         Differenced responses and regressors, zero where not scored.
     scored : (c, n) bool
         True up to each sequence's own length.
+    weights : (c,) float64
 
     Returns
     -------
@@ -214,8 +218,8 @@ def objective(x, orders, period, ar_lags, ma_lags, w, scored, n_columns):
     f_all = np.empty((n_sequences, n))
     for s in range(n_sequences):
         f_all[s] = f
-    beta, sigma2, log_likelihood, count, residual = concentrate(e, f_all, scored, n_columns)
-    e_gradient, f_gradient = concentrate_gradient(residual, f_all, scored, sigma2)
+    beta, sigma2, log_likelihood, count, residual = concentrate(e, f_all, scored, weights, n_columns)
+    e_gradient, f_gradient = concentrate_gradient(residual, f_all, scored, weights, sigma2)
     f_total = np.zeros(n)
     for s in range(n_sequences):
         f_total += f_gradient[s]
@@ -224,9 +228,7 @@ def objective(x, orders, period, ar_lags, ma_lags, w, scored, n_columns):
     d_ar, d_ma, _ = innovations_adjoint(ar_lags, ar, ma_lags, ma, residual, f, trace, e_gradient, f_total)
     d_phi, d_seasonal_phi = multiply_adjoint(phi, seasonal_phi, period, -1.0, ar_lags, d_ar)
     d_theta, d_seasonal_theta = multiply_adjoint(theta, seasonal_theta, period, 1.0, ma_lags, d_ma)
-    gradient = pack_gradient(
-        x, p, q, seasonal_p, seasonal_q, d_phi, d_theta, d_seasonal_phi, d_seasonal_theta
-    )
+    gradient = pack_gradient(x, p, q, seasonal_p, seasonal_q, d_phi, d_theta, d_seasonal_phi, d_seasonal_theta)
     return -log_likelihood / count, gradient * (-1.0 / count)
 
 
@@ -250,6 +252,13 @@ def _combine(trace, beta, n_columns, n_sequences, n):
                     value -= beta[j] * trace.values[row + 1 + j, t]
                 trace.values[s, t] = value
     return Trace(
-        steady, trace.gains, trace.directions, trace.states[:n_sequences], trace.values[:n_sequences],
-        trace.gamma, trace.rows, trace.ok,
+        steady,
+        trace.gains,
+        trace.directions,
+        trace.states[:n_sequences],
+        trace.last,
+        trace.values[:n_sequences],
+        trace.gamma,
+        trace.rows,
+        trace.ok,
     )

@@ -11,7 +11,8 @@ from probseq.kernels.arima import (
     polynomial_trend,
     state_space,
 )
-from probseq.kernels.arma import innovations, innovations_adjoint
+from probseq.kernels.arma import innovations, innovations_adjoint, state_after
+from probseq.kernels.kalman import filter_states
 from probseq.kernels.polynomials import (
     autocovariances,
     autocovariances_adjoint,
@@ -109,10 +110,11 @@ def test_seasonal_product_equals_convolution(rng):
         d_plain, d_seasonal = multiply_adjoint(plain, seasonal, period, sign, lags, gradient)
         along = rng.normal(size=p + seasonal_p)
         expected = slope(
-            lambda x, p=p, period=period, sign=sign, lags=lags, gradient=gradient: multiply(
-                x[:p], x[p:], period, sign, lags
-            ) @ gradient,
-            np.concatenate([plain, seasonal]), along,
+            lambda x, p=p, period=period, sign=sign, lags=lags, gradient=gradient: (
+                multiply(x[:p], x[p:], period, sign, lags) @ gradient
+            ),
+            np.concatenate([plain, seasonal]),
+            along,
         )
         assert np.concatenate([d_plain, d_seasonal]) @ along == pytest.approx(expected, rel=1e-7, abs=1e-8)
 
@@ -150,6 +152,22 @@ def test_steady_state_is_reached_and_agrees(rng):
     assert trace.steady_from < 200
     factor = np.linalg.cholesky(dense_covariance(*process, 400))
     np.testing.assert_allclose(e[0] / np.sqrt(f), np.linalg.solve(factor, w[0]), atol=1e-10)
+
+
+@pytest.mark.parametrize("n_seen", [0, 1, 5, 20, 60])
+def test_state_after_equals_filtered_state(n_seen, rng):
+    for orders, period in [((2, 1, 0, 0), 1), ((3, 0, 0, 0), 1), ((1, 1, 1, 1), 12)]:
+        ar_lags, ar, ma_lags, ma = make_process(*orders, period, rng)
+        w = rng.normal(size=(2, 60))
+        _, f, trace = innovations(ar_lags, ar, ma_lags, ma, w, True)
+        system, cov, diffuse, _, _, _ = state_space(ar_lags, ar, ma_lags, ma, np.zeros(0))
+        state = np.zeros((2, len(cov)))
+        seen = np.ones(n_seen, bool)
+        filter_states(system, np.zeros(state.shape), w[:, :n_seen].copy(), seen, state, cov, diffuse, False)
+        for series in range(2):
+            mean, spread = state_after(ar_lags, ar, f, trace, series, n_seen)
+            np.testing.assert_allclose(mean, state[series], atol=1e-10)
+            np.testing.assert_allclose(spread, cov, atol=1e-10)
 
 
 def test_moving_averages_that_cannot_be_inverted(rng):
@@ -251,17 +269,27 @@ def test_concentrated_objective_and_its_gradient(rng):
     columns = np.vstack([y[0], np.ones(n), np.arange(n) / n, y[1], np.ones(n), np.cos(np.arange(n))])
     scored = np.arange(n) < np.array([[n], [n - 11]])
     x = np.array([0.5, -0.4, 0.3, 0.2])
-    arguments = (orders, period, ar_lags, ma_lags, columns, scored, 3)
+    arguments = (orders, period, ar_lags, ma_lags, columns, scored, np.array([1.0, 0.7]), 3)
     value, gradient = objective(x, *arguments)
     for i in range(4):
         expected = slope(lambda x: objective(x, *arguments)[0], x, np.eye(4)[i])
         assert gradient[i] == pytest.approx(expected, rel=1e-6, abs=1e-8)
-    gapped = (orders, period, ar_lags, ma_lags, np.zeros(0), columns, scored, 3)
+    gapped = (orders, period, ar_lags, ma_lags, np.zeros(0), columns, scored, np.array([1.0, 0.7]), 3)
     other, other_gradient = objective_with_gaps(x, *gapped)
     assert other == pytest.approx(value, abs=1e-12)
     np.testing.assert_allclose(other_gradient, gradient, atol=1e-11)
     holes = scored & (rng.random(scored.shape) > 0.2)
-    gapped = (orders, period, ar_lags, ma_lags, difference_coefficients(1, 0, 1), columns, holes, 3)
+    gapped = (
+        orders,
+        period,
+        ar_lags,
+        ma_lags,
+        difference_coefficients(1, 0, 1),
+        columns,
+        holes,
+        np.array([1.0, 0.7]),
+        3,
+    )
     _, gradient = objective_with_gaps(x, *gapped)
     for i in range(4):
         expected = slope(lambda x: objective_with_gaps(x, *gapped)[0], x, np.eye(4)[i])
@@ -273,7 +301,7 @@ def test_concentrated_coefficients_are_generalised_least_squares(rng):
     process = make_process(1, 1, 0, 0, 1, rng)
     y, design = rng.normal(size=n), np.column_stack([np.ones(n), rng.normal(size=n)])
     e, f, _ = innovations(*process, np.vstack([y, design.T]), False)
-    beta, sigma2, log_likelihood, count, _ = concentrate(e, f[None], np.ones((1, n), bool), 3)
+    beta, sigma2, log_likelihood, count, _ = concentrate(e, f[None], np.ones((1, n), bool), np.ones(1), 3)
     inverse = np.linalg.inv(dense_covariance(*process, n))
     expected = np.linalg.solve(design.T @ inverse @ design, design.T @ inverse @ y)
     np.testing.assert_allclose(beta, expected, atol=1e-10)
@@ -283,4 +311,4 @@ def test_concentrated_coefficients_are_generalised_least_squares(rng):
     assert log_likelihood == pytest.approx(-0.5 * (log_det + n), abs=1e-10)
     assert count == n
     doubled = np.vstack([e, e[2]])
-    assert np.isfinite(concentrate(doubled, f[None], np.ones((1, n), bool), 4)[2])
+    assert np.isfinite(concentrate(doubled, f[None], np.ones((1, n), bool), np.ones(1), 4)[2])
