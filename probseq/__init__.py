@@ -1,3 +1,50 @@
-"""probseq."""
+"""probseq: sequence models with probabilities, under one likelihood.
+
+Names are loaded when they are first used, so that ``import probseq`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "probseq.estimators.base": ("TRAINING",),
+    "probseq.estimators.hmm": ("HMM",),
+    "probseq.estimators.arma": ("ARMA", "ARIMA"),
+    "probseq.estimators.recurrent": ("RNN", "LSTM", "GRU"),
+    "probseq.estimators.baseline": ("IID", "RandomWalk", "SeasonalNaive", "MarkovChain", "PoissonProcess"),
+    "probseq.estimators.storage": ("load",),
+    "probseq.distributions.emissions": ("Normal", "StudentT", "Poisson", "Categorical", "Bernoulli"),
+    "probseq.models.transforms": ("Log", "BoxCox", "Logit", "Standardize", "Difference"),
+    "probseq.inference.em": ("EM",),
+    "probseq.inference.optimize": ("MLE",),
+    "probseq.inference.variational": ("MeanField",),
+    "probseq.comparison.compare": ("compare",),
+    "probseq.data.sequences": ("sequences", "to_list"),
+    "probseq.data.grid": ("on_grid",),
+    "probseq.data.splits": ("split", "split_sequences"),
+    "probseq.data.vocabulary": ("Vocabulary",),
+    "probseq.results": ("Forecast",),
+}
+_MODULES = {"datasets": "probseq.data.datasets", "errors": "probseq.errors", "testing": "probseq.testing"}
+_PUBLIC = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *_PUBLIC, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
+    else:
+        raise AttributeError(f"module 'probseq' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

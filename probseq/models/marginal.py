@@ -85,6 +85,16 @@ class Marginalized(SequenceModel[MarginalState]):
         """The predictive law of each draw, batch (n, draw)."""
         return self.model.predict_next(self.params, self._unpack(state), u).movedim(0, 1)
 
+    def predictive_draws(self, batch: Batch, state: MarginalState) -> tuple[Distribution, Tensor, Tensor]:
+        """One-step laws of every draw, batch (n, t, draw), their log-weights (n, t, draw), the scored mask (n, t, k)."""
+        scan = self._scan({}, batch, state)
+        folded = map_state(lambda leaf: leaf.flatten(0, 1), scan.states)
+        u = None if batch.u is None else batch.u.flatten(0, 1)
+        laws = self.draw_laws(folded, u).reshape(batch.n, batch.t, self.n_draws)
+        scores = self.scores_next(folded)
+        scored = batch.seen if scores is None else batch.seen & scores.reshape(batch.n, batch.t, -1)
+        return laws, scan.states.log_weights, scored
+
     def predict_next(self, params: Params, state: MarginalState, u: Tensor | None = None) -> Distribution:
         return mixture(state.log_weights.to(self.dtype), self.draw_laws(state, u))
 

@@ -1,0 +1,91 @@
+"""From data to the inner model's batch, through the transforms, and back to a model on the data's scale."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from probseq.data.sequences import Sequences
+from probseq.errors import ParameterError, ShapeError
+from probseq.models.base import SequenceModel
+from probseq.models.transforms import Difference, Transform
+
+__all__ = ["DataInfo", "FittedTransforms", "fit_transforms", "transform_list"]
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a family needs to know of the data to build its model.
+
+    Parameters
+    ----------
+    n_variables : int
+    n_categories : int or None
+        For tokens and codes.
+    n_covariates : int
+    missing : bool
+        Whether values are missing.
+    """
+
+    n_variables: int = 1
+    n_categories: int | None = None
+    n_covariates: int = 0
+    missing: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return asdict(self)
+
+
+def transform_list(transform: Any) -> list[Transform]:
+    """What users pass as ``transform=``: None, one transform or several, applied in order."""
+    if transform is None:
+        return []
+    given = list(transform) if isinstance(transform, list | tuple) else [transform]
+    for one in given:
+        if not isinstance(one, Transform):
+            raise ParameterError(
+                got=f"transform={one!r}",
+                expected="Log(), BoxCox(), Logit(), Standardize(), Difference(lag), or a list of them",
+                remedy="Write ps.Log() with its parentheses." if isinstance(one, type) else "Pass transform objects.",
+            )
+    return given
+
+
+@dataclass(frozen=True)
+class FittedTransforms:
+    """Transforms with the constants that they took from the training data."""
+
+    transforms: tuple[Transform, ...]
+    constants: tuple[dict[str, Any], ...]
+
+    def wrap(self, model: SequenceModel[Any]) -> SequenceModel[Any]:
+        """The model on the data's scale: the last transform is the innermost wrapper."""
+        for transform, constants in zip(reversed(self.transforms), reversed(self.constants), strict=True):
+            model = transform.wrap(model, constants)
+        return model
+
+
+def fit_transforms(
+    transforms: list[Transform], data: Sequences
+) -> tuple[FittedTransforms, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Fit transforms in order; also the transformed values (n, t', k), lengths (n,) and covariates (n, t', m)."""
+    values, lengths, covariates = data.values, data.lengths, data.covariates
+    constants = []
+    for transform in transforms:
+        known = transform.constants(values)
+        lag = int(transform.lag) if isinstance(transform, Difference) else 0
+        values = transform.apply(values, known)
+        constants.append(known)
+        lengths = lengths - lag
+        covariates = None if covariates is None else covariates[:, lag:]
+        if (lengths < 1).any():
+            i = int(np.argmax(lengths < 1))
+            raise ShapeError(
+                got=f"sequence {data.names[i]!r} with {data.lengths[i]} step(s) under {transform!r}",
+                expected="at least one step more than the lag",
+                remedy="Leave short sequences out, or use a smaller lag.",
+            )
+    return FittedTransforms(tuple(transforms), tuple(constants)), values, lengths, covariates

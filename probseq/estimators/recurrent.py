@@ -1,0 +1,124 @@
+"""Recurrent networks for users."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from probseq._random import RandomState
+from probseq.distributions.emissions import Categorical, Emission, Normal
+from probseq.errors import ParameterError
+from probseq.estimators.base import SequenceEstimator
+from probseq.estimators.pipeline import DataInfo
+from probseq.inference.base import Inference
+from probseq.inference.optimize import MLE
+from probseq.inference.variational import MeanField
+from probseq.models.base import SequenceModel
+from probseq.models.recurrent import RecurrentModel
+from probseq.models.transforms import Standardize, Transform
+
+__all__ = ["GRU", "LSTM", "RNN"]
+
+
+class _Recurrent(SequenceEstimator):
+    """Constructor and model that the three cells share."""
+
+    cell: ClassVar[str]
+    inferences: ClassVar[tuple[type[Inference], ...]] = (MeanField, MLE)
+
+    def __init__(
+        self,
+        hidden_size: int = 32,
+        n_layers: int = 1,
+        head: Emission | None = None,
+        embedding_size: int | None = None,
+        standardize: bool = True,
+        transform: Any = None,
+        inference: Inference | None = None,
+        random_state: RandomState = None,
+    ) -> None:
+        self.hidden_size = hidden_size
+        self.n_layers = n_layers
+        self.head = head
+        self.embedding_size = embedding_size
+        self.standardize = standardize
+        self.transform = transform
+        self.inference = inference
+        self.random_state = random_state
+        self._require(inference)
+
+    def _default_inference(self) -> Inference:
+        return MeanField()
+
+    def _model_class(self) -> type[SequenceModel[Any]]:
+        return RecurrentModel
+
+    def _emission(self) -> Emission:
+        if self.head is None:
+            return Normal()
+        if not isinstance(self.head, Emission):
+            raise ParameterError(
+                got=f"head={self.head!r}", expected="an emission such as ps.Normal()", remedy="Write its parentheses."
+            )
+        return self.head
+
+    def _transforms(self) -> list[Transform]:
+        transforms = super()._transforms()
+        if self.standardize and self._emission().measure == "lebesgue":
+            transforms = [*transforms, Standardize()]
+        return transforms
+
+    def _build(self, info: DataInfo) -> SequenceModel[Any]:
+        head = self._emission()
+        for name in ("hidden_size", "n_layers"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+                raise ParameterError(got=f"{name}={value!r}", expected="an integer from 1", remedy=f"Use {name}=1.")
+        observation = head.observation(info.n_variables, info.n_categories)
+        return RecurrentModel(
+            head,
+            observation,
+            cell=self.cell,
+            hidden_size=int(self.hidden_size),
+            n_layers=int(self.n_layers),
+            embedding_size=self.embedding_size if isinstance(head, Categorical) else None,
+            n_covariates=info.n_covariates,
+        )
+
+
+_PARAMETERS = """
+
+    Parameters
+    ----------
+    hidden_size : int
+    n_layers : int
+    head : Emission
+        The law of a value given the network's output; None is ``Normal()``. ``Categorical()`` for text.
+    embedding_size : int or None
+        Size of the vectors that stand for tokens; None is the smaller of ``hidden_size`` and their number.
+    standardize : bool
+        Describe continuous data in standard deviations from their mean, after ``transform``.
+    transform : transform or list of transforms
+    inference : Inference or None
+        None is ``MeanField()``: a normal law over every weight.
+    random_state : int or None
+    """
+
+
+class LSTM(_Recurrent):
+    __doc__ = (
+        """Long short-term memory network whose weights carry uncertainty (Hochreiter and Schmidhuber 1997)."""
+        + _PARAMETERS
+    )
+    cell: ClassVar[str] = "lstm"
+
+
+class GRU(_Recurrent):
+    __doc__ = """Network of gated recurrent units whose weights carry uncertainty (Cho et al. 2014).""" + _PARAMETERS
+    cell: ClassVar[str] = "gru"
+
+
+class RNN(_Recurrent):
+    __doc__ = """Plain recurrent network, h_t = tanh(W x + U h), whose weights carry uncertainty (Elman 1990).""" + _PARAMETERS
+    cell: ClassVar[str] = "rnn"

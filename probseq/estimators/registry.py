@@ -1,0 +1,19 @@
+"""Every family that users can construct, and the module it lives in."""
+
+from __future__ import annotations
+
+__all__ = ["FAMILIES"]
+
+FAMILIES = {
+    "HMM": "probseq.estimators.hmm",
+    "ARMA": "probseq.estimators.arma",
+    "RNN": "probseq.estimators.recurrent",
+    "LSTM": "probseq.estimators.recurrent",
+    "GRU": "probseq.estimators.recurrent",
+    "IID": "probseq.estimators.baseline",
+    "RandomWalk": "probseq.estimators.baseline",
+    "SeasonalNaive": "probseq.estimators.baseline",
+    "MarkovChain": "probseq.estimators.baseline",
+    "PoissonProcess": "probseq.estimators.baseline",
+}
+

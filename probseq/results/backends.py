@@ -1,0 +1,303 @@
+"""What a forecast knows inside: a law for each step, paths, or quantiles; one set of questions for all three.
+
+Every array is (n, t, k): sequences, steps, variables.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probseq.distributions.base import Distribution
+from probseq.distributions.categorical import Bits
+from probseq.distributions.compose import Mixture, Pushforward
+from probseq.distributions.gaussian import DiagonalNormal, FullNormal
+from probseq.errors import UnsupportedError
+from probseq.evaluation import crps as crps_of
+
+__all__ = ["Backend", "JointLaw", "LawBackend", "PathsBackend", "QuantilesBackend"]
+
+_TAIL = 1e-12
+_PANELS, _NODES = 24, 10
+
+
+class JointLaw(ABC):
+    """The joint law over the steps of a forecast."""
+
+    @abstractmethod
+    def sample(self, n_paths: int, generator: torch.Generator) -> np.ndarray:
+        """Draw paths, (path, n, t, k)."""
+
+    @abstractmethod
+    def log_prob(self, values: np.ndarray) -> np.ndarray:
+        """log p(y_t | y_<t, past) for every step of ``values`` (n, t, k), NaN = missing; (n, t)."""
+
+
+class Backend(ABC):
+    """The questions that every forecast answers, on arrays."""
+
+    name: str
+    discrete: bool = False
+    nominal: bool = False
+    shape: tuple[int, int, int]
+
+    @abstractmethod
+    def mean(self) -> np.ndarray:
+        """E[x], (n, t, k)."""
+
+    @abstractmethod
+    def variance(self) -> np.ndarray:
+        """Var[x], (n, t, k)."""
+
+    @abstractmethod
+    def quantile(self, q: np.ndarray) -> np.ndarray:
+        """Quantiles at levels q (Q,), (n, t, k, Q)."""
+
+    @abstractmethod
+    def cdf(self, x: np.ndarray, left: bool = False) -> np.ndarray:
+        """P(X <= x), or P(X < x) with ``left``, for x (n, t, k)."""
+
+    @abstractmethod
+    def crps(self, y: np.ndarray) -> np.ndarray:
+        """Continuous ranked probability score at y (n, t, k), NaN where y is; in the data's unit."""
+
+    @abstractmethod
+    def marginal(self, variables: list[int]) -> Backend:
+        """The forecast of some of the variables."""
+
+    def log_prob(self, y: np.ndarray) -> np.ndarray:
+        """log p(y_t) for every step by itself, over the values present, (n, t)."""
+        raise UnsupportedError(
+            got=f"log_prob of a forecast made of {self.name}",
+            expected="a forecast with densities (method 'analytic' or 'mixture'), or joint=True where the model can",
+            remedy="Use crps() or quantile_score, or log_prob(y, joint=True).",
+        )
+
+    def sample(self, n_paths: int, generator: torch.Generator) -> np.ndarray:
+        """Independent draws at each step, (path, n, t, k)."""
+        u = torch.rand((n_paths, *self.shape), generator=generator, dtype=torch.float64).numpy()
+        return np.stack([self._inverse(one) for one in u])
+
+    @abstractmethod
+    def _inverse(self, u: np.ndarray) -> np.ndarray:
+        """Quantiles at one level for each value, u (n, t, k)."""
+
+    def probs(self) -> np.ndarray:
+        """Probabilities of the categories, (n, t, k, C)."""
+        raise UnsupportedError(
+            got="probs() of a forecast of numbers",
+            expected="a forecast of categories",
+            remedy="Use cdf, quantile or log_prob.",
+        )
+
+    def mode(self) -> np.ndarray:
+        """Most probable category, (n, t, k)."""
+        return self.probs().argmax(-1).astype(float)
+
+
+class LawBackend(Backend):
+    """A distribution for each step, batch shape (n, t)."""
+
+    def __init__(self, law: Distribution, draws: Distribution | None = None, weights: Tensor | None = None) -> None:
+        self.law, self.draws, self.weights = law, draws, weights
+        self.name = "analytic" if draws is None else "mixture"
+        self.discrete, self.nominal = law.discrete, law.nominal
+        n, t = law.batch_shape
+        self.shape = (n, t, law.n_variables)
+
+    def mean(self) -> np.ndarray:
+        return _numpy(self.law.mean)
+
+    def variance(self) -> np.ndarray:
+        return _numpy(self.law.variance)
+
+    def quantile(self, q: np.ndarray) -> np.ndarray:
+        levels = [self.law.icdf(torch.full(self.shape, float(p), dtype=torch.float64)) for p in q]
+        return np.stack([_numpy(v) for v in levels], -1) if levels else np.zeros((*self.shape, 0))
+
+    def _inverse(self, u: np.ndarray) -> np.ndarray:
+        return _numpy(self.law.icdf(torch.as_tensor(u)))
+
+    def cdf(self, x: np.ndarray, left: bool = False) -> np.ndarray:
+        value = torch.as_tensor(np.nan_to_num(x, nan=0.0))
+        p = _numpy(self.law.cdf_left(value) if left else self.law.cdf(value))
+        return np.where(np.isnan(x), np.nan, p)
+
+    def log_prob(self, y: np.ndarray) -> np.ndarray:
+        seen = ~np.isnan(y)
+        # Any value inside the support will do where nothing was seen: the median is one.
+        inside = _numpy(self.law.icdf(torch.full(self.shape, 0.5, dtype=torch.float64)))
+        value = torch.as_tensor(np.where(seen, y, inside))
+        log_prob = _numpy(self.law.log_prob_seen(value, torch.as_tensor(seen)))
+        return np.where(seen.any(-1), log_prob, np.nan)
+
+    def sample(self, n_paths: int, generator: torch.Generator) -> np.ndarray:
+        return _numpy(self.law.sample((n_paths,), generator=generator))
+
+    def crps(self, y: np.ndarray) -> np.ndarray:
+        law = self.law
+        if isinstance(law, DiagonalNormal | FullNormal):
+            return crps_of.crps_normal(y, _numpy(law.mean), _numpy(law.stddev))
+        if isinstance(law, Mixture) and isinstance(law.components, DiagonalNormal | FullNormal):
+            mean, std = _numpy(law.components.mean), _numpy(law.components.stddev)
+            weights = _numpy(law.weights)[..., None, :]
+            return crps_of.crps_normal_mixture(y, weights, np.moveaxis(mean, -2, -1), np.moveaxis(std, -2, -1))
+        if self.discrete:
+            return crps_of.crps_discrete(y, lambda x: _numpy(law.cdf(torch.as_tensor(x))))
+        if isinstance(law, Mixture):
+            return self._crps_from_cdf(y, law)
+        quantile = lambda p: _numpy(law.icdf(torch.as_tensor(p)))  # noqa: E731
+        return crps_of.crps_quantile(y, quantile, level=np.nan_to_num(self.cdf(y), nan=0.5))
+
+    def _crps_from_cdf(self, y: np.ndarray, law: Mixture) -> np.ndarray:
+        """Int (F(x) - 1{x >= y})^2 dx by Gauss-Legendre panels on both sides of y, on the model's own scale."""
+        parts = law.components
+        forward = parts.bijection.forward if isinstance(parts, Pushforward) else (lambda z: z)
+        inverse = parts.bijection.inverse if isinstance(parts, Pushforward) else (lambda x: x)
+        base = parts.base if isinstance(parts, Pushforward) else parts
+        ends = torch.full((law.n_variables,), _TAIL, dtype=torch.float64)
+        inside = torch.as_tensor(np.where(np.isnan(y), _numpy(law.mean), y))
+        centre = inverse(inside)
+        low = torch.minimum(base.icdf(ends).amin(-2), centre)
+        high = torch.maximum(base.icdf(1 - ends).amax(-2), centre)
+        total = torch.zeros_like(centre)
+        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+        for start, stop, above in ((low, centre, 0.0), (centre, high, 1.0)):
+            width = (stop - start) / _PANELS
+            for panel in range(_PANELS):
+                left = start + panel * width
+                for node, weight in zip(nodes, weights, strict=True):
+                    z = (left + 0.5 * (node + 1) * width).requires_grad_()
+                    with torch.enable_grad():
+                        x = forward(z)
+                        slope = torch.autograd.grad(x.sum(), z)[0] if x.requires_grad else torch.ones_like(z)
+                    x = x.detach()
+                    total = total + 0.5 * weight * width * slope * (law.cdf(x) - above) ** 2
+        return np.where(np.isnan(y), np.nan, _numpy(total))
+
+    def marginal(self, variables: list[int]) -> LawBackend:
+        draws = None if self.draws is None else self.draws.marginal(variables)
+        return LawBackend(self.law.marginal(variables), draws, self.weights)
+
+    def probs(self) -> np.ndarray:
+        if not hasattr(self.law, "probs") or not self.nominal:
+            if isinstance(self.law, Bits):
+                p = _numpy(self.law.mean)
+                return np.stack([1 - p, p], -1)
+            return super().probs()
+        return _numpy(self.law.probs)
+
+
+class PathsBackend(Backend):
+    """Simulated trajectories, (path, n, t, k); every answer is that of their empirical distribution."""
+
+    name = "paths"
+
+    def __init__(self, paths: np.ndarray, discrete: bool = False, n_categories: int | None = None) -> None:
+        self.paths, self.discrete, self.n_categories = paths, discrete, n_categories
+        self.nominal = n_categories is not None
+        self.shape = paths.shape[1:]  # type: ignore[assignment]
+
+    @property
+    def _sorted(self) -> np.ndarray:
+        return np.sort(self.paths, 0)
+
+    def mean(self) -> np.ndarray:
+        return self.paths.mean(0)
+
+    def variance(self) -> np.ndarray:
+        return self.paths.var(0)
+
+    def quantile(self, q: np.ndarray) -> np.ndarray:
+        return np.moveaxis(np.quantile(self.paths, q, axis=0, method="inverted_cdf"), 0, -1)
+
+    def _inverse(self, u: np.ndarray) -> np.ndarray:
+        p = self.paths.shape[0]
+        rank = np.clip(np.ceil(u * p - 1e-12).astype(int) - 1, 0, p - 1)
+        return np.take_along_axis(self._sorted, rank[None], 0)[0]
+
+    def cdf(self, x: np.ndarray, left: bool = False) -> np.ndarray:
+        below = self.paths < x if left else self.paths <= x
+        return np.where(np.isnan(x), np.nan, below.mean(0))
+
+    def sample(self, n_paths: int, generator: torch.Generator) -> np.ndarray:
+        p = self.paths.shape[0]
+        index = torch.randint(p, (n_paths,), generator=generator).numpy()
+        return self.paths[index]
+
+    def crps(self, y: np.ndarray) -> np.ndarray:
+        return crps_of.crps_samples(y, self.paths)
+
+    def marginal(self, variables: list[int]) -> PathsBackend:
+        return PathsBackend(self.paths[..., variables], self.discrete, self.n_categories)
+
+    def probs(self) -> np.ndarray:
+        if self.n_categories is None:
+            return super().probs()
+        return (self.paths[..., None] == np.arange(self.n_categories)).mean(0)
+
+
+class QuantilesBackend(Backend):
+    """Values at given levels, (n, t, k, Q); between them the quantile function is linear, beyond them constant."""
+
+    name = "quantiles"
+
+    def __init__(self, levels: np.ndarray, values: np.ndarray) -> None:
+        self.levels = np.asarray(levels, dtype=float)
+        self.values = np.sort(values, -1)  # crossing quantiles are put in order
+        self.shape = values.shape[:3]  # type: ignore[assignment]
+
+    def _at(self, q: np.ndarray) -> np.ndarray:
+        """Quantiles at levels q that broadcast to (n, t, k, m)."""
+        q = np.broadcast_to(q, (*self.shape, np.shape(q)[-1]))
+        right = np.clip(np.searchsorted(self.levels, q, side="left"), 1, len(self.levels) - 1)
+        low, high = self.levels[right - 1], self.levels[right]
+        weight = np.clip((q - low) / (high - low), 0.0, 1.0)
+        a = np.take_along_axis(self.values, right - 1, -1)
+        b = np.take_along_axis(self.values, right, -1)
+        return a + weight * (b - a)
+
+    def quantile(self, q: np.ndarray) -> np.ndarray:
+        return self._at(np.asarray(q, dtype=float))
+
+    def _inverse(self, u: np.ndarray) -> np.ndarray:
+        return self._at(u[..., None])[..., 0]
+
+    def _integral(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        u = (np.arange(2000) + 0.5) / 2000
+        return function(self._at(u)).mean(-1)
+
+    def mean(self) -> np.ndarray:
+        return self._integral(lambda x: x)
+
+    def variance(self) -> np.ndarray:
+        mean = self.mean()[..., None]
+        return self._integral(lambda x: (x - mean) ** 2)
+
+    def cdf(self, x: np.ndarray, left: bool = False) -> np.ndarray:
+        v, levels = self.values, self.levels
+        x4 = np.asarray(x, dtype=float)[..., None]
+        out = np.zeros(self.shape)
+        for j in range(len(levels) - 1):
+            a, b = v[..., j], v[..., j + 1]
+            slope = np.where(b > a, (x - a) / np.where(b > a, b - a, 1.0), 1.0)
+            inside = levels[j] + np.clip(slope, 0.0, 1.0) * (levels[j + 1] - levels[j])
+            out = np.where((x > a) if left else (x >= a), np.maximum(out, inside), out)
+        top = (x4 > v[..., -1:]) if left else (x4 >= v[..., -1:])
+        out = np.where(top[..., 0], 1.0, out)
+        return np.where(np.isnan(x), np.nan, out)
+
+    def crps(self, y: np.ndarray) -> np.ndarray:
+        quantile = lambda p: np.moveaxis(self._at(np.moveaxis(np.asarray(p), 0, -1)), -1, 0)  # noqa: E731
+        return crps_of.crps_quantile(y, quantile, level=np.nan_to_num(self.cdf(y), nan=0.5))
+
+    def marginal(self, variables: list[int]) -> QuantilesBackend:
+        return QuantilesBackend(self.levels, self.values[:, :, variables])
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy().astype(np.float64, copy=False)

@@ -1,0 +1,506 @@
+"""One predictive distribution object for every family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+
+from probseq._random import RandomState, torch_generator
+from probseq.data.sequences import Sequences, sequences
+from probseq.errors import ParameterError, ShapeError, UnsupportedError
+from probseq.evaluation import scores
+from probseq.results.backends import Backend, JointLaw, LawBackend, PathsBackend, QuantilesBackend
+
+__all__ = ["Forecast"]
+
+_DIMS = ("sequence", "time", "variable")
+_EXACT = {"analytic": "exact", "mixture": "exact mixture over parameter draws"}
+
+
+class Forecast:
+    """The predictive distribution of each step: the next ones, or each one given those before it.
+
+    Made by ``forecast`` (steps after a history) and ``predictive`` (one step ahead, for each row of the data). Arrays
+    come back as DataArrays with the dimensions ``sequence, time, variable``, of which those that the data did not have
+    are left out.
+
+    Parameters
+    ----------
+    backend : Backend
+        What is known inside.
+    labels : Sequences
+        The data whose names, variables and attributes the results carry.
+    index : tuple of pd.Index
+        The stamps of the steps, one index a sequence.
+    joint : JointLaw or None
+        The law over all steps together.
+    history : Sequences or None
+        What came before, for plots.
+    scored : ndarray (n, t, k) of bool or None
+        False where the model does not predict: values that it conditions on. Results are NaN there.
+    method : str
+        How the law was obtained.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        labels: Sequences,
+        index: tuple[pd.Index, ...],
+        *,
+        joint: JointLaw | None = None,
+        history: Sequences | None = None,
+        scored: np.ndarray | None = None,
+        method: str | None = None,
+        random_state: RandomState = None,
+    ) -> None:
+        self._backend, self._labels, self._index = backend, labels, index
+        self._joint, self._history, self._scored = joint, history, scored
+        self._generator = torch_generator(random_state)
+        self.method = method or _EXACT.get(backend.name, backend.name)
+
+    # what it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def exact(self) -> bool:
+        """Whether the marginal law of each step is exact given the model and its draws."""
+        return isinstance(self._backend, LawBackend)
+
+    @property
+    def backend(self) -> str:
+        """ "analytic", "mixture", "paths" or "quantiles"."""
+        return self._backend.name
+
+    @property
+    def discrete(self) -> bool:
+        return self._backend.discrete
+
+    @property
+    def n_steps(self) -> int:
+        return self._backend.shape[1]
+
+    def __repr__(self) -> str:
+        n, t, k = self._backend.shape
+        index = self._index[0]
+        span = f"{_stamp(index[0])} .. {_stamp(index[-1])}" if len(index) else "no steps"
+        what = "categories" if self._backend.nominal else "counts" if self.discrete else "values"
+        size = f"{t} step{'s' * (t != 1)} ({span})"
+        size += f", {n} sequences" if self._labels.many else ""
+        size += f", {k} variables" if not self._labels.flat else ""
+        return f"<Forecast of {what}: {size}; {self.method}>"
+
+    def _repr_html_(self) -> str:
+        table = self.to_dataframe().head(12).to_html(index=False, float_format=lambda v: f"{v:.4g}")
+        return f"<p><b>{self!r}</b></p>".replace("<Forecast", "&lt;Forecast").replace(">;", "&gt;") + table
+
+    @classmethod
+    def from_paths(cls, paths: Any, like: Any = None, *, discrete: bool = False) -> Forecast:
+        """A forecast from simulated trajectories.
+
+        Parameters
+        ----------
+        paths : array (path, time), (path, time, variable) or (path, sequence, time, variable)
+        like : data in any form whose future this is; its names and time index are continued
+        """
+        array = np.asarray(paths, dtype=float)
+        if array.ndim == 2:
+            array = array[:, None, :, None]
+        elif array.ndim == 3:
+            array = array[:, None]
+        if array.ndim != 4 or 0 in array.shape:
+            raise ShapeError(
+                got=f"paths of shape {np.shape(paths)}", expected="(path, time[, variable])", remedy="Reshape them."
+            )
+        labels, index = _labels_for(array[0], like)
+        return cls(PathsBackend(array, discrete), labels, index, history=None if like is None else labels)
+
+    @classmethod
+    def from_quantiles(cls, levels: Sequence[float], values: Any, like: Any = None) -> Forecast:
+        """A forecast from quantiles.
+
+        Parameters
+        ----------
+        levels : increasing numbers in (0, 1), at least two
+        values : array (time, quantile), (time, variable, quantile) or (sequence, time, variable, quantile)
+        """
+        array = np.asarray(values, dtype=float)
+        if array.ndim == 2:
+            array = array[None, :, None]
+        elif array.ndim == 3:
+            array = array[None]
+        grid = np.asarray(levels, dtype=float)
+        if grid.ndim != 1 or len(grid) < 2 or np.any(np.diff(grid) <= 0) or grid[0] <= 0 or grid[-1] >= 1:
+            raise ParameterError(
+                got=f"levels={levels!r}", expected="at least two increasing numbers in (0, 1)", remedy="Sort them."
+            )
+        if array.ndim != 4 or array.shape[-1] != len(grid):
+            raise ShapeError(
+                got=f"values of shape {np.shape(values)} for {len(grid)} levels",
+                expected="the levels along the last axis",
+                remedy="Transpose the values.",
+            )
+        labels, index = _labels_for(array[..., 0], like)
+        return cls(QuantilesBackend(grid, array), labels, index, history=None if like is None else labels)
+
+    # questions ----------------------------------------------------------------------------------------------------
+
+    def mean(self) -> xr.DataArray:
+        """E[x]; not defined for categories."""
+        self._need_numbers("mean", "probs()")
+        return self._label(self._backend.mean(), "mean")
+
+    def median(self) -> xr.DataArray:
+        """The 0.5 quantile."""
+        return self.quantile(0.5).rename("median")
+
+    def var(self) -> xr.DataArray:
+        """Var[x]."""
+        self._need_numbers("var", "probs()")
+        return self._label(self._backend.variance(), "variance")
+
+    def std(self) -> xr.DataArray:
+        """Standard deviation, in the unit of the data."""
+        self._need_numbers("std", "probs()")
+        return self._label(np.sqrt(self._backend.variance()), "std")
+
+    def mode(self) -> xr.DataArray:
+        """The most probable category (its code)."""
+        return self._label(self._backend.mode(), "mode")
+
+    def probs(self) -> xr.DataArray:
+        """Probability of each category, with a ``category`` dimension."""
+        p = self._backend.probs()
+        words = self._labels.vocabulary
+        names = np.arange(p.shape[-1]) if words is None else np.asarray(words.tokens, dtype=object)
+        return self._label(p, "probability", ("category",), {"category": ("category", names)})
+
+    def quantile(self, q: float | Sequence[float]) -> xr.DataArray:
+        """Quantiles: the smallest x with P(X <= x) >= q.
+
+        Parameters
+        ----------
+        q : one level or several, each in (0, 1)
+        """
+        self._need_numbers("quantile", "probs()")
+        levels = np.atleast_1d(np.asarray(q, dtype=float))
+        if levels.ndim != 1 or not np.all((levels > 0) & (levels < 1)):
+            raise ParameterError(
+                got=f"q={q!r}",
+                expected="levels between 0 and 1",
+                remedy="Write 0.9 for 90 %." if np.any(levels > 1) else "",
+            )
+        values = self._backend.quantile(levels)
+        if np.ndim(q) == 0:
+            return self._label(values[..., 0], "quantile", coords={"quantile": float(levels[0])})
+        return self._label(values, "quantile", ("quantile",), {"quantile": ("quantile", levels)})
+
+    def interval(self, level: float = 0.9, kind: str = "eti") -> xr.DataArray:
+        """A predictive interval, with a ``bound`` dimension (lower, upper).
+
+        Parameters
+        ----------
+        level : its probability, in (0, 1)
+        kind : "eti" for equal tails, "hdi" for the shortest interval
+        """
+        self._need_numbers("interval", "probs()")
+        if not (isinstance(level, int | float | np.number) and 0 < level < 1):
+            hint = f"write {level / 100:g}" if isinstance(level, int | float) and 1 < level <= 100 else "write 0.9"
+            raise ParameterError(
+                got=f"interval({level!r})", expected="a probability in (0, 1)", remedy=f"For 90 %: {hint}."
+            )
+        if kind == "eti":
+            both = self._backend.quantile(np.array([(1 - level) / 2, (1 + level) / 2]))
+        elif kind == "hdi":
+            both = _shortest(self._backend, float(level))
+        else:
+            raise ParameterError(got=f"kind={kind!r}", expected='"eti" or "hdi"', remedy="Choose one of them.")
+        coords = {"bound": ("bound", np.array(["lower", "upper"])), "level": float(level)}
+        return self._label(both, "interval", ("bound",), coords)
+
+    def cdf(self, x: Any) -> xr.DataArray:
+        """P(X <= x) for one number, or for values in the form of the data."""
+        return self._label(self._backend.cdf(self._values(x)), "cdf")
+
+    def pit(self, y: Any, random_state: RandomState = 0) -> xr.DataArray:
+        """Probability integral transform F(y); uniform if the forecast is calibrated.
+
+        Discrete laws are randomised between F(y-) and F(y) (Czado, Gneiting and Held 2009, Biometrics 65, eq. 1).
+        """
+        values = self._values(y)
+        upper = self._backend.cdf(values)
+        if self.discrete:
+            lower = self._backend.cdf(values, left=True)
+            u = torch.rand(values.shape, generator=torch_generator(random_state), dtype=torch.float64).numpy()
+            upper = lower + u * (upper - lower)
+        return self._label(upper, "pit")
+
+    def log_prob(self, y: Any, joint: bool = False) -> xr.DataArray:
+        """log p(y) in nats.
+
+        Parameters
+        ----------
+        y : the values that came, NaN = missing
+        joint : False for each step by itself (dims ``sequence, time``), True for all steps together (``sequence``),
+            as the sum of their one-step conditionals
+        """
+        values = self._values(y)
+        if not joint:
+            return self._label(
+                self._mask(self._backend.log_prob(values)), "log_prob", dims=_DIMS[:2], attrs={"unit": "nats"}
+            )
+        if self._joint is None:
+            raise UnsupportedError(
+                got=f"log_prob(joint=True) of a forecast made of {self._backend.name}",
+                expected="a forecast that still knows its model",
+                remedy="Call it on what forecast() returned, or use joint=False.",
+            )
+        total = np.nansum(self._joint.log_prob(values), -1)
+        return self._label(total, "log_prob", dims=("sequence",), attrs={"unit": "nats"})
+
+    def sample(self, n_paths: int = 1000, random_state: RandomState = None) -> xr.DataArray:
+        """Draw trajectories, dims ``path, sequence, time, variable``."""
+        return self._label(self._paths(n_paths, random_state), "sample", dims=("path", *_DIMS))
+
+    def crps(self, y: Any) -> xr.DataArray:
+        """Continuous ranked probability score, in the unit of the data; lower is better."""
+        self._need_numbers("crps", "log_prob()")
+        return self._label(self._backend.crps(self._values(y)), "crps")
+
+    def energy_score(self, y: Any, n_paths: int = 1000, random_state: RandomState = 0) -> xr.DataArray:
+        """Energy score of the whole trajectory over steps and variables, by ``n_paths`` draws; per sequence."""
+        self._need_numbers("energy_score", "log_prob()")
+        values = self._values(y)
+        n = values.shape[0]
+        paths = self._paths(n_paths, random_state).reshape(n_paths, n, -1)
+        score = scores.energy_score(values.reshape(n, -1), paths)
+        return self._label(score, "energy_score", dims=("sequence",))
+
+    # derived forecasts ----------------------------------------------------------------------------------------------
+
+    def aggregate(
+        self, how: str | Callable[..., np.ndarray] = "sum", n_paths: int = 2000, random_state: RandomState = 0
+    ) -> Forecast:
+        """The forecast of the sum (mean, max, min, or any function with ``axis=``) over the steps, by joint paths."""
+        functions: dict[str, Callable[..., np.ndarray]] = {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min}
+        if isinstance(how, str) and how not in functions:
+            raise ParameterError(
+                got=f"how={how!r}", expected=f"one of {sorted(functions)}", remedy="Or pass a function."
+            )
+        self._need_numbers("aggregate", "sample()")
+        function = functions[how] if isinstance(how, str) else how
+        paths = function(self._paths(n_paths, random_state), axis=2)[:, :, None]
+        index = tuple(one[-1:] for one in self._index)
+        return self._derived(PathsBackend(paths, self.discrete), index, f"{how} of {n_paths} paths")
+
+    def map(
+        self, function: Callable[[np.ndarray], np.ndarray], n_paths: int = 2000, random_state: RandomState = 0
+    ) -> Forecast:
+        """The forecast of ``function(x)``, value by value, by paths."""
+        self._need_numbers("map", "sample()")
+        paths = np.asarray(function(self._paths(n_paths, random_state)), dtype=float)
+        if paths.shape != (n_paths, *self._backend.shape):
+            raise ShapeError(
+                got=f"a function that turns {(n_paths, *self._backend.shape)} into {paths.shape}",
+                expected="a function of each value",
+                remedy="Use aggregate() to combine steps.",
+            )
+        return self._derived(PathsBackend(paths), self._index, f"map of {n_paths} paths")
+
+    def marginal(self, variable: Hashable | Sequence[Hashable]) -> Forecast:
+        """The forecast of one variable, or of some."""
+        wanted = list(variable) if isinstance(variable, list | tuple) else [variable]
+        known = list(self._labels.variables)
+        unknown = [v for v in wanted if v not in known]
+        if unknown:
+            raise ParameterError(got=f"variable {unknown[0]!r}", expected=f"one of {known}", remedy="Check the name.")
+        which = [known.index(v) for v in wanted]
+        return Forecast(
+            self._backend.marginal(which),
+            _select_variables(self._labels, which),
+            self._index,
+            history=None if self._history is None else _select_variables(self._history, which),
+            scored=None if self._scored is None else self._scored[..., which],
+            method=self.method,
+        )
+
+    def decompose(self) -> xr.Dataset:
+        """Split the uncertainty into aleatoric (within parameter draws) and epistemic (between them).
+
+        Variances by the law of total variance; entropies in nats for categories. Needs two draws or more.
+        """
+        backend = self._backend
+        if not isinstance(backend, LawBackend) or backend.draws is None or backend.weights is None:
+            raise UnsupportedError(
+                got=f"decompose() of a forecast made of {backend.name}",
+                expected="a mixture over two parameter draws or more",
+                remedy="Fit with an inference that returns draws, such as MeanField.",
+            )
+        w = backend.weights.detach().numpy()[..., None]
+        if backend.nominal:
+            p = backend.draws.probs.detach().numpy()  # type: ignore[attr-defined]
+            total = _entropy((w[..., None] * p).sum(-3))
+            within = (w * _entropy(p)).sum(-2)
+        else:
+            total = backend.variance()
+            within = (w * backend.draws.variance.detach().numpy()).sum(-2)
+        parts = {"total": total, "aleatoric": within, "epistemic": total - within}
+        return xr.Dataset({name: self._label(part, name) for name, part in parts.items()})
+
+    # out ------------------------------------------------------------------------------------------------------------
+
+    def to_dataset(self, quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> xr.Dataset:
+        """Mean, standard deviation and quantiles (or the category probabilities) as one Dataset."""
+        attrs = {"method": self.method, "exact": int(self.exact)}
+        if self._backend.nominal:
+            return xr.Dataset({"probability": self.probs()}, attrs=attrs)
+        parts = {"mean": self.mean(), "std": self.std(), "quantiles": self.quantile(list(quantiles))}
+        return xr.Dataset(parts, attrs=attrs)
+
+    def to_dataframe(self, quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> pd.DataFrame:
+        """One row a value: sequence, time, variable (those the data have), mean, std and quantiles (q0.05, ...)."""
+        data = self.to_dataset(quantiles)
+        if self._backend.nominal:
+            return data["probability"].to_dataframe().reset_index()
+        frame = data[["mean", "std"]].to_dataframe()
+        for q in quantiles:
+            frame[f"q{q:g}"] = data["quantiles"].sel(quantile=q, method="nearest").drop_vars("quantile").to_series()
+        return frame.reset_index()
+
+    def plot(
+        self,
+        truth: Any = None,
+        *,
+        sequence: int = 0,
+        levels: Sequence[float] = (0.5, 0.9),
+        history: int | None = None,
+        n_paths: int = 0,
+        ax: Any = None,
+    ) -> Any:
+        """Draw a fan chart: history, median and intervals, and the values that came.
+
+        Parameters
+        ----------
+        truth : the values that came, in any form
+        sequence : which one of several to draw
+        history : how many of its last steps to draw; None draws up to four times the horizon
+        n_paths : trajectories to draw on top
+        ax : matplotlib axes; one panel a variable is made without it
+        """
+        from probseq.results.plots import plot_forecast
+
+        return plot_forecast(self, truth, sequence=sequence, levels=levels, history=history, n_paths=n_paths, ax=ax)
+
+    # inside ---------------------------------------------------------------------------------------------------------
+
+    def _derived(self, backend: Backend, index: tuple[pd.Index, ...], method: str) -> Forecast:
+        return Forecast(backend, self._labels, index, method=method)
+
+    def _paths(self, n_paths: int, random_state: RandomState) -> np.ndarray:
+        if not isinstance(n_paths, int | np.integer) or isinstance(n_paths, bool) or n_paths < 1:
+            raise ParameterError(got=f"n_paths={n_paths!r}", expected="a whole number from 1", remedy="Try 1000.")
+        generator = self._generator if random_state is None else torch_generator(random_state)
+        source: Any = self._backend
+        if self._joint is not None and not isinstance(self._backend, PathsBackend):
+            source = self._joint
+        return source.sample(int(n_paths), generator)
+
+    def _need_numbers(self, method: str, instead: str) -> None:
+        if self._backend.nominal:
+            raise UnsupportedError(
+                got=f"{method}() of a forecast of categories", expected="numbers", remedy=f"Use {instead}."
+            )
+
+    def _mask(self, array: np.ndarray) -> np.ndarray:
+        """Blank (n, t, ...) arrays where nothing is predicted."""
+        if self._scored is None:
+            return array
+        scored = self._scored.any(-1) if array.ndim == 2 else self._scored
+        return np.where(scored.reshape(*scored.shape, *(1,) * (array.ndim - scored.ndim)), array, np.nan)
+
+    def _label(
+        self,
+        array: np.ndarray,
+        name: str,
+        more: tuple[str, ...] = (),
+        coords: dict[str, Any] | None = None,
+        dims: tuple[str, ...] = _DIMS,
+        attrs: dict[str, Any] | None = None,
+    ) -> xr.DataArray:
+        if dims == _DIMS:
+            array = self._mask(array)
+        known = dict(self._labels.attrs) if attrs is None and name not in ("cdf", "pit", "probability") else attrs
+        return self._labels.label(array, (*dims, *more), name=name, index=self._index, coords=coords, attrs=known)
+
+    def _values(self, y: Any) -> np.ndarray:
+        """Values (n, t, k) from one number or from data in any form; DataArrays and Series are matched by time."""
+        shape = self._backend.shape
+        if np.ndim(y) == 0 and not isinstance(y, str):
+            return np.full(shape, float(y))
+        data = sequences(y, vocabulary=self._labels.vocabulary) if not isinstance(y, Sequences) else y
+        values = data.values
+        if values.shape[:2] != shape[:2] and data.n_sequences == shape[0]:
+            values = self._aligned(data)
+        if values.shape != shape:
+            raise ShapeError(
+                got=f"values of shape {data.values.shape} (sequence, time, variable)",
+                expected=f"the forecast's {shape}",
+                remedy="Cut the data to the horizon.",
+            )
+        return values
+
+    def _aligned(self, data: Sequences) -> np.ndarray:
+        """Rows of ``data`` at the forecast's stamps, where all of them are there."""
+        n, t, _ = self._backend.shape
+        out = np.full((n, t, data.n_variables), np.nan)
+        for i, (own, theirs) in enumerate(zip(self._index, data.index, strict=True)):
+            at = theirs.get_indexer(own) if theirs.is_unique else np.full(len(own), -1)
+            if (at < 0).any():
+                return data.values
+            out[i, : len(own)] = data.values[i, at]
+        return out
+
+
+def _stamp(value: Any) -> str:
+    return f"{value:%Y-%m-%d}" if hasattr(value, "strftime") else str(value)
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+    return -np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0).sum(-1)
+
+
+def _shortest(backend: Backend, level: float) -> np.ndarray:
+    """Shortest interval of at least this probability, by a grid of lower tails that is refined around its best."""
+    low, width = np.zeros(backend.shape), np.full(backend.shape, 1.0 - level)
+    best = np.full(backend.shape, np.inf)
+    lower = upper = np.zeros(backend.shape)
+    tail = low + 0.5 * width
+    for _ in range(4):
+        for fraction in np.linspace(0.02, 0.98, 25):
+            p = np.clip(low + fraction * width, 1e-9, 1.0 - level - 1e-9)
+            a, b = backend._inverse(p), backend._inverse(np.minimum(p + level, 1 - 1e-9))
+            better = b - a < best
+            best, tail = np.where(better, b - a, best), np.where(better, p, tail)
+            lower, upper = np.where(better, a, lower), np.where(better, b, upper)
+        width = width / 8
+        low = np.clip(tail - width / 2, 0.0, 1.0 - level - width)
+    return np.stack([lower, upper], -1)
+
+
+def _select_variables(data: Sequences, which: list[int]) -> Sequences:
+    from dataclasses import replace
+
+    return replace(data, values=data.values[..., which], variables=tuple(data.variables[i] for i in which), coords={})
+
+
+def _labels_for(values: np.ndarray, like: Any) -> tuple[Sequences, tuple[pd.Index, ...]]:
+    if like is None:
+        flat = values[0, :, 0] if values.shape[0] == 1 and values.shape[2] == 1 else values[0]
+        labels = sequences(flat if values.shape[0] == 1 else values)
+        return labels, labels.index
+    labels = sequences(like)
+    return labels, labels.future_index(values.shape[1])

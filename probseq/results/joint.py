@@ -1,0 +1,64 @@
+"""The joint law of a forecast, answered by the model and the state it started from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probseq.models.base import Batch, SequenceModel, map_state
+from probseq.results.backends import JointLaw
+
+__all__ = ["ModelJoint", "make_batch"]
+
+
+def make_batch(
+    model: SequenceModel[Any], values: np.ndarray, lengths: np.ndarray, covariates: np.ndarray | None = None
+) -> Batch:
+    """Padded arrays (NaN = missing or padding) as the tensors a model takes."""
+    x = torch.as_tensor(np.asarray(values, dtype=np.float64))
+    steps = torch.as_tensor(np.asarray(lengths, dtype=np.int64))
+    real = torch.arange(x.shape[1]) < steps.unsqueeze(-1)
+    seen = ~torch.isnan(x) & real.unsqueeze(-1)
+    u = None if covariates is None else torch.nan_to_num(torch.as_tensor(covariates, dtype=torch.float64))
+    return Batch(torch.where(seen, x, torch.full_like(x, model.observation.fill)), seen, steps, u)
+
+
+class ModelJoint(JointLaw):
+    """p(x_{T+1}, ..., x_{T+h} | state) of a fitted model.
+
+    Parameters
+    ----------
+    model : SequenceModel without free parameters
+    state : leaves (n, ...), after the history
+    horizon : int
+    covariates : (n, horizon, m) or None
+    """
+
+    def __init__(self, model: SequenceModel[Any], state: Any, horizon: int, covariates: np.ndarray | None) -> None:
+        self.model, self.state, self.horizon, self.covariates = model, state, horizon, covariates
+
+    def sample(self, n_paths: int, generator: torch.Generator) -> np.ndarray:
+        n = _first_leaf(self.state).shape[0]
+        repeated = map_state(lambda leaf: leaf.repeat_interleave(n_paths, 0), self.state)
+        u = None
+        if self.covariates is not None:
+            u = torch.as_tensor(self.covariates).repeat_interleave(n_paths, 0)
+        x, _ = self.model.sample({}, repeated, self.horizon, generator, u)
+        return x.reshape(n, n_paths, self.horizon, -1).movedim(1, 0).numpy().astype(np.float64, copy=False)
+
+    def log_prob(self, values: np.ndarray) -> np.ndarray:
+        lengths = np.full(values.shape[0], values.shape[1])
+        batch = make_batch(self.model, values, lengths, self.covariates)
+        with torch.no_grad():
+            steps = self.model.log_prob_steps({}, batch, self.state)
+        scored = steps.scored.any(-1).numpy()
+        return np.where(scored, steps.values.numpy(), np.nan)
+
+
+def _first_leaf(state: Any) -> Tensor:
+    while not isinstance(state, Tensor):
+        state = state[0]
+    return state
