@@ -32,7 +32,12 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-autodoc_default_options = {"members": True, "inherited-members": True, "show-inheritance": False}
+# Members inherited from other libraries are documented there.
+autodoc_default_options = {
+    "members": True,
+    "inherited-members": "object,BaseException,BaseEstimator,Distribution,Module,tuple,dict",
+    "show-inheritance": False,
+}
 autodoc_inherit_docstrings = True
 
 _CODE = re.compile(r"(``.*?``|`[^`]*`|:\w+:`[^`]*`)")
@@ -62,7 +67,7 @@ def list_public_names(app, docname, source):
         directive = "automodule" if is_module else "autoclass" if isinstance(item, type) else "autofunction"
         if not is_module and not callable(item):
             directive = "autodata"
-        entries.append(f"### {name}\n\n```{{eval-rst}}\n.. {directive}:: probseq.{name}\n```\n")
+        entries.append(f"## {name}\n\n```{{eval-rst}}\n.. {directive}:: probseq.{name}\n```\n")
     source[0] = source[0].replace("<!-- names -->", "\n".join(entries))
 
 
