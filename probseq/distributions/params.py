@@ -66,7 +66,7 @@ class Real(Constraint):
     """Any finite number."""
 
     def constrain(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return flat.reshape(*flat.shape[:-1], *shape)
+        return flat.reshape((*flat.shape[:-1], *shape))
 
     def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
         return value.reshape(*value.shape[: value.ndim - len(shape)], -1)
@@ -91,7 +91,7 @@ class Positive(Constraint):
         self.low = float(low)
 
     def constrain(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return self.low + (softplus(flat) + _TINY).reshape(*flat.shape[:-1], *shape)
+        return self.low + (softplus(flat) + _TINY).reshape((*flat.shape[:-1], *shape))
 
     def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
         y = (value - self.low).clamp_min(2 * _TINY).reshape(*value.shape[: value.ndim - len(shape)], -1) - _TINY
@@ -112,7 +112,7 @@ class Interval(Constraint):
         self.low, self.high = float(low), float(high)
 
     def constrain(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return (self.low + (self.high - self.low) * torch.sigmoid(flat)).reshape(*flat.shape[:-1], *shape)
+        return (self.low + (self.high - self.low) * torch.sigmoid(flat)).reshape((*flat.shape[:-1], *shape))
 
     def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
         unit = (value - self.low) / (self.high - self.low)
