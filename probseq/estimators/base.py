@@ -468,10 +468,12 @@ class SequenceEstimator(BaseEstimator, ABC):
     def params_(self) -> xr.Dataset:
         """The parameters as a Dataset; a ``draw`` dimension only where there are several draws."""
         self._check_fitted()
-        variables = {}
+        variables: dict[str, Any] = {}
+        sizes: dict[str, int] = {}
         for name, spec in self.model_.model.parameters().items():
             value = self.model_.params[name].detach().numpy()
-            dims = _unique_dims(spec.dims if len(spec.dims) == len(spec.shape) else _axes(name, spec.shape))
+            words = spec.dims if len(spec.dims) == len(spec.shape) else _axes(name, spec.shape)
+            dims = _unique_dims(words, name, spec.shape, sizes)
             one = value.shape[0] == 1
             variables[name] = (dims if one else ("draw", *dims), value[0] if one else value)
         return xr.Dataset(variables)
@@ -854,7 +856,10 @@ def _axes(name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(f"{name}_{i}" for i in range(len(shape)))
 
 
-def _unique_dims(dims: tuple[str, ...]) -> tuple[str, ...]:
-    """xarray needs different names: the second ``state`` is ``next_state``, the second ``variable`` the other one."""
+def _unique_dims(dims: tuple[str, ...], name: str, shape: tuple[int, ...], sizes: dict[str, int]) -> tuple[str, ...]:
+    """Dimension names that xarray accepts: none twice in an array, one size each over the Dataset."""
     second = {"state": "next_state", "variable": "other_variable"}
-    return tuple(second.get(d, f"{d}_{i}") if d in dims[:i] else d for i, d in enumerate(dims))
+    named = [second.get(d, f"{d}_{i}") if d in dims[:i] else d for i, d in enumerate(dims)]
+    out = [d if sizes.get(d, size) == size else f"{name}_{d}" for d, size in zip(named, shape, strict=True)]
+    sizes.update(zip(out, shape, strict=True))
+    return tuple(out)

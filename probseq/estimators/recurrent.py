@@ -120,5 +120,8 @@ class GRU(_Recurrent):
 
 
 class RNN(_Recurrent):
-    __doc__ = """Plain recurrent network, h_t = tanh(W x + U h), whose weights carry uncertainty (Elman 1990).""" + _PARAMETERS
+    __doc__ = (
+        """Plain recurrent network, h_t = tanh(W x + U h), whose weights carry uncertainty (Elman 1990)."""
+        + _PARAMETERS
+    )
     cell: ClassVar[str] = "rnn"

@@ -16,4 +16,3 @@ FAMILIES = {
     "MarkovChain": "probseq.estimators.baseline",
     "PoissonProcess": "probseq.estimators.baseline",
 }
-

@@ -109,7 +109,12 @@ def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Pat
             raise _bad(file, f"an impossible value of parameter {name}")
     fit = header["fit"]
     draws = Draws(
-        params, fit["log_likelihood"], fit["objective"], fit["status"], fit["n_iter"], log_weights=tensors["log_weights"]
+        params,
+        fit["log_likelihood"],
+        fit["objective"],
+        fit["status"],
+        fit["n_iter"],
+        log_weights=tensors["log_weights"],
     )
     transforms = FittedTransforms(tuple(estimator._transforms()), tuple(header["constants"]))
     estimator._adopt(model, transforms, draws, info, None)

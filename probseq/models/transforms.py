@@ -29,6 +29,7 @@ __all__ = [
     "Logit",
     "Standardize",
     "Transform",
+    "unwrap",
 ]
 
 S = TypeVar("S")
@@ -53,6 +54,19 @@ class WrapperModel(SequenceModel[Any]):
 
     def parameters(self) -> dict[str, ParamSpec]:
         return dict(self.inner.parameters())
+
+    @abstractmethod
+    def inner_problem(self, batch: Batch, state: Any) -> tuple[Batch, Any, int]:
+        """The inner model's batch and state, and the number of leading steps that it does not see."""
+
+
+def unwrap(model: SequenceModel[Any], batch: Batch, state: Any) -> tuple[SequenceModel[Any], Batch, Any, int]:
+    """The innermost model with its own batch and state, and the number of leading steps that it does not see."""
+    first = 0
+    while isinstance(model, WrapperModel):
+        batch, state, skipped = model.inner_problem(batch, state)
+        model, first = model.inner, first + skipped
+    return model, batch, state, first
 
 
 class ElementwiseModel(WrapperModel):
@@ -97,6 +111,9 @@ class ElementwiseModel(WrapperModel):
 
     def _inner_batch(self, batch: Batch) -> Batch:
         return batch._replace(x=self._inverse(batch.x, batch.seen))
+
+    def inner_problem(self, batch: Batch, state: Any) -> tuple[Batch, Any, int]:
+        return self._inner_batch(batch), state, 0
 
     def _scan(self, params: Params, batch: Batch, state: Any) -> Scan[Any]:
         return self.inner._scan(params, self._inner_batch(batch), state)
@@ -186,6 +203,10 @@ class DifferencedModel(WrapperModel):
         fill = torch.full_like(z, self.inner.observation.fill)
         seen = batch.seen[:, first:]
         return Batch(torch.where(seen, z, fill), seen, lengths, u), values, first
+
+    def inner_problem(self, batch: Batch, state: DifferenceState[Any]) -> tuple[Batch, Any, int]:
+        inner_batch, _, first = self._windows(batch, state)
+        return inner_batch, state.inner, first
 
     def _together(self, state: DifferenceState[Any]) -> bool:
         """Whether all sequences have the same number of past values, so that they can run as one batch."""
