@@ -179,27 +179,32 @@ def _steady(ar_lags, ar, ma_lags, ma, w, values, e, predicted, steady, r):
 
 
 @kernel
-def state_after(ar_lags, ar, f, trace, series, n_seen):
-    """Mean (r,) and covariance (r, r) of (v_t, ..., v_(t-r+1)) given the first n_seen = t values of one series.
+def mean_after(ar_lags, ar, trace, series, n_seen):
+    """E[(v_t, ..., v_(t-r+1)) | w_<t], (r,), after the first n_seen = t values of one series; needs a kept trace."""
+    r = trace.gains.shape[1]
+    if n_seen < trace.steady_from and n_seen < trace.gains.shape[0]:
+        return trace.states[series, n_seen].copy()
+    if n_seen <= trace.steady_from:
+        return trace.last[series].copy()
+    mean = np.zeros(r)
+    for i in range(1, r):
+        mean[i] = trace.values[series, r + n_seen - i]
+    for m in range(ar_lags.size):
+        mean[0] += ar[m] * trace.values[series, r + n_seen - ar_lags[m]]
+    return mean
 
-    The covariance is that of the start plus the rank-one increments; in the limit only v_t itself is uncertain, with
-    variance 1. Needs a trace that was kept.
+
+@kernel
+def covariance_after(f, trace, n_seen):
+    """Covariance (r, r) of the state of `mean_after`: that of the start plus the rank-one increments.
+
+    In the limit only v_t itself is uncertain, with variance 1.
     """
     r = trace.gains.shape[1]
-    steady = trace.steady_from
-    mean = np.zeros(r)
     cov = np.zeros((r, r))
-    if n_seen > steady:
+    if n_seen > trace.steady_from:
         cov[0, 0] = 1.0
-        for i in range(1, r):
-            mean[i] = trace.values[series, r + n_seen - i]
-        for m in range(ar_lags.size):
-            mean[0] += ar[m] * trace.values[series, r + n_seen - ar_lags[m]]
-        return mean, cov
-    if n_seen == min(steady, f.size):
-        mean[:] = trace.last[series]
-    else:
-        mean[:] = trace.states[series, n_seen]
+        return cov
     for i in range(r):
         for j in range(r):
             cov[i, j] = trace.gamma[abs(i - j)]
@@ -210,7 +215,7 @@ def state_after(ar_lags, ar, f, trace, series, n_seen):
             scaled = weight * direction[i]
             for j in range(r):
                 cov[i, j] -= scaled * direction[j]
-    return mean, cov
+    return cov
 
 
 @kernel

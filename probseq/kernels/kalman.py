@@ -243,3 +243,45 @@ def forecast(system, shift, mean, cov, diffuse, horizon):
         if t + 1 < horizon:
             advance(system, shift, mean, cov, diffuse)
     return centre, variance
+
+
+@kernel
+def simulate(system, shift, mean, cov, diffuse, noise):
+    """Draw y (c, n) one step at a time given the state, which becomes that after the last draw.
+
+    noise : (c, n) standard normals times the scale of the innovations. While the predictive is diffuse the draw uses
+    its finite part, and the path goes on from there.
+    """
+    n_series, n = noise.shape
+    k = cov.shape[0]
+    y = np.empty((n_series, n))
+    e = np.empty(n_series)
+    before = np.empty((k, k))
+    gain = np.zeros(k)
+    steady = False
+    for t in range(n):
+        f = system.h
+        column = np.zeros(k)
+        if not steady:
+            for m in range(system.z_index.size):
+                column += system.z_entries[m] * cov[system.z_index[m]]
+            for m in range(system.z_index.size):
+                f += system.z_entries[m] * column[system.z_index[m]]
+            gain = column / f
+            root = np.sqrt(f)
+        for s in range(n_series):
+            e[s] = root * noise[s, t]
+            value = e[s]
+            for m in range(system.z_index.size):
+                value += system.z_entries[m] * mean[s, system.z_index[m]]
+            y[s, t] = value
+        if steady:
+            for s in range(n_series):
+                mean[s] += gain * e[s]
+            advance_mean(system, shift, mean)
+            continue
+        before[:] = cov
+        condition(system, y[:, t], True, mean, cov, diffuse, e)
+        advance(system, shift, mean, cov, diffuse)
+        steady = not np.any(diffuse) and _same(before, cov)
+    return y

@@ -1,0 +1,384 @@
+"""Seasonal ARIMA with covariates: a linear-Gaussian sequence model, exact with gaps and differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probseq.distributions.base import Distribution
+from probseq.distributions.emissions import Observation
+from probseq.distributions.gaussian import DiagonalNormal
+from probseq.distributions.params import Params, ParamSpec, Positive, Real
+from probseq.distributions.stationary import Stationary
+from probseq.errors import CovariateError, ParameterError, ShapeError
+from probseq.kernels.arima import difference_coefficients, state_space
+from probseq.kernels.kalman import DIFFUSE_ZERO, System, advance, condition, filter_states, forecast, simulate
+from probseq.kernels.polynomials import support
+from probseq.models.arma_state import ARMAState, Workspace
+from probseq.models.base import Batch, Scan, SequenceModel, Steps
+from probseq.models.innovations import GappedInnovations, Innovations, Lags
+
+__all__ = ["ARMAModel", "ARMAState"]
+
+Order = tuple[int, int, int]
+SeasonalOrder = tuple[int, int, int, int]
+
+
+class ARMAModel(SequenceModel[ARMAState]):
+    r"""phi(B) Phi(B^s) (Delta(B) (x_t - u_t' beta) - mu) = theta(B) Theta(B^s) e_t, e_t ~ N(0, scale^2).
+
+    phi(B) = 1 - sum_j ar_j B^j, theta(B) = 1 + sum_j ma_j B^j, Delta(B) = (1 - B)^d (1 - B^s)^D, and in the same signs
+    the seasonal factors. The likelihood is exact: a stationary start for the differenced process, a diffuse one for the
+    levels; steps whose predictive is still diffuse (the first d + s D without gaps) are conditioned on, not scored.
+
+    Parameters
+    ----------
+    observation : Observation
+        One continuous variable.
+    order : (p, d, q)
+    seasonal_order : (P, D, Q, s)
+    constant : bool
+        Whether mu, the mean of the differenced series, is a parameter; it is zero otherwise.
+    n_covariates : int
+
+    Raises
+    ------
+    ParameterError
+        For orders that are negative, or a season shorter than two steps.
+    ShapeError
+        For more than one variable.
+    """
+
+    def __init__(
+        self,
+        observation: Observation,
+        order: Order = (1, 0, 0),
+        seasonal_order: SeasonalOrder = (0, 0, 0, 1),
+        constant: bool = True,
+        n_covariates: int = 0,
+    ) -> None:
+        _check_orders(order, seasonal_order)
+        if observation.n_variables != 1 or observation.discrete:
+            raise ShapeError(
+                got=f"{observation.n_variables} variables with {observation.measure} measure for an ARMA model",
+                expected="one continuous variable",
+                remedy="Select one column, or fit one model a column.",
+            )
+        self.observation = observation
+        self.order, self.seasonal_order, self.constant = order, seasonal_order, constant
+        self.n_covariates = n_covariates
+        (p, d, q), (seasonal_p, seasonal_d, seasonal_q, period) = order, seasonal_order
+        self.period = period
+        self.lags = Lags(
+            support(p, seasonal_p, period),
+            support(q, seasonal_q, period),
+            difference_coefficients(d, seasonal_d, period),
+        )
+        self.n_differences = self.lags.differences.size
+        highest = [int(lags[-1]) if lags.size else 0 for lags in (self.lags.ar, self.lags.ma)]
+        self.n_hidden = max(highest[0], highest[1] + 1)
+        self.state_size = self.n_hidden + self.n_differences
+
+    def parameters(self) -> dict[str, ParamSpec]:
+        (p, _, q), (seasonal_p, _, seasonal_q, _) = self.order, self.seasonal_order
+        specs = {
+            "ar": ParamSpec((p,), Stationary(), ("lag",)),
+            "ma": ParamSpec((q,), Stationary(-1), ("lag",)),
+            "seasonal_ar": ParamSpec((seasonal_p,), Stationary(), ("lag",)),
+            "seasonal_ma": ParamSpec((seasonal_q,), Stationary(-1), ("lag",)),
+        }
+        specs = {name: spec for name, spec in specs.items() if spec.shape[0] > 0}
+        if self.constant:
+            specs["mean"] = ParamSpec((), Real())
+        if self.n_covariates:
+            specs["coefficients"] = ParamSpec((self.n_covariates,), Real(), ("covariate",))
+        specs["scale"] = ParamSpec((), Positive())
+        return specs
+
+    # polynomials and state space ----------------------------------------------------------------------------------
+
+    def _product(self, params: Params, plain: str, seasonal: str, sign: float, lags: np.ndarray) -> Tensor:
+        """Coefficients (D, len(lags)) of the product of a plain and a seasonal factor, draws flattened."""
+        scale = params["scale"].reshape(-1, 1)
+        one = torch.ones_like(scale)
+        poly = torch.cat([one, sign * params[plain].reshape(len(one), -1)], -1) if plain in params else one
+        if seasonal in params:
+            factor = sign * params[seasonal].reshape(len(one), -1)
+            size = factor.shape[-1] * self.period
+            total = torch.nn.functional.pad(poly, (0, size))
+            for j in range(1, factor.shape[-1] + 1):
+                shifted = torch.nn.functional.pad(poly, (j * self.period, size - j * self.period))
+                total = total + factor[:, j - 1 : j] * shifted
+            poly = total
+        return sign * poly[:, torch.from_numpy(lags)]
+
+    def polynomials(self, params: Params) -> tuple[Tensor, Tensor]:
+        """Full autoregressive (D, a) and moving-average (D, b) coefficients at ``lags.ar`` and ``lags.ma``."""
+        return (
+            self._product(params, "ar", "seasonal_ar", -1.0, self.lags.ar),
+            self._product(params, "ma", "seasonal_ma", 1.0, self.lags.ma),
+        )
+
+    def _systems(self, params: Params) -> list[tuple[System, np.ndarray, np.ndarray]]:
+        """State space, first covariance and its infinite part, for every draw."""
+        ar, ma = (c.detach().numpy() for c in self.polynomials(params))
+        return [state_space(self.lags.ar, a, self.lags.ma, b, self.lags.differences)[:3] for a, b in zip(ar, ma)]
+
+    def _means(self, params: Params) -> Tensor:
+        """Mean of the differenced series, (D,)."""
+        scale = params["scale"].reshape(-1)
+        return params["mean"].reshape(-1) if self.constant else torch.zeros_like(scale)
+
+    def _regression(self, params: Params, u: Tensor | None, trailing: int) -> Tensor | float:
+        """u' beta for u of shape (..., m) with ``trailing`` dimensions after those of the draws."""
+        if not self.n_covariates:
+            return 0.0
+        if u is None:
+            raise CovariateError(
+                got="no covariates", expected=f"{self.n_covariates} at every step", remedy="Pass covariates=."
+            )
+        beta = params["coefficients"]
+        return (u * beta.reshape(*beta.shape[:-1], *(1,) * trailing, -1)).sum(-1)
+
+    # the one-step law -----------------------------------------------------------------------------------------------
+
+    def initial_state(self, params: Params, n: int) -> ARMAState:
+        draw, k, m = self._draw(params), self.state_size, self.n_differences
+        systems = self._systems(params)
+        cov = torch.from_numpy(np.stack([cov for _, cov, _ in systems])).reshape(*draw, 1, k, k)
+        return ARMAState(
+            torch.zeros(*draw, n, k, dtype=self.dtype),
+            cov.expand(*draw, n, k, k),
+            torch.eye(m, dtype=self.dtype).expand(*draw, n, m, m),
+            torch.zeros(*draw, n, dtype=torch.long),
+        )
+
+    def _weights(self, params: Params) -> tuple[Tensor, Tensor]:
+        """Where the observation row is not zero (l,), and its values (*draw, l)."""
+        c = torch.from_numpy(self.lags.differences)
+        at = torch.nonzero(c).squeeze(-1)
+        _, ma = self.polynomials(params)
+        index = torch.cat([torch.zeros(1, dtype=torch.long), torch.from_numpy(self.lags.ma), self.n_hidden + at])
+        z = torch.cat([torch.ones(len(ma), 1, dtype=self.dtype), ma, c[at].expand(len(ma), -1)], -1)
+        return index, z.reshape(*self._draw(params), -1)
+
+    def scores_next(self, state: ARMAState) -> Tensor | None:
+        if not self.n_differences:
+            return None
+        n, m = state.diffuse.shape[-3], self.n_differences
+        diffuse = state.diffuse.reshape(-1, n, m, m)[0]
+        c = torch.from_numpy(self.lags.differences)
+        spread = torch.einsum("i,nij,j->n", c, diffuse, c)
+        largest = diffuse.diagonal(dim1=-2, dim2=-1).amax(-1)
+        return (spread <= DIFFUSE_ZERO * largest).unsqueeze(-1)
+
+    def predict_next(self, params: Params, state: ARMAState, u: Tensor | None = None) -> DiagonalNormal:
+        index, z = self._weights(params)
+        row = z.unsqueeze(-2)
+        mean = (row * state.mean[..., index]).sum(-1)
+        variance = (row * (state.cov[..., index, :][..., index] @ z[..., None, :, None]).squeeze(-1)).sum(-1)
+        drift = self._means(params).reshape(*self._draw(params), 1)
+        scale = params["scale"].unsqueeze(-1) * variance.sqrt()
+        loc = mean + drift + self._regression(params, u, 1)
+        return DiagonalNormal(loc=loc.unsqueeze(-1), scale=scale.unsqueeze(-1))
+
+    def update(self, params: Params, state: ARMAState, x: Tensor, seen: Tensor, u: Tensor | None = None) -> ARMAState:
+        y = (x[..., 0] - self._regression(params, u, 1)).expand(state.age.shape)
+        y = self._flat(y, 0) - self._means(params).detach().numpy()[:, None]
+        work = Workspace(state, self._draw(params))
+        flags = self._flat(seen[..., 0].expand(state.age.shape), 0)
+        for d, system, shift in self._draws(params):
+            for rows in work.groups(d, flags[d]):
+                mean, cov, diffuse = work.take(d, rows)
+                condition(system, y[d, rows], bool(flags[d, rows[0]]), mean, cov, diffuse, np.empty(len(rows)))
+                advance(system, np.tile(shift, (len(rows), 1)), mean, cov, diffuse)
+                work.put(d, rows, mean, cov, diffuse)
+        return work.close(state.age + 1)
+
+    # trajectories -----------------------------------------------------------------------------------------------------
+
+    def _scan(self, params: Params, batch: Batch, state: ARMAState) -> Scan[ARMAState]:
+        draw = self._draw(params)
+        y = self._flat(self._levels(params, batch), 1) - self._means(params).detach().numpy()[:, None, None]
+        seen, lengths = batch.seen[..., 0].numpy(), batch.lengths.numpy()
+        work = Workspace(state, self._draw(params))
+        k, m = self.state_size, self.n_differences
+        size = (len(y), batch.n, batch.t)
+        means, covs, diffuses = np.empty((*size, k)), np.empty((*size, k, k)), np.empty((*size, m, m))
+        for d, system, shift in self._draws(params):
+            for i in range(batch.n):
+                mean, cov, diffuse = work.take(d, np.array([i]))
+                t = int(lengths[i])
+                _, _, _, a, p, q = filter_states(
+                    system, shift, y[d, i : i + 1, :t], seen[i, :t], mean, cov, diffuse, True
+                )
+                work.put(d, np.array([i]), mean, cov, diffuse)
+                parts = (means[d, i], a[:, 0], mean[0]), (covs[d, i], p, cov)
+                for store, before, last in (
+                    *parts,
+                    (diffuses[d, i], q[:, k - m :, k - m :], diffuse[k - m :, k - m :]),
+                ):
+                    store[:t], store[t:] = before, last
+        final = work.close(state.age + batch.lengths)
+        step = torch.minimum(torch.arange(batch.t), batch.lengths.unsqueeze(-1))
+        along = [torch.from_numpy(part).reshape(*draw, *part.shape[1:]) for part in (means, covs, diffuses)]
+        return Scan(ARMAState(*along, state.age.unsqueeze(-1) + step), final)
+
+    def _log_prob_steps(self, params: Params, batch: Batch, state: ARMAState) -> Steps[ARMAState]:
+        e, f, scored, final = self._innovations(params, batch, state)
+        draw = self._draw(params)
+        variance = f * params["scale"].reshape(-1, 1, 1) ** 2
+        values = -0.5 * (math.log(2 * math.pi) + torch.log(variance) + e * e / variance)
+        values = torch.where(scored, values, torch.zeros_like(values)).reshape(*draw, batch.n, batch.t)
+        return Steps(values, scored.unsqueeze(-1), None, final)
+
+    def _predictive(self, params: Params, batch: Batch, state: ARMAState) -> tuple[DiagonalNormal, Tensor]:
+        e, f, scored, _ = self._innovations(params, batch, state, every=True)
+        shape = (*self._draw(params), batch.n, batch.t, 1)
+        loc = (batch.x[..., 0] - e).reshape(shape)
+        scale = (f.sqrt() * params["scale"].reshape(-1, 1, 1)).reshape(shape)
+        return DiagonalNormal(loc=loc, scale=scale), scored.unsqueeze(-1)
+
+    def _levels(self, params: Params, batch: Batch) -> Tensor:
+        """x_t - u_t' beta, (*draw, n, t)."""
+        levels = batch.x[..., 0].to(self.dtype) - self._regression(params, batch.u, 2)
+        return levels.expand(*self._draw(params), batch.n, batch.t)
+
+    def _innovations(
+        self, params: Params, batch: Batch, state: ARMAState, every: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, ARMAState]:
+        """x_t - E[x_t | x_<t] (D, n, t), variances over scale^2 (D, n, t), scored mask (n, t), last state.
+
+        Fresh sequences without gaps run in O(t r) through their differences; all others through the Kalman filter.
+        With ``every`` the steps that are only conditioned on get their predictive too.
+        """
+        m, mu = self.n_differences, self._means(params)
+        levels = self._levels(params, batch).reshape(len(mu), batch.n, batch.t)
+        ar, ma = self.polynomials(params)
+        seen = batch.seen[..., 0]
+        fresh = (state.age == 0).reshape(len(mu), batch.n).all(0)
+        whole = fresh & (seen.sum(-1) == batch.lengths) & (batch.lengths > m)
+        work = Workspace(state, self._draw(params))
+        e, f = torch.zeros_like(levels), torch.ones_like(levels)
+        scored = torch.zeros_like(seen)
+        rows = torch.nonzero(whole).squeeze(-1)
+        if len(rows):
+            y, lengths = levels[:, rows], batch.lengths[rows]
+            w = self._differenced(y) - mu[:, None, None]
+            inside = torch.arange(batch.t - m) < (lengths - m).unsqueeze(-1)
+            w = torch.where(inside, w, torch.zeros_like(w))
+            e_rows, f_rows, mean, cov = Innovations.apply(ar, ma, w, self.lags, (lengths - m).numpy())
+            e_rows = torch.nn.functional.pad(e_rows, (m, 0))
+            f_rows = torch.nn.functional.pad(f_rows, (m, 0), value=1.0).unsqueeze(1)
+            e, f = e.index_copy(1, rows, e_rows), f.index_copy(1, rows, f_rows.expand(e_rows.shape))
+            scored[rows] = torch.nn.functional.pad(inside, (m, 0))
+            work.put_complete(rows.numpy(), mean.numpy(), cov.numpy(), y.detach().numpy(), lengths.numpy())
+        for i in torch.nonzero(~whole | (whole & (every and m > 0))).squeeze(-1).tolist():
+            t = int(batch.lengths[i]) if not whole[i] else m
+            start = work.start(i) if not (bool(fresh[i]) or whole[i]) else None
+            outputs = GappedInnovations.apply(
+                ar, ma, levels[:, i, :t] - mu[:, None], mu, seen[i, :t].numpy(), start, self.lags
+            )
+            e, f = _replace(e, i, outputs[0]), _replace(f, i, outputs[1])
+            if not whole[i]:
+                scored[i, :t] = outputs[2][0] == 1
+                work.put_row(i, *(part.numpy() for part in outputs[3:]))
+        return e, f, scored, work.close(state.age + batch.lengths)
+
+    def _differenced(self, y: Tensor) -> Tensor:
+        """Delta(B) y along the last axis, (..., t) -> (..., t - m)."""
+        m, t = self.n_differences, y.shape[-1]
+        w = y[..., m:]
+        for j in np.nonzero(self.lags.differences)[0].tolist():
+            w = w - float(self.lags.differences[j]) * y[..., m - 1 - j : t - 1 - j]
+        return w
+
+    # the future -------------------------------------------------------------------------------------------------------
+
+    def _forecast_marginals(
+        self, params: Params, state: ARMAState, u: Tensor | None, horizon: int
+    ) -> DiagonalNormal | None:
+        if bool((state.diffuse != 0).any()):
+            return None
+        work = Workspace(state, self._draw(params))
+        size = (*work.mean.shape[:2], horizon)
+        centre, variance = np.empty(size), np.empty(size)
+        for d, system, shift in self._draws(params):
+            for rows in work.groups(d):
+                mean, cov, diffuse = work.take(d, rows)
+                shifts = np.tile(shift, (len(rows), 1))
+                centre[d, rows], variance[d, rows] = forecast(system, shifts, mean, cov, diffuse, horizon)
+        shape = (*self._draw(params), *size[1:])
+        drift = self._means(params).reshape(*self._draw(params), 1, 1)
+        loc = torch.from_numpy(centre).reshape(shape) + drift + self._regression(params, u, 2)
+        scale = torch.from_numpy(np.sqrt(variance)).reshape(shape) * params["scale"][..., None, None]
+        return DiagonalNormal(loc=loc.unsqueeze(-1), scale=scale.unsqueeze(-1))
+
+    def _sample(
+        self,
+        params: Params,
+        state: ARMAState,
+        length: int,
+        generator: torch.Generator | None,
+        u: Tensor | None,
+        temper: Callable[[Distribution], Distribution] | None,
+    ) -> tuple[Tensor, ARMAState]:
+        if temper is not None:
+            return super()._sample(params, state, length, generator, u, temper)
+        work = Workspace(state, self._draw(params))
+        shape = (*state.age.shape, length)
+        noise = torch.randn(shape, generator=generator, dtype=self.dtype) * params["scale"][..., None, None]
+        shocks = self._flat(noise, 1)
+        y = np.empty(shocks.shape)
+        for d, system, shift in self._draws(params):
+            for rows in work.groups(d):
+                mean, cov, diffuse = work.take(d, rows)
+                shifts = np.tile(shift, (len(rows), 1))
+                y[d, rows] = simulate(system, shifts, mean, cov, diffuse, shocks[d, rows])
+                work.put(d, rows, mean, cov, diffuse)
+        drift = self._means(params).reshape(*self._draw(params), 1, 1)
+        x = torch.from_numpy(y).reshape(shape) + drift + self._regression(params, u, 2)
+        return x.unsqueeze(-1), work.close(state.age + length)
+
+    # arrays -----------------------------------------------------------------------------------------------------------
+
+    def _draws(self, params: Params) -> Iterator[tuple[int, System, np.ndarray]]:
+        """Number, state space and state intercept (1, k) of every draw."""
+        means = self._means(params).detach().numpy()
+        for d, (system, _, _) in enumerate(self._systems(params)):
+            shift = np.zeros((1, self.state_size))
+            if self.n_differences:
+                shift[0, self.n_hidden] = means[d]
+            yield d, system, shift
+
+    @staticmethod
+    def _flat(tensor: Tensor, trailing: int) -> np.ndarray:
+        """(*draw, n, ...) as an array (D, n, ...) with ``trailing`` dimensions after n."""
+        return np.ascontiguousarray(tensor.detach().reshape(-1, *tensor.shape[tensor.ndim - 1 - trailing :]).numpy())
+
+
+def _replace(whole: Tensor, i: int, row: Tensor) -> Tensor:
+    """``whole`` (D, n, t) with the first steps of sequence i replaced by ``row`` (D, t'), differentiably."""
+    padded = torch.cat([row, whole[:, i, row.shape[-1] :]], -1)
+    return torch.cat([whole[:, :i], padded.unsqueeze(1), whole[:, i + 1 :]], 1)
+
+
+def _check_orders(order: Order, seasonal_order: SeasonalOrder) -> None:
+    numbers = (*order, *seasonal_order)
+    whole = all(isinstance(i, int | np.integer) and not isinstance(i, bool) and i >= 0 for i in numbers)
+    if len(order) != 3 or len(seasonal_order) != 4 or not whole:
+        raise ParameterError(
+            got=f"order={order!r}, seasonal_order={seasonal_order!r}",
+            expected="(p, d, q) and (P, D, Q, s) of integers >= 0",
+            remedy="Write order=(2, 0, 1), seasonal_order=(0, 0, 0, 1) for an ARMA(2, 1) without a season.",
+        )
+    if any(seasonal_order[:3]) and seasonal_order[3] < 2:
+        raise ParameterError(
+            got=f"seasonal_order={seasonal_order!r}",
+            expected="a season of at least 2 steps",
+            remedy="Write seasonal_order=(0, 1, 1, 12) for monthly data.",
+        )
