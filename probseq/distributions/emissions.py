@@ -75,6 +75,31 @@ class Emission(Configuration, ABC):
     def check(self, values: np.ndarray, name: str = "the data") -> None:
         """Raise ``SupportError`` for values (NaN = missing) to which this family gives no probability."""
 
+    def initial_params(
+        self, observation: Observation, x: Tensor, seen: Tensor, responsibilities: Tensor, components: tuple[int, ...]
+    ) -> dict[str, Tensor]:
+        """Parameters (D, s, ...) that follow from soft assignments (D, n, t, s) of the steps to the states."""
+        from probseq.distributions import estimation
+
+        return estimation.initial_params(self, observation, x, seen, responsibilities, components)
+
+    def m_step(
+        self, observation: Observation, x: Tensor, seen: Tensor, weights: Tensor, params: Params
+    ) -> dict[str, Tensor]:
+        """Parameters (D, s, ...) with sum_t w_t log p(x_t seen) no lower than at ``params``.
+
+        ``x`` and ``seen`` are (n, t, k), ``weights`` (D, n, t, s) with zeros on padding.
+        """
+        from probseq.distributions import estimation
+
+        return estimation.m_step(self, observation, x, seen, weights, params)
+
+    def states_at_floor(self, observation: Observation, x: Tensor, seen: Tensor, params: Params) -> Tensor:
+        """Which states have collapsed onto a point, (D, s) bool (D, 1 where the spread is tied)."""
+        from probseq.distributions import estimation
+
+        return estimation.states_at_floor(self, observation, x, seen, params)
+
 
 class Normal(Emission):
     r"""x ~ N(mean, Sigma).

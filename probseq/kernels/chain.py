@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from probseq.kernels.compiler import kernel
-from probseq.kernels.decoding import sample_backward, viterbi
+from probseq.kernels.decoding import sample_backward, simulate_paths, viterbi
 from probseq.kernels.normal_chain import LogEmission, add_normal_moments, normal_emission, table_emission
 from probseq.kernels.recursions import backward, forward, log_matrix, watch_level
 from probseq.kernels.threads import run_blocks
@@ -30,6 +30,7 @@ __all__ = [
     "normal_emission",
     "normal_expectations",
     "sample_paths",
+    "simulate_states",
     "table_emission",
 ]
 
@@ -153,6 +154,14 @@ def sample_paths(
     states = np.full(uniform.shape, -1, dtype=np.int64)
     uniform = np.require(uniform, dtype=np.float64, requirements=["C", "W"])
     problem.run(lambda lo, hi: _sample(lo, hi, *problem.arrays, uniform, states))
+    return states
+
+
+def simulate_states(initial: np.ndarray, transition: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Paths from p(z_1:T), given independent uniform numbers (D, n, t) in [0, 1); states of that shape."""
+    states = np.empty(uniform.shape, dtype=np.int64)
+    arrays = (np.require(a, dtype=np.float64, requirements=["C", "W"]) for a in (initial, transition, uniform))
+    simulate_paths(*arrays, states)
     return states
 
 

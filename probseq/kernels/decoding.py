@@ -160,3 +160,24 @@ def sample_backward(
         while choice > 0 and mass[choice] == mass[choice - 1]:
             choice -= 1
         states[t] = choice
+
+
+@kernel
+def simulate_paths(
+    initial: np.ndarray, transition: np.ndarray, uniform: np.ndarray, states: np.ndarray
+) -> None:
+    """Forward simulation of all draws and sequences, with one uniform number for each step."""
+    size = initial.shape[2]
+    for draw in range(uniform.shape[0]):
+        for q in range(uniform.shape[1]):
+            for t in range(uniform.shape[2]):
+                row = initial[draw, q % initial.shape[1]] if t == 0 else transition[draw, states[draw, q, t - 1]]
+                goal = uniform[draw, q, t] * row.sum()
+                choice = 0
+                mass = row[0]
+                while choice < size - 1 and mass <= goal:
+                    choice += 1
+                    mass += row[choice]
+                while choice > 0 and row[choice] == 0.0:
+                    choice -= 1
+                states[draw, q, t] = choice

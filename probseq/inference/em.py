@@ -1,0 +1,215 @@
+"""Expectation maximisation from many starts, run as one batch."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probseq.distributions.params import take_draw
+from probseq.errors import ParameterError
+from probseq.inference.base import Draws, Inference, Progress
+from probseq.models.base import Batch, SequenceModel
+from probseq.models.latent import EMStep, ExpectationMaximization
+
+__all__ = ["EM"]
+
+_LOG = logging.getLogger(__name__)
+# Work of one EM iteration (starts x steps x states) that a default fit may spend.
+_WORK = 400_000
+_MOST_STARTS, _FEWEST_STARTS = 120, 6
+# All starts are followed until they stand still to this many nats, then the best few to the asked tolerance.
+_COARSE, _FINALISTS = 1e-4, 3
+_ROUNDING = 1e-9
+
+
+class EM(Inference):
+    r"""theta <- argmax E[log p(x, z | theta) | x, theta_old], which never lowers log p(x | theta).
+
+    Parameters
+    ----------
+    n_init : int or None
+        Starts, run as one batch; the best that has not degenerated survives. None chooses by the size of the data:
+        from 120 for a hundred values to 6 for long series.
+    init : {"kmeans", "random"}
+        Whether the first start follows clusters of the values; all others are random.
+    max_iter : int
+    tol : float
+        A start has converged when the gain that is still to come, extrapolated from the last two steps (Aitken), is
+        below ``tol`` nats. Only the three best starts are followed that far, the others to 1e-4.
+
+    References
+    ----------
+    Dempster, Laird and Rubin (1977); McLachlan and Krishnan (2008), section 4.9, for the stopping rule.
+    """
+
+    fits = "models with latent states"
+
+    def __init__(
+        self, n_init: int | None = None, init: str = "kmeans", max_iter: int = 2000, tol: float = 1e-8
+    ) -> None:
+        self.n_init, self.init, self.max_iter, self.tol = n_init, init, max_iter, tol
+
+    def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
+        return issubclass(model_class, ExpectationMaximization)
+
+    def fit(
+        self,
+        model: SequenceModel[Any],
+        batch: Batch,
+        generator: torch.Generator,
+        *,
+        validation: Batch | None = None,
+        weights: Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Draws:
+        """Run EM from every start and keep the best.
+
+        ``status`` is "converged", "max_iter", "decreased" (the likelihood fell, which only rounding or an M-step that
+        is no M-step can do), "degenerate" (every start ended with an empty or collapsed state) or "interrupted".
+
+        Raises
+        ------
+        ParameterError
+            for settings out of range.
+        IncompatibleError
+            for a model without latent states.
+        """
+        self._check()
+        self.require(type(model))
+        if not isinstance(model, ExpectationMaximization):
+            raise TypeError("can_fit accepted a model without the capability")
+        n_starts = self.n_init if self.n_init is not None else _number_of_starts(model, batch)
+        run = _Run(model.em_start(batch, n_starts, self.init, generator), n_starts)
+        interrupted = False
+        try:
+            for tol in (max(self.tol, _COARSE), self.tol):
+                while len(active := run.active(self.max_iter)):
+                    run.advance(active, model.em_step(take_draw(run.following, active), batch, weights), tol)
+                    if progress is not None:
+                        progress(len(run.trace), run.trace[-1])
+                if tol > self.tol:
+                    run.resume(model, batch)
+        except KeyboardInterrupt:
+            if not run.trace:
+                raise
+            interrupted = True
+        return run.result(model, batch, interrupted)
+
+    def _check(self) -> None:
+        n = self.n_init
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1):
+            raise ParameterError(got=f"n_init={n!r}", expected="a positive integer or None", remedy="Try n_init=10.")
+        if self.init not in ("kmeans", "random"):
+            raise ParameterError(got=f"init={self.init!r}", expected='"kmeans" or "random"', remedy="Choose one.")
+        if isinstance(self.max_iter, bool) or not isinstance(self.max_iter, int | np.integer) or self.max_iter < 1:
+            raise ParameterError(
+                got=f"max_iter={self.max_iter!r}", expected="a positive integer", remedy="Try max_iter=1000."
+            )
+        if isinstance(self.tol, bool) or not isinstance(self.tol, int | float) or not self.tol >= 0:
+            raise ParameterError(got=f"tol={self.tol!r}", expected="a number of nats >= 0", remedy="Try tol=1e-8.")
+
+
+class _Run:
+    """The state of all starts: where each stands, the likelihood there, and how it ended."""
+
+    def __init__(self, params: dict[str, Tensor], n_starts: int) -> None:
+        self.params = {name: value.clone() for name, value in params.items()}
+        self.following = {name: value.clone() for name, value in params.items()}
+        self.log_prob = torch.full((n_starts,), -math.inf, dtype=torch.float64)
+        self.gain = torch.full((n_starts,), math.inf, dtype=torch.float64)
+        self.n_iter = torch.zeros(n_starts, dtype=torch.long)
+        self.occupancy: Tensor | None = None
+        self.status = ["running"] * n_starts
+        self.history: list[np.ndarray] = []
+        self.trace: list[float] = []
+
+    def active(self, max_iter: int) -> Tensor:
+        """The starts that go on."""
+        going = [i for i, word in enumerate(self.status) if word == "running" and self.n_iter[i] < max_iter]
+        return torch.tensor(going, dtype=torch.long)
+
+    def resume(self, model: Any, batch: Batch) -> None:
+        """Let the best sound starts run on to the final tolerance."""
+        for start in torch.argsort(self._merit(model, batch), descending=True)[:_FINALISTS].tolist():
+            if self.status[start] == "converged":
+                self.status[start] = "running"
+
+    def _merit(self, model: Any, batch: Batch) -> Tensor:
+        """Log-likelihood, with degenerate starts behind all others."""
+        problems = model.em_problems(self.params, batch, self.occupancy)
+        value = torch.nan_to_num(self.log_prob, nan=-math.inf)
+        return value - 1e300 * torch.tensor([float(bool(found)) for found in problems], dtype=value.dtype)
+
+    def advance(self, active: Tensor, step: EMStep, tol: float) -> None:
+        """Take in the likelihood at ``following`` and, where it did not fall, move there."""
+        if self.occupancy is None:
+            self.occupancy = torch.zeros(len(self.status), step.occupancy.shape[-1], dtype=torch.float64)
+        new, old = step.log_prob, self.log_prob[active]
+        gain = torch.where(torch.isinf(old), torch.full_like(new, math.inf), new - old)
+        fell = ~(new >= old - _ROUNDING * (1.0 + old.abs())) & ~torch.isinf(old)
+        fell |= torch.isnan(new)
+        rate = (gain / self.gain[active]).clamp(0.0, 1.0 - 1e-6)
+        ahead = gain * rate / (1.0 - rate)
+        done = torch.isfinite(gain) & torch.isfinite(self.gain[active]) & (torch.maximum(ahead, gain) < tol)
+        done |= torch.isfinite(gain) & (gain <= 1e-13 * new.abs())
+        kept = ~fell
+        moved = active[kept]
+        for name, value in self.params.items():
+            value[moved] = self.following[name][moved]
+            self.following[name][moved] = step.params[name][kept]
+        self.log_prob[moved], self.gain[moved] = new[kept], gain[kept]
+        self.occupancy[moved] = step.occupancy[kept]
+        self.n_iter[active] += 1
+        for row, start in enumerate(active.tolist()):
+            if fell[row]:
+                self.status[start] = "decreased"
+            elif done[row]:
+                self.status[start] = "converged"
+        self.history.append(self.log_prob.numpy().copy())
+        self.trace.append(float(self.log_prob.max()))
+
+    def result(self, model: Any, batch: Batch, interrupted: bool) -> Draws:
+        problems = model.em_problems(self.params, batch, self.occupancy)
+        log_prob = torch.nan_to_num(self.log_prob, nan=-math.inf)
+        degenerate = sum(bool(found) for found in problems)
+        best = int(self._merit(model, batch).argmax())
+        status = self.status[best]
+        if interrupted:
+            status = "interrupted"
+        elif problems[best]:
+            status = "degenerate"
+        elif status == "running":
+            status = "max_iter"
+        messages = list(problems[best])
+        if not problems[best] and bool((log_prob > log_prob[best] + 1e-6).any()):
+            other = int(log_prob.argmax())
+            messages.append(
+                f"{degenerate} of {len(problems)} starts degenerated and were set aside ({problems[other][0]})"
+            )
+        if status in ("max_iter", "decreased"):
+            messages.append(
+                f"EM stopped with status {status!r} after {int(self.n_iter[best])} iterations; "
+                f"the last one gained {float(self.gain[best]):.2g} nats"
+            )
+        _LOG.info("EM: best of %d starts %.4f (%s)", len(problems), float(log_prob[best]), status)
+        trace = np.array([row[best] for row in self.history])[: int(self.n_iter[best])]
+        return Draws(
+            params=take_draw(self.params, slice(best, best + 1)),
+            log_prob=float(log_prob[best]),
+            objective=float(log_prob[best]),
+            status=status,
+            n_iter=int(self.n_iter[best]),
+            trace=trace,
+            optima=np.sort(log_prob.numpy())[::-1].copy(),
+            messages=tuple(messages),
+        )
+
+
+def _number_of_starts(model: Any, batch: Batch) -> int:
+    work = max(1, int(batch.lengths.sum())) * max(1, getattr(model, "n_states", 1))
+    return int(min(_MOST_STARTS, max(_FEWEST_STARTS, _WORK // work)))

@@ -1,0 +1,88 @@
+"""Starting values of the EM algorithm for chains: clusters of the values, random centres, random regimes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from probseq.distributions.emissions import Emission, Observation
+from probseq.models.base import Batch
+
+__all__ = ["start_params"]
+
+_MAX_ROWS = 20_000
+_SOFT = 0.05
+
+
+def start_params(
+    emission: Emission,
+    observation: Observation,
+    n_states: int,
+    batch: Batch,
+    n_starts: int,
+    init: str,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Parameters (D, ...) of ``n_starts`` starts; long data are thinned to 20 000 random steps."""
+    rows = (batch.real & batch.seen.any(-1)).flatten().nonzero().squeeze(-1)
+    if len(rows) > _MAX_ROWS:
+        kept = torch.randperm(len(rows), generator=generator)[:_MAX_ROWS]
+        rows = rows[kept.sort().values]
+    k = batch.x.shape[-1]
+    x, seen = batch.x.reshape(-1, k)[rows], batch.seen.reshape(-1, k)[rows]
+    points = _points(observation, x, seen)
+    labels = [_random(points, n_states, start, generator) for start in range(n_starts)]
+    if init == "kmeans":
+        labels[0] = _clusters(points, n_states, generator)
+    hard = torch.nn.functional.one_hot(torch.stack(labels), n_states).to(x.dtype)
+    soft = ((1 - _SOFT) * hard + _SOFT / n_states).unsqueeze(1)
+    params = emission.initial_params(observation, x[None], seen[None], soft, (n_states,))
+    params["initial"] = _dirichlet((n_starts, n_states), 2.0, generator)
+    # Dwell times of 1 to 1000 steps, log-uniform for each state: regimes of very different length coexist in data.
+    leave = 10.0 ** (-3.0 * torch.rand(n_starts, n_states, 1, generator=generator, dtype=x.dtype))
+    jump = _dirichlet((n_starts, n_states, n_states), 1.0, generator)
+    params["transition"] = (1 - leave) * torch.eye(n_states, dtype=x.dtype) + leave * jump
+    if init == "kmeans":
+        even = torch.full_like(jump[0], 1.0 / n_states)
+        params["initial"][0] = even[0]
+        params["transition"][0] = 0.5 * torch.eye(n_states, dtype=x.dtype) + 0.5 * even
+    return params
+
+
+def _points(observation: Observation, x: Tensor, seen: Tensor) -> Tensor:
+    """Values in units of their standard deviation, missing ones at the mean; categories as indicator vectors."""
+    if observation.n_categories is not None:
+        flags = torch.nn.functional.one_hot(x.long().clamp_min(0), observation.n_categories).to(x.dtype)
+        return (flags * seen.unsqueeze(-1)).flatten(1)
+    mask = seen.to(x.dtype)
+    count = mask.sum(0).clamp_min(1.0)
+    gap = mask * (x - (mask * x).sum(0) / count)
+    spread = (gap.square().sum(0) / count).sqrt()
+    return gap / torch.where(spread > 0, spread, torch.ones_like(spread))
+
+
+def _clusters(points: Tensor, n_states: int, generator: torch.Generator) -> Tensor:
+    from sklearn.cluster import KMeans
+
+    distinct = torch.unique(points, dim=0)
+    if len(distinct) <= n_states:
+        return torch.cdist(points, distinct).argmin(-1)
+    seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
+    return torch.from_numpy(KMeans(n_states, n_init=3, random_state=seed).fit_predict(points.numpy())).long()
+
+
+def _random(points: Tensor, n_states: int, start: int, generator: torch.Generator) -> Tensor:
+    n = len(points)
+    if start % 2:
+        # Random regimes: a few consecutive stretches, each in a random state.
+        cuts = torch.randint(n, (4 * n_states,), generator=generator)
+        stretch = (torch.arange(n).unsqueeze(-1) >= cuts).sum(-1)
+        return torch.randint(n_states, (4 * n_states + 1,), generator=generator)[stretch]
+    centres = points[torch.randint(n, (n_states,), generator=generator)]
+    noise = 1e-6 * torch.rand(n, n_states, generator=generator, dtype=points.dtype)
+    return (torch.cdist(points, centres) + noise).argmin(-1)
+
+
+def _dirichlet(shape: tuple[int, ...], concentration: float, generator: torch.Generator) -> Tensor:
+    gamma = torch._standard_gamma(torch.full(shape, concentration, dtype=torch.float64), generator=generator)
+    return gamma / gamma.sum(-1, keepdim=True)

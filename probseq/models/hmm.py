@@ -1,0 +1,315 @@
+"""Hidden Markov models."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probseq.distributions.base import Distribution
+from probseq.distributions.compose import mixture
+from probseq.distributions.emissions import Emission, Normal, Observation
+from probseq.distributions.estimation import normal_from_moments, variance_floor
+from probseq.distributions.gaussian import DiagonalNormal
+from probseq.distributions.params import Params, ParamSpec, Simplex
+from probseq.distributions.tables import component_log_prob
+from probseq.errors import ParameterError
+from probseq.kernels import chain
+from probseq.models.base import Batch, Scan, SequenceModel, Steps
+from probseq.models.chain_likelihood import chain_log_prob_steps, stationary_distribution
+from probseq.models.chain_starts import start_params
+from probseq.models.chain_steps import update_start, update_transition
+from probseq.models.latent import DiscreteLatent, EMStep, ExpectationMaximization, StatePaths
+
+__all__ = ["Belief", "HiddenMarkovModel"]
+
+_EM_BYTES = 400_000_000
+_EMPTY_STEPS = 0.5
+
+
+class Belief(NamedTuple):
+    """probs : (*draw, n, s), p(z_t | x_<t) of the coming step."""
+
+    probs: Tensor
+
+
+class HiddenMarkovModel(SequenceModel[Belief], DiscreteLatent, ExpectationMaximization):
+    r"""p(x, z) = pi_{z_1} prod_t A_{z_{t-1}, z_t} p(x_t | z_t), exact likelihood by the forward recursion.
+
+    Parameters
+    ----------
+    n_states : int
+    emission : Emission
+        What a state says about one observed event.
+    observation : Observation
+    start : {"free", "stationary"}
+        Whether pi is a parameter ``initial`` (s,), or the stationary distribution of A.
+    transition_mask : (s, s) bool or None
+        False forbids a transition: an exact zero, not counted as a parameter.
+
+    References
+    ----------
+    Rabiner (1989), A tutorial on hidden Markov models; Zucchini and MacDonald (2009), chapters 2 to 5.
+    """
+
+    def __init__(
+        self,
+        n_states: int,
+        emission: Emission,
+        observation: Observation,
+        start: str = "free",
+        transition_mask: Any = None,
+    ) -> None:
+        if isinstance(n_states, bool) or not isinstance(n_states, int | np.integer) or n_states < 1:
+            raise ParameterError(got=f"n_states={n_states!r}", expected="an integer of at least 1", remedy="Try 2.")
+        if start not in ("free", "stationary"):
+            raise ParameterError(got=f"start={start!r}", expected='"free" or "stationary"', remedy="Choose one.")
+        self.n_states, self.emission, self.observation, self.start = int(n_states), emission, observation, start
+        self.transition_mask = _checked_mask(transition_mask, self.n_states)
+
+    def parameters(self) -> dict[str, ParamSpec]:
+        s = self.n_states
+        specs = {}
+        if self.start == "free":
+            specs["initial"] = ParamSpec((s,), Simplex(), ("state",))
+        specs["transition"] = ParamSpec((s, s), Simplex(self.transition_mask), ("state", "next_state"))
+        return {**specs, **self.emission.parameters(self.observation, (s,))}
+
+    # the step loop ------------------------------------------------------------------------------------------------
+
+    def initial_state(self, params: Params, n: int) -> Belief:
+        start = self._start(params)
+        return Belief(start.unsqueeze(-2).expand(*start.shape[:-1], n, self.n_states))
+
+    def predict_next(self, params: Params, state: Belief, u: Tensor | None = None) -> Distribution:
+        return mixture(_log(state.probs), self._components(params)[..., None, :])
+
+    def update(self, params: Params, state: Belief, x: Tensor, seen: Tensor, u: Tensor | None = None) -> Belief:
+        each = self._components(params)[..., None, :].log_prob_seen(x.unsqueeze(-2), seen.unsqueeze(-2))
+        joint = _log(state.probs) + each
+        possible = joint.amax(-1, keepdim=True) > -torch.inf
+        # An observation that no state can emit leaves the belief as if it were unseen.
+        joint = torch.where(possible, joint, _log(state.probs))
+        return Belief(torch.softmax(joint, -1) @ params["transition"])
+
+    # fast forms ---------------------------------------------------------------------------------------------------
+
+    def _scan(self, params: Params, batch: Batch, state: Belief) -> Scan[Belief]:
+        if _needs_gradient(params, state):
+            return super()._scan(params, batch, state)
+        result = chain.filter_states(*self._problem(params, batch, state))
+        before, last = (torch.from_numpy(a) for a in (result.predicted, result.last))
+        after = self._after(params, batch, state, last)
+        return Scan(Belief(self._as_drawn(params, before)), Belief(self._as_drawn(params, after)))
+
+    def _log_prob_steps(self, params: Params, batch: Batch, state: Belief) -> Steps[Belief]:
+        if _needs_gradient(params, state):
+            table = self._per_draw(params, component_log_prob(self._components(params), batch.x, batch.seen))
+            initial, transition = self._per_draw(params, state.probs), self._per_draw(params, params["transition"])
+            steps, last = chain_log_prob_steps(initial, transition, table, batch.lengths)
+        else:
+            result = chain.filter_states(*self._problem(params, batch, state), keep=False)
+            steps, last = torch.from_numpy(result.log_prob_steps), torch.from_numpy(result.last)
+        values = torch.where(batch.seen.any(-1), steps, torch.zeros_like(steps))
+        final = Belief(self._as_drawn(params, self._after(params, batch, state, last)))
+        return Steps(self._as_drawn(params, values), batch.seen, None, final)
+
+    def _forecast_marginals(self, params: Params, state: Belief, u: Tensor | None, horizon: int) -> Distribution:
+        beliefs = [state.probs]
+        for _ in range(horizon - 1):
+            beliefs.append(beliefs[-1] @ params["transition"])
+        return mixture(_log(torch.stack(beliefs, -2)), self._components(params)[..., None, None, :])
+
+    def _initial_guess(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        return {name: value[0] for name, value in self.em_start(batch, 1, "kmeans", generator).items()}
+
+    def _sample(
+        self, params: Params, state: Belief, length: int, generator: Any, u: Tensor | None, temper: Any
+    ) -> tuple[Tensor, Belief]:
+        if temper is not None or length == 0:
+            return super()._sample(params, state, length, generator, u, temper)
+        x, _, final = self.simulate(params, state, length, generator)
+        return x, final
+
+    def simulate(
+        self, params: Params, state: Belief, length: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Belief]:
+        """Draw states and observations onwards from a state.
+
+        Returns
+        -------
+        x : (*draw, n, length, k)
+        states : (*draw, n, length) int64
+        final : the state after x, a function of x only
+        """
+        with torch.no_grad():
+            start, transition = self._per_draw(params, state.probs), self._per_draw(params, params["transition"])
+            uniform = torch.rand(*start.shape[:2], length, generator=generator, dtype=self.dtype)
+            path = torch.from_numpy(chain.simulate_states(start.numpy(), transition.numpy(), uniform.numpy()))
+            states = self._as_drawn(params, path)
+            law = self._components(params)
+            drawn = len(self._draw(params)) > 0
+            row = torch.arange(path.shape[0]).reshape(-1, 1, 1)
+            chosen = law.map_batch(lambda tensor, _: tensor[row, states] if drawn else tensor[states])
+            x = chosen.sample((), generator=generator)
+            each = law[..., None, None, :].log_prob(x.unsqueeze(-2))
+            lengths = np.full(start.shape[1], length)
+            table = chain.table_emission(self._per_draw(params, each).numpy())
+            last = chain.filter_states(start.numpy(), transition.numpy(), table, lengths, keep=False).last
+            return x, states, Belief(self._as_drawn(params, torch.from_numpy(last) @ transition))
+
+    # latent states ------------------------------------------------------------------------------------------------
+
+    def filter_states(self, params: Params, batch: Batch, state: Belief | None = None) -> Tensor:
+        result = chain.filter_states(*self._problem(params, batch, state))
+        return self._as_drawn(params, torch.from_numpy(result.filtered))
+
+    def smooth(self, params: Params, batch: Batch, state: Belief | None = None) -> Tensor:
+        result = chain.expectations(*self._problem(params, batch, state))
+        return self._as_drawn(params, torch.from_numpy(result.posterior))
+
+    def decode(self, params: Params, batch: Batch, state: Belief | None = None) -> StatePaths:
+        paths = chain.decode(*self._problem(params, batch, state))
+        return StatePaths(*(self._as_drawn(params, torch.from_numpy(a)) for a in paths))
+
+    def sample_states(
+        self, params: Params, batch: Batch, n_paths: int, generator: torch.Generator, state: Belief | None = None
+    ) -> Tensor:
+        problem = self._problem(params, batch, state)
+        shape = (problem[1].shape[0], n_paths, batch.n, batch.t)
+        uniform = torch.rand(shape, generator=generator, dtype=self.dtype)
+        return self._as_drawn(params, torch.from_numpy(chain.sample_paths(*problem, uniform.numpy())))
+
+    def stationary_distribution(self, params: Params) -> Tensor:
+        return stationary_distribution(params["transition"])
+
+    # EM -----------------------------------------------------------------------------------------------------------
+
+    def em_start(self, batch: Batch, n_starts: int, init: str, generator: torch.Generator) -> dict[str, Tensor]:
+        params = start_params(self.emission, self.observation, self.n_states, batch, n_starts, init, generator)
+        if self.transition_mask is not None:
+            allowed = params["transition"] * self.transition_mask
+            params["transition"] = allowed / allowed.sum(-1, keepdim=True)
+        return {name: params[name] for name in self.parameters()}
+
+    def em_step(self, params: Params, batch: Batch, weights: Tensor | None = None) -> EMStep:
+        # Draws in groups, so that the posterior tables of all starts need not fit at once.
+        n_draws = params["transition"].shape[0]
+        size = max(1, _EM_BYTES // (8 * 3 * max(1, batch.n * batch.t * self.n_states)))
+        groups = [
+            self._em_step({name: value[i : i + size] for name, value in params.items()}, batch, weights)
+            for i in range(0, n_draws, size)
+        ]
+        if len(groups) == 1:
+            return groups[0]
+        merged = {name: torch.cat([group.params[name] for group in groups]) for name in params}
+        return EMStep(torch.cat([g.log_prob for g in groups]), merged, torch.cat([g.occupancy for g in groups]))
+
+    def em_problems(self, params: Params, batch: Batch, occupancy: Tensor) -> list[tuple[str, ...]]:
+        flat = self.emission.states_at_floor(self.observation, batch.x, batch.seen, params)
+        emission = type(self.emission).__name__
+        total = int(batch.lengths.sum())
+        problems = []
+        for used, collapsed in zip(occupancy, flat.expand_as(occupancy), strict=True):
+            found = [
+                f"state {j} is empty: {float(used[j]):.2g} of {total} steps are expected in it"
+                for j in range(self.n_states)
+                if used[j] < _EMPTY_STEPS
+            ]
+            found += [
+                f"the variance of state {j} ({emission}) collapsed to its floor, 1e-6 of the variance of the data"
+                for j in range(self.n_states)
+                if collapsed[j] and used[j] >= _EMPTY_STEPS
+            ]
+            problems.append(tuple(found))
+        return problems
+
+    def _em_step(self, params: Params, batch: Batch, weights: Tensor | None) -> EMStep:
+        gain = None if weights is None else weights.to(self.dtype).reshape(1, -1, 1).numpy()
+        problem = self._problem(params, batch, None)
+        if isinstance(self.emission, Normal) and self.emission.covariance in ("diag", "spherical"):
+            sums = chain.normal_expectations(*problem, gain=gain)
+            new = _normal_step(self.emission, params, batch, torch.from_numpy(sums.moments).mT)
+        else:
+            sums = chain.expectations(*problem, gain=gain)
+            posterior = torch.from_numpy(sums.posterior)
+            new = self.emission.m_step(self.observation, batch.x, batch.seen, posterior, params)
+        # A state before the first step of an empty sequence says nothing.
+        first = torch.from_numpy(sums.start).sum(1)
+        counts = torch.from_numpy(sums.counts)
+        if self.start == "free":
+            new["initial"] = update_start(first, params["initial"])
+        new["transition"] = update_transition(counts, first, params["transition"], self.start == "stationary")
+        log_prob = torch.from_numpy(sums.log_prob)
+        total = log_prob.sum(-1) if weights is None else log_prob @ weights.to(self.dtype)
+        return EMStep(total, {name: new[name] for name in params}, counts.sum(-2) + first)
+
+    # between torch and the kernels --------------------------------------------------------------------------------
+
+    def _start(self, params: Params) -> Tensor:
+        return params["initial"] if self.start == "free" else stationary_distribution(params["transition"])
+
+    def _components(self, params: Params) -> Distribution:
+        """The laws of the states, batch shape (*draw, s)."""
+        return self.emission.distribution(params, (self.n_states,))
+
+    def _problem(
+        self, params: Params, batch: Batch, state: Belief | None
+    ) -> tuple[np.ndarray, np.ndarray, chain.LogEmission, np.ndarray]:
+        with torch.no_grad():
+            start = self._start(params).unsqueeze(-2) if state is None else state.probs
+            initial, transition = self._per_draw(params, start), self._per_draw(params, params["transition"])
+            law = self._components(params)
+            if isinstance(law, DiagonalNormal):
+                x = torch.where(batch.seen, batch.x, torch.nan)
+                mean, scale = self._per_draw(params, law.loc), self._per_draw(params, law.scale)
+                emission = chain.normal_emission(x.numpy(), mean.numpy(), (scale**2).numpy())
+            else:
+                table = component_log_prob(law, batch.x, batch.seen)
+                emission = chain.table_emission(self._per_draw(params, table).numpy())
+            return initial.numpy(), transition.numpy(), emission, batch.lengths.numpy()
+
+    def _after(self, params: Params, batch: Batch, state: Belief, last: Tensor) -> Tensor:
+        """p(z_T+1 | x_1:T) from p(z_T | x_1:T); unchanged for a sequence without steps."""
+        ahead = last @ self._per_draw(params, params["transition"]).detach()
+        return torch.where((batch.lengths > 0).reshape(-1, 1), ahead, last)
+
+    def _per_draw(self, params: Params, value: Tensor) -> Tensor:
+        return value if self._draw(params) else value.unsqueeze(0)
+
+    def _as_drawn(self, params: Params, value: Tensor) -> Tensor:
+        return value if self._draw(params) else value.squeeze(0)
+
+
+def _log(probs: Tensor) -> Tensor:
+    """log p with -inf, and no NaN in gradients, at exact zeros."""
+    positive = probs > 0
+    return torch.where(positive, torch.where(positive, probs, torch.ones_like(probs)).log(), -torch.inf)
+
+
+def _normal_step(emission: Normal, params: Params, batch: Batch, moments: Tensor) -> dict[str, Tensor]:
+    """M-step from the kernel's sums around the previous means, (D, 3, s, k)."""
+    total, first, second = moments.unbind(1)
+    shift = first / total.clamp_min(1e-8)
+    square = (second / total.clamp_min(1e-8) - shift**2).clamp_min(0.0)
+    floor = variance_floor(batch.x, batch.seen)
+    return normal_from_moments(emission, total, params["mean"] + shift, square, floor, params)
+
+
+def _needs_gradient(params: Params, state: Belief) -> bool:
+    return torch.is_grad_enabled() and any(v.requires_grad for v in (*params.values(), state.probs))
+
+
+def _checked_mask(mask: Any, n_states: int) -> Tensor | None:
+    if mask is None:
+        return None
+    allowed = torch.as_tensor(np.asarray(mask, dtype=bool))
+    if allowed.shape != (n_states, n_states) or not bool(allowed.any(-1).all()):
+        raise ParameterError(
+            got=f"transition_mask of shape {tuple(allowed.shape)}",
+            expected=f"({n_states}, {n_states}) booleans with at least one True in each row",
+            remedy="True allows the transition from the state of the row to the state of the column.",
+        )
+    return allowed

@@ -1,0 +1,88 @@
+"""Capabilities of models with latent states; ask with ``isinstance``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from probseq.distributions.params import Params
+from probseq.models.base import Batch
+
+__all__ = ["DiscreteLatent", "EMStep", "ExpectationMaximization", "StatePaths"]
+
+
+class StatePaths(NamedTuple):
+    """Most probable state paths.
+
+    states : (*draw, n, t) int64, -1 on padding.
+    log_prob : (*draw, n), log p(x_1:T, z_1:T) in nats.
+    """
+
+    states: Tensor
+    log_prob: Tensor
+
+
+class DiscreteLatent(ABC):
+    """Capability of a model whose latent state z_t takes one of ``n_states`` values.
+
+    ``state=None`` starts new sequences in every method.
+    """
+
+    n_states: int
+
+    @abstractmethod
+    def filter_states(self, params: Params, batch: Batch, state: Any = None) -> Tensor:
+        """p(z_t | x_1:t), (*draw, n, t, s), exact; zero on padding."""
+
+    @abstractmethod
+    def smooth(self, params: Params, batch: Batch, state: Any = None) -> Tensor:
+        """p(z_t | x_1:T), (*draw, n, t, s), exact; zero on padding."""
+
+    @abstractmethod
+    def decode(self, params: Params, batch: Batch, state: Any = None) -> StatePaths:
+        """argmax over z_1:T of p(z_1:T | x_1:T)."""
+
+    @abstractmethod
+    def sample_states(
+        self, params: Params, batch: Batch, n_paths: int, generator: torch.Generator, state: Any = None
+    ) -> Tensor:
+        """Paths from p(z_1:T | x_1:T), (*draw, path, n, t) int64, -1 on padding."""
+
+    @abstractmethod
+    def stationary_distribution(self, params: Params) -> Tensor:
+        """The distribution pi = pi A that one step leaves unchanged, (*draw, s)."""
+
+
+class EMStep(NamedTuple):
+    """One step of EM from some parameters.
+
+    log_prob : (D,), weighted log-likelihood of the parameters *before* the step, nats.
+    params : the parameters after it, (D, ...).
+    occupancy : (D, s), expected number of (weighted) steps in each state before it.
+    """
+
+    log_prob: Tensor
+    params: dict[str, Tensor]
+    occupancy: Tensor
+
+
+class ExpectationMaximization(ABC):
+    """Capability of a model that EM can fit; parameters carry one draw dimension, one draw for each start."""
+
+    @abstractmethod
+    def em_start(self, batch: Batch, n_starts: int, init: str, generator: torch.Generator) -> dict[str, Tensor]:
+        """Starting parameters, (D, ...).
+
+        ``init`` is "kmeans" (the first start follows clusters of the values, the others are random) or "random".
+        """
+
+    @abstractmethod
+    def em_step(self, params: Params, batch: Batch, weights: Tensor | None = None) -> EMStep:
+        """E-step and M-step; ``weights`` (n,) weigh the sequences. The log-likelihood never falls."""
+
+    @abstractmethod
+    def em_problems(self, params: Params, batch: Batch, occupancy: Tensor) -> list[tuple[str, ...]]:
+        """For every draw, what has degenerated, in words that name the state; empty where all is well."""
