@@ -121,7 +121,7 @@ class HMM(SequenceEstimator):
             return self._label_probs(model.smooth(self.model_.params, batch, state), data, first, "smoothed")
 
     def filter_states(self, X: Any, *, lengths: Any = None, history: Any = None) -> xr.DataArray:
-        """p(state_t | x_1..x_t), the probability of each state given the data so far, dims ``sequence, time, state``."""
+        """p(state_t | x_1..x_t), each state's probability given the data so far, dims ``sequence, time, state``."""
         data = self._read(X, lengths)
         model, batch, state, first = self._problem(data, history)
         with torch.no_grad():

@@ -1,0 +1,217 @@
+"""A fitted model and the data it reads: what scoring, prediction and streaming build on."""
+
+from __future__ import annotations
+
+from abc import ABC
+from dataclasses import replace
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError as SklearnNotFittedError
+
+from probseq._random import RandomState
+from probseq.data.sequences import Sequences, sequences
+from probseq.distributions.emissions import Emission
+from probseq.errors import (
+    CovariateError,
+    DataError,
+    HistoryError,
+    NotFittedError,
+    ShapeError,
+)
+from probseq.estimators.pipeline import DataInfo, FittedTransforms
+from probseq.inference.base import Draws
+from probseq.models.base import Batch, Steps, map_state
+from probseq.models.marginal import Marginalized
+from probseq.results.joint import make_batch
+
+__all__ = ["TRAINING", "FittedModel"]
+
+
+class _Training(Enum):
+    """The history that a model was fitted to."""
+
+    TRAINING = "training"
+
+
+TRAINING = _Training.TRAINING
+
+
+class _Unfitted(NotFittedError, SklearnNotFittedError):
+    """Both ours and scikit-learn's."""
+
+
+class FittedModel(BaseEstimator, ABC):
+    """What every estimator has after ``fit`` or ``with_parameters``, and how it reads data."""
+
+    transform: Any
+    random_state: RandomState
+    model_: Marginalized
+    info_: DataInfo
+    transforms_: FittedTransforms
+    draws_: Draws
+    n_features_in_: int
+    n_parameters_: int
+    covariate_names_: tuple[Any, ...]
+    vocabulary_: Any
+    training_: Sequences | None
+    training_state_: Any
+    training_fingerprint_: str | None
+    log_likelihood_: float
+    n_scored_: int
+    fit_seconds_: float
+
+    def _emission(self) -> Emission | None:
+        """The emission whose support the data must fit."""
+        return None
+
+    @staticmethod
+    def _spread_static(data: Sequences) -> Sequences:
+        """Static inputs join the covariates of every step."""
+        if data.static is None:
+            return data
+        every = np.repeat(data.static[:, None, :], data.max_length, 1)
+        inputs = every if data.covariates is None else np.concatenate([data.covariates, every], -1)
+        names = (*data.covariate_names, *data.static_names)
+        return replace(data, covariates=inputs, covariate_names=names, static=None, static_names=())
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "model_"):
+            raise _Unfitted(
+                got=f"a {type(self).__name__} that is not fitted",
+                expected="a fitted model",
+                remedy="Call fit(X) or with_parameters(...) first.",
+            )
+
+    def _read(self, X: Any, lengths: Any = None, covariates: Any = None) -> Sequences:
+        """Read data for a fitted model."""
+        self._check_fitted()
+        vocabulary = self.vocabulary_
+        data = self._spread_static(sequences(X, lengths=lengths, covariates=covariates, vocabulary=vocabulary))
+        if data.n_variables != self.n_features_in_:
+            raise ShapeError(
+                got=f"X has {data.n_variables} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input",
+                expected="the variables of the fit",
+                remedy="Pass the same columns.",
+            )
+        names = getattr(self, "feature_names_in_", None)
+        if names is not None and data.named and tuple(data.variables) != tuple(names):
+            raise ShapeError(
+                got=f"variables {list(data.variables)}. "
+                "The feature names should match those that were passed during fit",
+                expected=f"{list(names)} in this order",
+                remedy="Select the columns by name.",
+            )
+        if data.n_covariates != self.model_.n_covariates:
+            raise CovariateError(
+                got=f"{data.n_covariates} covariates",
+                expected=f"{self.model_.n_covariates}: {list(self.covariate_names_)}",
+                remedy="Pass covariates= with the names of the fit.",
+            )
+        emission = self._emission()
+        if emission is not None:
+            emission.check(data.values, _called(data))
+        categories = self.model_.observation.n_categories
+        if categories is not None and np.nanmax(data.values, initial=0) >= categories:
+            raise DataError(
+                got=f"code {np.nanmax(data.values):g}",
+                expected=f"codes below {categories}",
+                remedy="Fit with all codes.",
+            )
+        return data
+
+    def _batch(self, data: Sequences) -> Batch:
+        return make_batch(self.model_, data.values, data.lengths, data.covariates)
+
+    def _begin(self, data: Sequences, history: Any) -> Any:
+        """The state before the first step of ``data``, or None for new sequences."""
+        if history is None:
+            return None
+        if history is TRAINING or self._is_training(history):
+            past, state = self._training()
+            rows, gaps = _follow(past, data)
+            state = map_state(lambda leaf: leaf[torch.as_tensor(rows)], state)
+            if not gaps.any():
+                return state
+            holes = np.full((len(gaps), int(gaps.max()), self.n_features_in_), np.nan)
+            batch = make_batch(self.model_, holes, gaps)
+            return self.model_.filter({}, batch, state)
+        past = history if isinstance(history, Sequences) else self._read(history)
+        joined = data.concat_history(past)
+        before = joined.slice_time(0, joined.lengths - data.lengths)
+        return self.model_.filter({}, self._batch(before))
+
+    def _is_training(self, history: Any) -> bool:
+        if self.training_fingerprint_ is None:
+            return False
+        past = history if isinstance(history, Sequences) else self._read(history)
+        return past.fingerprint() == self.training_fingerprint_
+
+    def _training(self) -> tuple[Sequences, Any]:
+        if self.training_ is None or self.training_state_ is None:
+            raise HistoryError(
+                got="history=ps.TRAINING for a model without training data",
+                expected="a model fitted with fit(X)",
+                remedy="Pass history=X, or history=None to start anew.",
+            )
+        return self.training_, self.training_state_
+
+    def _steps(self, data: Sequences, state: Any, frozen: bool = False) -> Steps[Any]:
+        model = self.model_.frozen() if frozen else self.model_
+        with torch.no_grad():
+            return model.log_prob_steps({}, self._batch(data), state)
+
+    def _future_inputs(
+        self, labels: Sequences, covariates: Any, steps: int, index: tuple[pd.Index, ...]
+    ) -> np.ndarray | None:
+        if not self.model_.n_covariates:
+            if covariates is not None:
+                raise CovariateError(
+                    got="covariates for a model that was fitted without",
+                    expected="no covariates",
+                    remedy="Leave them out, or fit with them.",
+                )
+            return None
+        if labels.covariates is not None:
+            return labels.future_covariates(steps, covariates, index)
+        if covariates is None:
+            raise CovariateError(
+                got="no future covariates",
+                expected=f"the values of {list(self.covariate_names_)} over {steps} steps",
+                remedy="Pass covariates=.",
+            )
+        inputs = sequences(covariates).values
+        if inputs.shape != (labels.n_sequences, steps, self.model_.n_covariates):
+            raise CovariateError(
+                got=f"covariates of shape {inputs.shape}",
+                expected=f"({labels.n_sequences}, {steps}, {self.model_.n_covariates})",
+                remedy="Pass one row a step.",
+            )
+        return inputs
+
+    def _unlabelled(self, n: int) -> Sequences:
+        values = np.full((n, 1, self.n_features_in_), 0.0)
+        flat = self.n_features_in_ == 1
+        labels = sequences(values[0, :, 0] if flat and n == 1 else values[0] if n == 1 else values)
+        return replace(labels, vocabulary=self.vocabulary_)
+
+
+def _called(data: Sequences) -> str:
+    return f"variable {data.variables[0]!r}" if data.named and data.n_variables == 1 else "the data"
+
+
+def _follow(past: Sequences, data: Sequences) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of ``past`` that ``data`` continue, and the missing steps between, both (n,)."""
+    last = past.slice_time(past.lengths - 1, past.lengths)
+    joined = data.concat_history(last)
+    if past.n_sequences == data.n_sequences == 1:
+        rows = np.zeros(1, dtype=int)
+    else:
+        at = {name: i for i, name in enumerate(past.names)}
+        rows = np.array([at[name] for name in data.names])
+    return rows, joined.lengths - data.lengths - 1

@@ -1,0 +1,224 @@
+"""What a fitted model expects: one-step predictives, forecasts, generation."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+
+from probseq._random import RandomState, torch_generator
+from probseq.data.sequences import Sequences
+from probseq.distributions.compose import mixture
+from probseq.errors import (
+    ApproximationWarning,
+    HistoryError,
+    HorizonError,
+    ParameterError,
+)
+from probseq.estimators.fitted import TRAINING, FittedModel
+from probseq.estimators.state import State
+from probseq.results.backends import LawBackend, PathsBackend
+from probseq.results.forecast import Forecast
+from probseq.results.joint import ModelJoint
+
+__all__ = ["Predicting"]
+
+
+class Predicting(FittedModel):
+    """Predictive distributions and simulation."""
+
+    has_states: ClassVar[bool] = False
+    """Whether the family has discrete hidden states that can be sampled with the data."""
+
+    def predictive(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> Forecast:
+        """The one-step-ahead predictive distribution of every row of X, given the rows before it."""
+        data = self._read(X, lengths, covariates)
+        return self._predictive(data, self._begin(data, history))
+
+    def _predictive(self, data: Sequences, state: Any) -> Forecast:
+        batch = self._batch(data)
+        with torch.no_grad():
+            start = self.model_.initial_state({}, batch.n) if state is None else state
+            laws, log_weights, scored = self.model_.predictive_draws(batch, start)
+            law = mixture(log_weights.to(self.model_.dtype), laws)
+        # A missing value has a predictive law too; only conditioning takes it away.
+        missing = batch.real.unsqueeze(-1) & ~batch.seen
+        several = self.model_.n_draws > 1
+        backend = LawBackend(law, laws if several else None, log_weights.exp() if several else None)
+        return Forecast(
+            backend, data, data.index, scored=(scored | missing).numpy(), method=None, random_state=self.random_state
+        )
+
+    def predict(
+        self,
+        X: Any = None,
+        *,
+        horizon: int | None = None,
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+    ) -> xr.DataArray:
+        """Point predictions: E[x_t | x_<t] for every row of X, or E[x_T+1..x_T+h] with ``horizon=h``.
+
+        The most probable category for tokens; the median, with a warning, where no mean exists.
+        """
+        if (X is None) == (horizon is None):
+            raise ParameterError(
+                got="both X and horizon" if horizon is not None else "neither X nor horizon",
+                expected="one of them",
+                remedy="predict(X) for fitted values, predict(horizon=12) for the future.",
+            )
+        if horizon is not None:
+            past = TRAINING if history is None else history
+            return self._point(self.forecast(horizon, history=past, covariates=covariates))
+        return self._point(self.predictive(X, lengths=lengths, covariates=covariates, history=history))
+
+    def _point(self, forecast: Forecast) -> xr.DataArray:
+        if self.model_.observation.n_categories is not None and forecast._backend.nominal:
+            return self._tokens(forecast.mode())
+        mean = forecast.mean()
+        defined = np.isfinite(mean.values) | ~np.isfinite(forecast.median().values)
+        if defined.all():
+            return mean.rename("prediction")
+        warnings.warn(
+            "The mean of this forecast does not exist; predict returns the median.", ApproximationWarning, stacklevel=3
+        )
+        return forecast.median().rename("prediction").drop_vars("quantile", errors="ignore")
+
+    def _tokens(self, codes: xr.DataArray) -> xr.DataArray:
+        if self.vocabulary_ is None:
+            return codes.rename("prediction").astype(int)
+        words = np.asarray(self.vocabulary_.tokens, dtype=object)
+        return codes.copy(data=words[codes.values.astype(int)]).rename("prediction")
+
+    def forecast(
+        self,
+        horizon: int | None = None,
+        *,
+        history: Any = TRAINING,
+        covariates: Any = None,
+        n_paths: int = 2000,
+        state: State | None = None,
+        random_state: RandomState = None,
+    ) -> Forecast:
+        """The joint predictive distribution of the next ``horizon`` steps.
+
+        Parameters
+        ----------
+        horizon : int
+        history : ps.TRAINING, None or data
+            What came before; None starts a new sequence.
+        covariates : like X
+            Future values of the covariates, by name.
+        n_paths : int
+            Number of simulated paths where the law of a step has no closed form.
+        state : State
+            Continue from this state instead of a history.
+        random_state : int or Generator
+            For the paths; the estimator's own by default.
+        """
+        self._check_fitted()
+        steps = _check_horizon(horizon)
+        if state is not None:
+            labels = self._unlabelled(state.n)
+            tree, past, index = state.tree, None, tuple(pd.RangeIndex(1, steps + 1) for _ in range(state.n))
+        elif history is None:
+            labels, past = self._unlabelled(1), None
+            tree, index = self.model_.initial_state({}, 1), (pd.RangeIndex(steps),)
+        else:
+            if history is TRAINING or self._is_training(history):
+                past, tree = self._training()
+                if history is not TRAINING:
+                    past = history if isinstance(history, Sequences) else self._read(history)
+            else:
+                past = history if isinstance(history, Sequences) else self._read(history)
+                tree = self.model_.filter({}, self._batch(past))
+            labels, index = past, past.future_index(steps, covariates)
+        inputs = self._future_inputs(labels, covariates, steps, index)
+        seed = self.random_state if random_state is None else random_state
+        return self._forecast(tree, steps, inputs, labels, index, past, n_paths, seed)
+
+    def _forecast(
+        self,
+        tree: Any,
+        steps: int,
+        inputs: np.ndarray | None,
+        labels: Sequences,
+        index: tuple[pd.Index, ...],
+        past: Sequences | None,
+        n_paths: int,
+        random_state: RandomState,
+    ) -> Forecast:
+        ready = self.model_.scores_next(tree)
+        if ready is not None and not bool(ready.all()):
+            raise HistoryError(
+                got="a forecast without the values that the model starts from",
+                expected=f"a history, since {type(self).__name__} conditions on its first values",
+                remedy="Pass history=X, or use the default ps.TRAINING after fit.",
+            )
+        u = None if inputs is None else torch.as_tensor(inputs)
+        joint = ModelJoint(self.model_, tree, steps, inputs)
+        several = self.model_.n_draws > 1
+        with torch.no_grad():
+            law = self.model_.forecast_marginals({}, tree, steps, u)
+            if law is not None:
+                draws = self.model_.forecast_draws(tree, steps, u) if several else None
+                weights = tree.log_weights.exp().unsqueeze(1).expand(-1, steps, -1) if several else None
+                backend: Any = LawBackend(law, draws, weights)
+                method = None
+            else:
+                if not isinstance(n_paths, int | np.integer) or isinstance(n_paths, bool) or n_paths < 2:
+                    raise ParameterError(
+                        got=f"n_paths={n_paths!r}", expected="a whole number from 2", remedy="Try 2000."
+                    )
+                paths = joint.sample(int(n_paths), torch_generator(random_state))
+                observation = self.model_.observation
+                backend = PathsBackend(paths, observation.discrete, observation.n_categories)
+                method = f"{n_paths} simulated paths"
+        return Forecast(backend, labels, index, joint=joint, history=past, method=method, random_state=random_state)
+
+    def sample(
+        self,
+        length: int,
+        n_sequences: int | None = None,
+        *,
+        history: Any = None,
+        covariates: Any = None,
+        states: bool = False,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        random_state: RandomState = None,
+    ) -> Any:
+        """Generate sequences from the model, after a history if one is given.
+
+        Parameters
+        ----------
+        length : int
+        n_sequences : int or None
+            None gives one sequence without a ``sequence`` dimension.
+        history : None, ps.TRAINING or one sequence
+        states : bool
+            Also return the hidden states, where the family has some.
+        temperature, top_k, top_p
+            For tokens: p^(1/temperature), the k most probable, the smallest set of probability top_p.
+
+        Returns
+        -------
+        DataArray (sequence, time, variable); str or list of str for text.
+        """
+        from probseq.estimators.generation import generate
+
+        return generate(
+            self, length, n_sequences, history, covariates, states, (temperature, top_k, top_p), random_state
+        )
+
+
+def _check_horizon(horizon: Any) -> int:
+    if not isinstance(horizon, int | np.integer) or isinstance(horizon, bool) or horizon < 1:
+        raise HorizonError(got=f"horizon={horizon!r}", expected="a whole number from 1", remedy="Try horizon=12.")
+    return int(horizon)

@@ -1,0 +1,109 @@
+"""How well a fitted model predicts: log-likelihoods, criteria, parameters."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from probseq.errors import (
+    DataError,
+    ParameterError,
+)
+from probseq.estimators.fitted import FittedModel
+
+__all__ = ["Scoring"]
+
+
+class Scoring(FittedModel):
+    """Log-likelihoods on the scale of the data, in nats."""
+
+    def log_prob_steps(
+        self,
+        X: Any,
+        *,
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+        weights: str = "adapt",
+    ) -> xr.DataArray:
+        """log p(x_t | x_<t) in nats, dims ``sequence, time``; NaN where nothing is scored.
+
+        Parameters
+        ----------
+        history : None, ps.TRAINING or data
+            What came before X.
+        weights : "adapt" or "frozen"
+            Whether seeing data moves the weights of the parameter draws (the model's law) or not.
+        """
+        data = self._read(X, lengths, covariates)
+        if weights not in ("adapt", "frozen"):
+            raise ParameterError(
+                got=f"weights={weights!r}", expected='"adapt" or "frozen"', remedy="Choose one of them."
+            )
+        steps = self._steps(data, self._begin(data, history), weights == "frozen")
+        values = np.where(steps.scored.any(-1).numpy(), steps.values.numpy().astype(float), np.nan)
+        return data.label(values, ("sequence", "time"), name="log_prob", attrs={"unit": "nats"})
+
+    def log_prob(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> xr.DataArray:
+        """log p(x_1:T) in nats over the scored values, dim ``sequence`` (a scalar for one sequence)."""
+        data = self._read(X, lengths, covariates)
+        steps = self._steps(data, self._begin(data, history))
+        total = steps.values.double().sum(-1).numpy()
+        return data.label(total, ("sequence",), name="log_prob", attrs={"unit": "nats"})
+
+    def score(
+        self, X: Any, y: Any = None, *, lengths: Any = None, covariates: Any = None, history: Any = None
+    ) -> float:
+        """Mean log p(x_t | x_<t) in nats per scored value; higher is better."""
+        data = self._read(X, lengths, covariates)
+        steps = self._steps(data, self._begin(data, history))
+        n = int(steps.scored.sum())
+        if n == 0:
+            raise DataError(
+                got="data in which no value is scored",
+                expected="at least one value that is not missing and not only conditioned on",
+                remedy="Pass longer data, or history=.",
+            )
+        return float(steps.values.double().sum()) / n
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion of the training data, -2 log L + 2 k."""
+        self._check_fitted()
+        return -2 * self.log_likelihood_ + 2 * self.n_parameters_
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's criterion of the training data, -2 log L + k log n, n = scored values."""
+        self._check_fitted()
+        return -2 * self.log_likelihood_ + self.n_parameters_ * math.log(max(self.n_scored_, 1))
+
+    @property
+    def params_(self) -> xr.Dataset:
+        """The parameters as a Dataset; a ``draw`` dimension only where there are several draws."""
+        self._check_fitted()
+        variables: dict[str, Any] = {}
+        sizes: dict[str, int] = {}
+        for name, spec in self.model_.model.parameters().items():
+            value = self.model_.params[name].detach().numpy()
+            words = spec.dims if len(spec.dims) == len(spec.shape) else _axes(name, spec.shape)
+            dims = _unique_dims(words, name, spec.shape, sizes)
+            one = value.shape[0] == 1
+            variables[name] = (dims if one else ("draw", *dims), value[0] if one else value)
+        return xr.Dataset(variables)
+
+
+def _axes(name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(f"{name}_{i}" for i in range(len(shape)))
+
+
+def _unique_dims(dims: tuple[str, ...], name: str, shape: tuple[int, ...], sizes: dict[str, int]) -> tuple[str, ...]:
+    """Dimension names that xarray accepts: none twice in an array, one size each over the Dataset."""
+    second = {"state": "next_state", "variable": "other_variable"}
+    named = [second.get(d, f"{d}_{i}") if d in dims[:i] else d for i, d in enumerate(dims)]
+    out = [d if sizes.get(d, size) == size else f"{name}_{d}" for d, size in zip(named, shape, strict=True)]
+    sizes.update(zip(out, shape, strict=True))
+    return tuple(out)

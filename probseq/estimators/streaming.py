@@ -1,0 +1,101 @@
+"""One step at a time, in constant time and memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from probseq.errors import (
+    CovariateError,
+    DataError,
+    ShapeError,
+)
+from probseq.estimators.fitted import FittedModel
+from probseq.estimators.state import State
+from probseq.results.backends import LawBackend
+from probseq.results.forecast import Forecast
+
+__all__ = ["Streaming"]
+
+
+class Streaming(FittedModel):
+    """States that a user carries along."""
+
+    def initial_state(self, n_sequences: int = 1) -> State:
+        """The state before the first step of new sequences."""
+        self._check_fitted()
+        return State(self.model_.initial_state({}, n_sequences), n_sequences)
+
+    def filter(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> State:
+        """The state after X."""
+        data = self._read(X, lengths, covariates)
+        with torch.no_grad():
+            return State(self.model_.filter({}, self._batch(data), self._begin(data, history)), data.n_sequences)
+
+    def update(self, state: State, x: Any, *, covariates: Any = None) -> State:
+        """The state after one more step; constant time and memory.
+
+        Parameters
+        ----------
+        x : a number, (k,), or (n, k); NaN is missing. A token for text models.
+        """
+        self._check_fitted()
+        value = self._one_step(x, state.n, self.n_features_in_, "x")
+        emission = self._emission()
+        if emission is not None:
+            emission.check(value)
+        if np.isinf(value).any():
+            raise DataError(got="an infinite value", expected="finite values or NaN", remedy="Mark it as missing.")
+        seen = ~np.isnan(value)
+        x_t = torch.as_tensor(np.where(seen, value, self.model_.observation.fill))
+        u_t = self._one_input(covariates, state.n)
+        with torch.no_grad():
+            return State(self.model_.update({}, state.tree, x_t, torch.as_tensor(seen), u_t), state.n)
+
+    def predictive_at(self, state: State, *, covariates: Any = None) -> Forecast:
+        """The predictive distribution of the next step."""
+        self._check_fitted()
+        u = self._one_input(covariates, state.n)
+        ready = self.model_.scores_next(state.tree)
+        with torch.no_grad():
+            law = self.model_.predict_next({}, state.tree, u)
+            laws = self.model_.draw_laws(state.tree, u)
+        several = self.model_.n_draws > 1
+        weights = state.tree.log_weights.exp().unsqueeze(1) if several else None
+        backend = LawBackend(law[:, None], laws[:, None] if several else None, weights)
+        scored = None if ready is None else ready.unsqueeze(1).numpy()
+        index = tuple(pd.RangeIndex(1, 2) for _ in range(state.n))
+        return Forecast(backend, self._unlabelled(state.n), index, scored=scored, random_state=self.random_state)
+
+    def state_from_bytes(self, data: bytes) -> State:
+        """Read a state that ``State.to_bytes`` wrote."""
+        self._check_fitted()
+        return State.from_bytes(data, self.model_.initial_state({}, 1))
+
+    def _one_step(self, x: Any, n: int, k: int, name: str) -> np.ndarray:
+        if isinstance(x, str) and self.vocabulary_ is not None:
+            x = self.vocabulary_.encode(np.array([x], dtype=object), end=False)
+        try:
+            value = np.asarray(x, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(got=f"{name}={x!r}", expected=f"numbers, {(n, k)}", remedy="Pass one step.") from error
+        if value.size != n * k:
+            raise ShapeError(
+                got=f"{name} of shape {value.shape}",
+                expected=f"{n} sequence(s) of {k} value(s)",
+                remedy="Pass one step.",
+            )
+        return value.reshape(n, k)
+
+    def _one_input(self, covariates: Any, n: int) -> torch.Tensor | None:
+        m = self.model_.n_covariates
+        if (covariates is None) != (m == 0):
+            raise CovariateError(
+                got="no covariates" if covariates is None else "covariates",
+                expected=f"{m} covariates {list(self.covariate_names_)}",
+                remedy="Pass covariates= for this step." if m else "Leave them out.",
+            )
+        return None if covariates is None else torch.as_tensor(self._one_step(covariates, n, m, "covariates"))
