@@ -13,10 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from probseq.errors import EmptyDataError, ParameterError, ShapeError
+from probseq.evaluation.crps import energy_score
 
 __all__ = [
     "brier_score",
     "check_levels",
+    "energy_score",
     "interval_score",
     "log_mean_exp",
     "mase",
