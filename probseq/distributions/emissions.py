@@ -57,8 +57,8 @@ class Emission(Configuration, ABC):
     fill: ClassVar[float] = 0.0
 
     def observation(self, n_variables: int, n_categories: int | None = None) -> Observation:
-        """Describe the event."""
-        return Observation(n_variables, self.measure, self.fill, n_categories)
+        """Describe the event; ``n_categories`` is what the data suggest, for families that have categories."""
+        return Observation(n_variables, self.measure, self.fill)
 
     @abstractmethod
     def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:

@@ -15,6 +15,8 @@ from probseq.data.sequences import Sequences, sequences
 from probseq.errors import ParameterError, ShapeError, UnsupportedError
 from probseq.evaluation import scores
 from probseq.results.backends import Backend, JointLaw, LawBackend, PathsBackend, QuantilesBackend
+from probseq.results.construct import labels_for, path_array, quantile_array, select_variables
+from probseq.results.regions import entropy, shortest_interval
 
 __all__ = ["Forecast"]
 
@@ -64,8 +66,6 @@ class Forecast:
         self._generator = torch_generator(random_state)
         self.method = method or _EXACT.get(backend.name, backend.name)
 
-    # what it is ---------------------------------------------------------------------------------------------------
-
     @property
     def exact(self) -> bool:
         """Whether the marginal law of each step is exact given the model and its draws."""
@@ -107,16 +107,8 @@ class Forecast:
         paths : array (path, time), (path, time, variable) or (path, sequence, time, variable)
         like : data in any form whose future this is; its names and time index are continued
         """
-        array = np.asarray(paths, dtype=float)
-        if array.ndim == 2:
-            array = array[:, None, :, None]
-        elif array.ndim == 3:
-            array = array[:, None]
-        if array.ndim != 4 or 0 in array.shape:
-            raise ShapeError(
-                got=f"paths of shape {np.shape(paths)}", expected="(path, time[, variable])", remedy="Reshape them."
-            )
-        labels, index = _labels_for(array[0], like)
+        array = path_array(paths)
+        labels, index = labels_for(array[0], like)
         return cls(PathsBackend(array, discrete), labels, index, history=None if like is None else labels)
 
     @classmethod
@@ -128,26 +120,9 @@ class Forecast:
         levels : increasing numbers in (0, 1), at least two
         values : array (time, quantile), (time, variable, quantile) or (sequence, time, variable, quantile)
         """
-        array = np.asarray(values, dtype=float)
-        if array.ndim == 2:
-            array = array[None, :, None]
-        elif array.ndim == 3:
-            array = array[None]
-        grid = np.asarray(levels, dtype=float)
-        if grid.ndim != 1 or len(grid) < 2 or np.any(np.diff(grid) <= 0) or grid[0] <= 0 or grid[-1] >= 1:
-            raise ParameterError(
-                got=f"levels={levels!r}", expected="at least two increasing numbers in (0, 1)", remedy="Sort them."
-            )
-        if array.ndim != 4 or array.shape[-1] != len(grid):
-            raise ShapeError(
-                got=f"values of shape {np.shape(values)} for {len(grid)} levels",
-                expected="the levels along the last axis",
-                remedy="Transpose the values.",
-            )
-        labels, index = _labels_for(array[..., 0], like)
+        grid, array = quantile_array(levels, values)
+        labels, index = labels_for(array[..., 0], like)
         return cls(QuantilesBackend(grid, array), labels, index, history=None if like is None else labels)
-
-    # questions ----------------------------------------------------------------------------------------------------
 
     def mean(self) -> xr.DataArray:
         """E[x]; not defined for categories."""
@@ -216,7 +191,7 @@ class Forecast:
         if kind == "eti":
             both = self._backend.quantile(np.array([(1 - level) / 2, (1 + level) / 2]))
         elif kind == "hdi":
-            both = _shortest(self._backend, float(level))
+            both = shortest_interval(self._backend, float(level))
         else:
             raise ParameterError(got=f"kind={kind!r}", expected='"eti" or "hdi"', remedy="Choose one of them.")
         coords = {"bound": ("bound", np.array(["lower", "upper"])), "level": float(level)}
@@ -280,8 +255,6 @@ class Forecast:
         score = scores.energy_score(values.reshape(n, -1), paths)
         return self._label(score, "energy_score", dims=("sequence",))
 
-    # derived forecasts ----------------------------------------------------------------------------------------------
-
     def aggregate(
         self, how: str | Callable[..., np.ndarray] = "sum", n_paths: int = 2000, random_state: RandomState = 0
     ) -> Forecast:
@@ -321,9 +294,9 @@ class Forecast:
         which = [known.index(v) for v in wanted]
         return Forecast(
             self._backend.marginal(which),
-            _select_variables(self._labels, which),
+            select_variables(self._labels, which),
             self._index,
-            history=None if self._history is None else _select_variables(self._history, which),
+            history=None if self._history is None else select_variables(self._history, which),
             scored=None if self._scored is None else self._scored[..., which],
             method=self.method,
         )
@@ -343,15 +316,13 @@ class Forecast:
         w = backend.weights.detach().numpy()[..., None]
         if backend.nominal:
             p = backend.draws.probs.detach().numpy()  # type: ignore[attr-defined]
-            total = _entropy((w[..., None] * p).sum(-3))
-            within = (w * _entropy(p)).sum(-2)
+            total = entropy((w[..., None] * p).sum(-3))
+            within = (w * entropy(p)).sum(-2)
         else:
             total = backend.variance()
             within = (w * backend.draws.variance.detach().numpy()).sum(-2)
         parts = {"total": total, "aleatoric": within, "epistemic": total - within}
         return xr.Dataset({name: self._label(part, name) for name, part in parts.items()})
-
-    # out ------------------------------------------------------------------------------------------------------------
 
     def to_dataset(self, quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> xr.Dataset:
         """Mean, standard deviation and quantiles (or the category probabilities) as one Dataset."""
@@ -394,8 +365,6 @@ class Forecast:
         from probseq.results.plots import plot_forecast
 
         return plot_forecast(self, truth, sequence=sequence, levels=levels, history=history, n_paths=n_paths, ax=ax)
-
-    # inside ---------------------------------------------------------------------------------------------------------
 
     def _derived(self, backend: Backend, index: tuple[pd.Index, ...], method: str) -> Forecast:
         return Forecast(backend, self._labels, index, method=method)
@@ -467,40 +436,3 @@ class Forecast:
 
 def _stamp(value: Any) -> str:
     return f"{value:%Y-%m-%d}" if hasattr(value, "strftime") else str(value)
-
-
-def _entropy(p: np.ndarray) -> np.ndarray:
-    return -np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0).sum(-1)
-
-
-def _shortest(backend: Backend, level: float) -> np.ndarray:
-    """Shortest interval of at least this probability, by a grid of lower tails that is refined around its best."""
-    low, width = np.zeros(backend.shape), np.full(backend.shape, 1.0 - level)
-    best = np.full(backend.shape, np.inf)
-    lower = upper = np.zeros(backend.shape)
-    tail = low + 0.5 * width
-    for _ in range(4):
-        for fraction in np.linspace(0.02, 0.98, 25):
-            p = np.clip(low + fraction * width, 1e-9, 1.0 - level - 1e-9)
-            a, b = backend._inverse(p), backend._inverse(np.minimum(p + level, 1 - 1e-9))
-            better = b - a < best
-            best, tail = np.where(better, b - a, best), np.where(better, p, tail)
-            lower, upper = np.where(better, a, lower), np.where(better, b, upper)
-        width = width / 8
-        low = np.clip(tail - width / 2, 0.0, 1.0 - level - width)
-    return np.stack([lower, upper], -1)
-
-
-def _select_variables(data: Sequences, which: list[int]) -> Sequences:
-    from dataclasses import replace
-
-    return replace(data, values=data.values[..., which], variables=tuple(data.variables[i] for i in which), coords={})
-
-
-def _labels_for(values: np.ndarray, like: Any) -> tuple[Sequences, tuple[pd.Index, ...]]:
-    if like is None:
-        flat = values[0, :, 0] if values.shape[0] == 1 and values.shape[2] == 1 else values[0]
-        labels = sequences(flat if values.shape[0] == 1 else values)
-        return labels, labels.index
-    labels = sequences(like)
-    return labels, labels.future_index(values.shape[1])

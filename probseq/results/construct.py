@@ -1,0 +1,65 @@
+"""Forecasts from outside: paths or quantiles that somebody else made, with their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from probseq.data.sequences import Sequences, sequences
+from probseq.errors import ParameterError, ShapeError
+
+__all__ = ["labels_for", "path_array", "quantile_array", "select_variables"]
+
+
+def path_array(paths: Any) -> np.ndarray:
+    """(path, time), (path, time, variable) or (path, sequence, time, variable) -> (path, n, t, k)."""
+    array = np.asarray(paths, dtype=float)
+    if array.ndim == 2:
+        array = array[:, None, :, None]
+    elif array.ndim == 3:
+        array = array[:, None]
+    if array.ndim != 4 or 0 in array.shape:
+        raise ShapeError(
+            got=f"paths of shape {np.shape(paths)}", expected="(path, time[, variable])", remedy="Reshape them."
+        )
+    return array
+
+
+def quantile_array(levels: Sequence[float], values: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(time, quantile), (time, variable, quantile) or (sequence, time, variable, quantile) -> (n, t, k, Q)."""
+    array = np.asarray(values, dtype=float)
+    if array.ndim == 2:
+        array = array[None, :, None]
+    elif array.ndim == 3:
+        array = array[None]
+    grid = np.asarray(levels, dtype=float)
+    if grid.ndim != 1 or len(grid) < 2 or np.any(np.diff(grid) <= 0) or grid[0] <= 0 or grid[-1] >= 1:
+        raise ParameterError(
+            got=f"levels={levels!r}", expected="at least two increasing numbers in (0, 1)", remedy="Sort them."
+        )
+    if array.ndim != 4 or array.shape[-1] != len(grid):
+        raise ShapeError(
+            got=f"values of shape {np.shape(values)} for {len(grid)} levels",
+            expected="the levels along the last axis",
+            remedy="Transpose the values.",
+        )
+    return grid, array
+
+
+def labels_for(values: np.ndarray, like: Any) -> tuple[Sequences, tuple[pd.Index, ...]]:
+    """Names and stamps for values (n, t, k): those of the steps after ``like``, or plain numbers."""
+    if like is None:
+        flat = values[0, :, 0] if values.shape[0] == 1 and values.shape[2] == 1 else values[0]
+        labels = sequences(flat if values.shape[0] == 1 else values)
+        return labels, labels.index
+    labels = sequences(like)
+    return labels, labels.future_index(values.shape[1])
+
+
+def select_variables(data: Sequences, which: list[int]) -> Sequences:
+    """The labels of some of the variables."""
+    return replace(data, values=data.values[..., which], variables=tuple(data.variables[i] for i in which), coords={})
