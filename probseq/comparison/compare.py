@@ -177,8 +177,8 @@ class Comparison:
         """Mean paired difference of two models' scores (``other`` is the best by default) with its standard error."""
         a, b = self.evidence[name], self.evidence[self.best if other is None else other]
         scale = self.n_steps / self._total
-        chosen = [np.where(self._steps, e.log_prob, np.nan) * scale for e in (a, b)]
-        return paired_difference(*chosen)
+        first, second = (np.where(self._steps, e.log_prob, np.nan) * scale for e in (a, b))
+        return paired_difference(first, second)
 
     def _row(self, e: Evidence, unit: float, weights: dict[str, float]) -> dict[str, Any]:
         same = e.measure == self.measure
@@ -197,7 +197,7 @@ class Comparison:
             if not estimate.reliable:
                 few = f"{estimate.n_values} values" if estimate.method == "hac" else f"{int(estimate.df) + 1} sequences"
                 notes.append(f"s.e. unreliable: {few}")
-        row = {"nats": nats, "difference": gap, "se": se}
+        row: dict[str, Any] = {"nats": nats, "difference": gap, "se": se}
         row.update(self._numeric(e))
         row["weight"] = weights.get(e.name, math.nan)
         row["parameters"] = e.estimator.n_parameters_
@@ -353,11 +353,11 @@ def _common_measure(evidence: list[Evidence]) -> Any:
 def _intersection(evidence: list[Evidence]) -> np.ndarray:
     """Steps (n, t) at which every model scores the same coordinates, at least one."""
     first = evidence[0].scored
-    common = first.any(-1)
+    common: np.ndarray = np.asarray(first.any(-1))
     for e in evidence[1:]:
         if e.scored.shape != first.shape:
             raise DataError(
                 got=f"data of shape {e.scored.shape} for {e.name}", expected=f"{first.shape}", remedy="Read data alike."
             )
-        common &= (e.scored == first).all(-1)
+        common = common & (e.scored == first).all(-1)
     return common

@@ -60,7 +60,7 @@ class Distribution(torch.distributions.Distribution):
         n = len(self.batch_shape)
         return self.map_batch(lambda t, e: t.movedim(source % n, destination % n))
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Self:
+    def expand(self, batch_shape: torch.Size | list[int] | tuple[int, ...], _instance: Any = None) -> Self:
         return self.map_batch(lambda t, e: t.expand(*batch_shape, *t.shape[t.ndim - e :]))
 
     def __getitem__(self, index: Any) -> Self:

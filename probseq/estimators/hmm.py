@@ -109,7 +109,7 @@ class HMM(SequenceEstimator):
         states = self._spread(paths.states, data, first, -1).astype(np.int64)
         log_prob = paths.log_prob.numpy()
         one = self.model_.n_draws == 1
-        attrs = {"log_prob": np.squeeze(log_prob[0] if one else log_prob)[()]}
+        attrs: dict[Any, Any] = {"log_prob": np.squeeze(log_prob[0] if one else log_prob)[()]}
         dims = ("sequence", "time") if one else ("draw", "sequence", "time")
         return data.label(states[0] if one else states, dims, name="state", attrs=attrs)
 
@@ -153,7 +153,7 @@ class HMM(SequenceEstimator):
         return xr.DataArray(pi, dims=("draw", "state"), name="stationary")
 
     def _chain(self) -> HiddenMarkovModel:
-        model = self.model_.model
+        model: Any = self.model_.model
         while not isinstance(model, HiddenMarkovModel):
             model = model.inner
         return model

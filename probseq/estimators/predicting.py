@@ -125,7 +125,8 @@ class Predicting(FittedModel):
         steps = _check_horizon(horizon)
         if state is not None:
             labels = self._unlabelled(state.n)
-            tree, past, index = state.tree, None, tuple(pd.RangeIndex(1, steps + 1) for _ in range(state.n))
+            tree, past = state.tree, None
+            index: tuple[pd.Index, ...] = tuple(pd.RangeIndex(1, steps + 1) for _ in range(state.n))
         elif history is None:
             labels, past = self._unlabelled(1), None
             tree, index = self.model_.initial_state({}, 1), (pd.RangeIndex(steps),)

@@ -147,7 +147,7 @@ def _known_classes(family: str) -> dict[str, type]:
 
 
 def _descendants(cls: type) -> list[type]:
-    below = cls.__subclasses__()
+    below: list[type] = cls.__subclasses__()
     return below + [d for sub in below for d in _descendants(sub)]
 
 
@@ -222,9 +222,9 @@ def _step(freq: Any) -> Any:
 
 def _encode_index(index: pd.Index) -> dict[str, Any]:
     tail = index[-_KEPT_STAMPS:]
-    if isinstance(index, pd.RangeIndex):
+    if isinstance(tail, pd.RangeIndex):
         return {"kind": "range", "start": int(tail.start), "stop": int(tail.stop), "step": int(tail.step)}
-    if isinstance(index, pd.DatetimeIndex):
+    if isinstance(tail, pd.DatetimeIndex):
         stamps = tail.tz_convert("UTC").tz_localize(None) if tail.tz is not None else tail
         zone = None if tail.tz is None else str(tail.tz)
         return {"kind": "datetime", "values": [s.isoformat() for s in stamps], "zone": zone}

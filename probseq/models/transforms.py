@@ -138,11 +138,11 @@ class ElementwiseModel(WrapperModel):
 
 class DifferenceState(NamedTuple, Generic[S]):
     """inner : state of the model of the differences; recent : (*draw, n, lag, k) last values, oldest first;
-    count : (*draw, n) values seen so far."""
+    steps : (*draw, n) values seen so far."""
 
     inner: S
     recent: Tensor
-    count: Tensor
+    steps: Tensor
 
 
 class DifferencedModel(WrapperModel):
@@ -164,7 +164,7 @@ class DifferencedModel(WrapperModel):
         return DifferenceState(self.inner.initial_state(params, n), recent, count)
 
     def scores_next(self, state: DifferenceState[Any]) -> Tensor | None:
-        count = state.count.reshape(-1, state.count.shape[-1])[0] if state.count.ndim > 1 else state.count
+        count = state.steps.reshape(-1, state.steps.shape[-1])[0] if state.steps.ndim > 1 else state.steps
         started = (count >= self.lag).unsqueeze(-1).expand(-1, self.observation.n_variables)
         inner = self.inner.scores_next(state.inner)
         return started if inner is None else started & inner
@@ -181,14 +181,14 @@ class DifferencedModel(WrapperModel):
         draw = len(self._draw(params))
         x = x.expand(state.recent.shape[:-2] + x.shape[-1:])
         after = self.inner.update(params, state.inner, x - state.recent[..., 0, :], seen, u)
-        started = state.count >= self.lag
+        started = state.steps >= self.lag
 
         def choose(new: Tensor, old: Tensor) -> Tensor:
             return torch.where(started.reshape(*started.shape, *(1,) * (new.ndim - draw - 1)), new, old)
 
         inner = map_state(choose, after, state.inner)
         recent = torch.cat([state.recent[..., 1:, :], x.unsqueeze(-2)], -2)
-        return DifferenceState(inner, recent, state.count + 1)
+        return DifferenceState(inner, recent, state.steps + 1)
 
     def _windows(self, batch: Batch, state: DifferenceState[Any]) -> tuple[Batch, Tensor, int]:
         """The batch of differences from the first defined one on, the values with their past, and that first step."""
@@ -196,7 +196,7 @@ class DifferencedModel(WrapperModel):
             raise _gap_error(self.lag)
         past = state.recent.reshape(-1, *state.recent.shape[-3:])[0]
         values = torch.cat([past.to(batch.x.dtype), batch.x], 1)
-        first = min(batch.t, max(0, self.lag - int(state.count.flatten()[0])))
+        first = min(batch.t, max(0, self.lag - int(state.steps.flatten()[0])))
         z = (values[:, self.lag :] - values[:, : -self.lag])[:, first:]
         u = None if batch.u is None else batch.u[:, first:]
         lengths = (batch.lengths - first).clamp_min(0)
@@ -211,7 +211,7 @@ class DifferencedModel(WrapperModel):
     def _together(self, state: DifferenceState[Any]) -> bool:
         """Whether all sequences have the same number of past values, so that they can run as one batch."""
         recent = state.recent.reshape(-1, *state.recent.shape[-3:])
-        return bool((state.count == state.count.flatten()[0]).all()) and bool((recent == recent[:1]).all())
+        return bool((state.steps == state.steps.flatten()[0]).all()) and bool((recent == recent[:1]).all())
 
     def _scan(self, params: Params, batch: Batch, state: DifferenceState[Any]) -> Scan[Any]:
         if not self._together(state):
@@ -233,13 +233,13 @@ class DifferencedModel(WrapperModel):
         windows = values.unfold(1, self.lag, 1)[:, : batch.t].movedim(-1, 2)
         recent = windows.expand(*draw, *windows.shape)
         steps = torch.arange(batch.t)
-        count = (state.count.unsqueeze(-1) + steps).expand(*draw, batch.n, batch.t)
+        count = (state.steps.unsqueeze(-1) + steps).expand(*draw, batch.n, batch.t)
         return Scan(DifferenceState(states, recent, count), self._final(batch, state, values, inner.final))
 
     def _final(self, batch: Batch, state: DifferenceState[Any], values: Tensor, inner: Any) -> DifferenceState[Any]:
         index = batch.lengths.unsqueeze(-1) + torch.arange(self.lag)
         recent = values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
-        return DifferenceState(inner, recent.expand(state.recent.shape), state.count + batch.lengths)
+        return DifferenceState(inner, recent.expand(state.recent.shape), state.steps + batch.lengths)
 
     def _log_prob_steps(self, params: Params, batch: Batch, state: DifferenceState[Any]) -> Steps[Any]:
         if not self._together(state):

@@ -398,7 +398,7 @@ class Forecast:
         more: tuple[str, ...] = (),
         coords: dict[str, Any] | None = None,
         dims: tuple[str, ...] = _DIMS,
-        attrs: dict[str, Any] | None = None,
+        attrs: dict[Hashable, Any] | None = None,
     ) -> xr.DataArray:
         if dims == _DIMS:
             array = self._mask(array)
