@@ -10,7 +10,7 @@ constrained maximum is attained by clipping, EM with the floor stays monotone.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from functools import singledispatch
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ __all__ = ["initial_params", "m_step", "normal_from_moments", "states_at_floor",
 _FLOOR = 1e-6
 _EMPTY = 1e-8
 _SMALL_RATE = 1e-10
-_MAX_DF = 1e4
+_MAX_DF = 1e3
 _CHUNK = 1 << 20
 
 
@@ -205,24 +205,25 @@ def _above(covariance: Tensor, floor: Tensor) -> Tensor:
 def _student(
     emission: StudentT, observation: Observation, x: Tensor, seen: Tensor, weights: Tensor, previous: Params
 ) -> dict[str, Tensor]:
-    """x given its latent precision u is normal: E[u] = (df + 1) / (df + z^2) (Liu and Rubin 1995, equation 2)."""
+    """ECME: x given its latent precision u is normal, E[u] = (df + 1) / (df + z^2); then df on the likelihood itself.
+
+    Liu and Rubin (1995), ML estimation of the t distribution using EM and its extensions, equation 2 and section 3.
+    """
     floor = variance_floor(x, seen)
     x, seen, weights = _flat(x, seen, weights)
     mask = seen.to(x.dtype)
     centre = (mask * x).sum(0) / mask.sum(0).clamp_min(1.0)
     loc, scale = previous["loc"], previous["scale"]
     df = previous["df"] if emission.df is None else torch.full_like(loc, float(emission.df))
-    sums = [torch.zeros_like(loc) for _ in range(5)]
-    step = max(1, _CHUNK // (loc.numel()))
-    for start in range(0, x.shape[0], step):
-        part, w = x[start : start + step].unsqueeze(1), weights[:, start : start + step].unsqueeze(-1)
-        w = w * mask[start : start + step].unsqueeze(1)
+    n, wu, first, second = (torch.zeros_like(loc) for _ in range(4))
+    for part, w in _chunks(x, mask, weights, loc):
         z2 = ((part - loc.unsqueeze(1)) / scale.unsqueeze(1)) ** 2
-        u = (df.unsqueeze(1) + 1.0) / (df.unsqueeze(1) + z2)
+        u = w * (df.unsqueeze(1) + 1.0) / (df.unsqueeze(1) + z2)
         gap = part - centre
-        for total, value in zip(sums, (w, w * u, w * u * gap, w * u * gap**2, w * (u.log() - u)), strict=True):
-            total += value.sum(1)
-    n, wu, first, second, entropy = sums
+        n += w.sum(1)
+        wu += u.sum(1)
+        first += (u * gap).sum(1)
+        second += (u * gap**2).sum(1)
     filled = n > _EMPTY
     shift = _ratio(first, wu)
     square = _ratio((second - shift * first).clamp_min(0.0), n)
@@ -231,21 +232,49 @@ def _student(
         "scale": torch.where(filled, torch.maximum(square, floor).sqrt(), scale),
     }
     if emission.df is None:
-        params["df"] = torch.where(filled, _solve_df(_ratio(entropy, n), df), df)
+        better = _better_df(df, x, mask, weights, params["loc"], params["scale"])
+        params["df"] = torch.where(filled, better, df)
     return params
 
 
-def _solve_df(entropy: Tensor, previous: Tensor) -> Tensor:
-    """Root in df of log(df/2) - psi(df/2) + 1 + E[log u - u] = 0 (Liu and Rubin 1995, equation 6), by bisection."""
-    half = 0.5 * (previous + 1.0)
-    known = 1.0 + entropy + torch.digamma(half) - torch.log(half)
-    low, high = torch.full_like(previous, math.log1p(1e-6)), torch.full_like(previous, math.log(_MAX_DF))
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        df = middle.exp()
-        rising = torch.log(0.5 * df) - torch.digamma(0.5 * df) + known > 0
-        low, high = torch.where(rising, middle, low), torch.where(rising, high, middle)
-    return (0.5 * (low + high)).exp()
+def _chunks(x: Tensor, mask: Tensor, weights: Tensor, like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows (N', 1, k) and their weights (D, N', s, k), a few at a time."""
+    step = max(1, _CHUNK // like.numel())
+    for start in range(0, x.shape[0], step):
+        rows = slice(start, start + step)
+        yield x[rows].unsqueeze(1), weights[:, rows].unsqueeze(-1) * mask[rows].unsqueeze(1)
+
+
+def _better_df(df: Tensor, x: Tensor, mask: Tensor, weights: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    """A Newton step in log df on sum_t w_t log t(x_t; df, loc, scale), kept only where it raises that sum."""
+    value, slope, bend = _df_profile(df, x, mask, weights, loc, scale)
+    newton = torch.where(bend < 0, -slope / bend.clamp_max(-1e-300), slope.sign()).clamp(-1.5, 1.5)
+    best = df
+    for width in (1.0, 0.2):
+        trial = (df * torch.exp(width * newton)).clamp(1.0 + 1e-6, _MAX_DF)
+        new = _df_profile(trial, x, mask, weights, loc, scale)[0]
+        best, value = torch.where(new > value, trial, best), torch.maximum(new, value)
+    return best
+
+
+def _df_profile(
+    df: Tensor, x: Tensor, mask: Tensor, weights: Tensor, loc: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """sum_t w_t log t(x_t) without its terms free of df, and its two derivatives in log df, each (D, s, k)."""
+    n, logs, share, product = (torch.zeros_like(loc) for _ in range(4))
+    for part, w in _chunks(x, mask, weights, loc):
+        z2 = ((part - loc.unsqueeze(1)) / scale.unsqueeze(1)) ** 2
+        q = z2 / (df.unsqueeze(1) + z2)
+        n += w.sum(1)
+        logs += (w * torch.log1p(z2 / df.unsqueeze(1))).sum(1)
+        share += (w * q).sum(1)
+        product += (w * q * (1 - q)).sum(1)
+    half = 0.5 * (df + 1.0)
+    value = n * (torch.lgamma(half) - torch.lgamma(0.5 * df) - 0.5 * df.log()) - half * logs
+    first = 0.5 * (n * (torch.digamma(half) - torch.digamma(0.5 * df) - 1 / df) - logs + (1 + 1 / df) * share)
+    curve = 0.5 * (torch.polygamma(1, half) - torch.polygamma(1, 0.5 * df)) + 1 / df**2
+    second = 0.5 * (n * curve + share / df - share / df**2 - (1 + 1 / df) * product / df)
+    return value, df * first, df**2 * second + df * first
 
 
 @m_step.register

@@ -125,7 +125,7 @@ class _Run:
         self.n_iter = torch.zeros(n_starts, dtype=torch.long)
         self.occupancy: Tensor | None = None
         self.status = ["running"] * n_starts
-        self.history: list[np.ndarray] = []
+        self.history: list[list[float]] = [[] for _ in range(n_starts)]
         self.trace: list[float] = []
 
     def active(self, max_iter: int) -> Tensor:
@@ -166,11 +166,11 @@ class _Run:
         self.occupancy[moved] = step.occupancy[kept]
         self.n_iter[active] += 1
         for row, start in enumerate(active.tolist()):
+            self.history[start].append(float(self.log_prob[start]))
             if fell[row]:
                 self.status[start] = "decreased"
             elif done[row]:
                 self.status[start] = "converged"
-        self.history.append(self.log_prob.numpy().copy())
         self.trace.append(float(self.log_prob.max()))
 
     def result(self, model: Any, batch: Batch, interrupted: bool) -> Draws:
@@ -197,14 +197,13 @@ class _Run:
                 f"the last one gained {float(self.gain[best]):.2g} nats"
             )
         _LOG.info("EM: best of %d starts %.4f (%s)", len(problems), float(log_prob[best]), status)
-        trace = np.array([row[best] for row in self.history])[: int(self.n_iter[best])]
         return Draws(
             params=take_draw(self.params, slice(best, best + 1)),
             log_prob=float(log_prob[best]),
             objective=float(log_prob[best]),
             status=status,
             n_iter=int(self.n_iter[best]),
-            trace=trace,
+            trace=np.array(self.history[best]),
             optima=np.sort(log_prob.numpy())[::-1].copy(),
             messages=tuple(messages),
         )

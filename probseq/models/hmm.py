@@ -264,7 +264,7 @@ class HiddenMarkovModel(SequenceModel[Belief], DiscreteLatent, ExpectationMaximi
             law = self._components(params)
             if isinstance(law, DiagonalNormal):
                 x = torch.where(batch.seen, batch.x, torch.nan)
-                mean, scale = self._per_draw(params, law.loc), self._per_draw(params, law.scale)
+                mean, scale = self._per_draw(params, law.loc), self._per_draw(params, law.scale.expand_as(law.loc))
                 emission = chain.normal_emission(x.numpy(), mean.numpy(), (scale**2).numpy())
             else:
                 table = component_log_prob(law, batch.x, batch.seen)
