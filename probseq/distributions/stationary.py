@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -44,7 +46,8 @@ class Stationary(Constraint):
         r = _INSIDE * flat / torch.sqrt(1.0 + flat * flat)
         k = torch.arange(shape[0], dtype=flat.dtype, device=flat.device)
         even, odd = torch.ceil(k / 2), torch.floor(k / 2)
-        return (even * torch.log1p(-r) + odd * torch.log1p(r) - 1.5 * torch.log1p(flat * flat)).sum(-1)
+        slope = math.log(_INSIDE) - 1.5 * torch.log1p(flat * flat)
+        return (even * torch.log1p(-r) + odd * torch.log1p(r) + slope).sum(-1)
 
     def violation(self, value: Tensor) -> str | None:
         if not bool(torch.isfinite(value).all()):

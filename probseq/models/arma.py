@@ -18,8 +18,10 @@ from probseq.errors import CovariateError, ParameterError, ShapeError
 from probseq.kernels.arima import difference_coefficients, state_space
 from probseq.kernels.kalman import DIFFUSE_ZERO, System, advance, condition, filter_states, forecast, simulate
 from probseq.kernels.polynomials import support
+from probseq.models.arma_likelihood import ARMAProfile
 from probseq.models.arma_state import ARMAState, Workspace
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
+from probseq.models.concentrated import ConcentratedLikelihood
 from probseq.models.innovations import GappedInnovations, Innovations, Lags
 
 __all__ = ["ARMAModel", "ARMAState"]
@@ -28,7 +30,7 @@ Order = tuple[int, int, int]
 SeasonalOrder = tuple[int, int, int, int]
 
 
-class ARMAModel(SequenceModel[ARMAState]):
+class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
     r"""phi(B) Phi(B^s) (Delta(B) (x_t - u_t' beta) - mu) = theta(B) Theta(B^s) e_t, e_t ~ N(0, scale^2).
 
     phi(B) = 1 - sum_j ar_j B^j, theta(B) = 1 + sum_j ma_j B^j, Delta(B) = (1 - B)^d (1 - B^s)^D, and in the same signs
@@ -98,6 +100,13 @@ class ARMAModel(SequenceModel[ARMAState]):
             specs["coefficients"] = ParamSpec((self.n_covariates,), Real(), ("covariate",))
         specs["scale"] = ParamSpec((), Positive())
         return specs
+
+    def concentrated(self, batch: Batch, weights: Tensor | None = None) -> ARMAProfile:
+        return ARMAProfile(self, batch, weights)
+
+    def _initial_guess(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        profile = self.concentrated(batch)
+        return profile.parameters(min(profile.starts(0, generator), key=lambda x: profile.objective(x)[0]))
 
     # polynomials and state space ----------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class Workspace:
         self.draw = draw
         d = len(draw)
         self.mean, self.cov, self.diffuse = (
-            np.array(leaf.detach().reshape(math.prod(draw), *leaf.shape[d:]), order="C") for leaf in state[:3]
+            np.array(leaf.detach().reshape(math.prod(draw), *leaf.shape[d:]).numpy(), order="C") for leaf in state[:3]
         )
         self.n_differences = self.diffuse.shape[-1]
         self.n_hidden = self.mean.shape[-1] - self.n_differences

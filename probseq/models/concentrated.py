@@ -1,0 +1,51 @@
+"""Capability: likelihoods whose location and scale are best in closed form, given the other parameters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probseq.models.base import Batch
+
+__all__ = ["ConcentratedLikelihood", "Profile"]
+
+
+class Profile(ABC):
+    """l_p(x) = max over the other parameters of log p(data | x, others), for free parameters x.
+
+    ``count`` is the (weighted) number of scored values, ``size`` that of the free parameters.
+    """
+
+    count: float
+    size: int
+
+    @abstractmethod
+    def objective(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        """-l_p(x) / count, in nats per scored value, and its gradient (size,)."""
+
+    @abstractmethod
+    def starts(self, n_random: int, generator: torch.Generator) -> list[np.ndarray]:
+        """Starting points, cheap and reasoned ones first, then ``n_random`` random ones."""
+
+    @abstractmethod
+    def parameters(self, x: np.ndarray) -> dict[str, Tensor]:
+        """All parameters of the model at x, without draw dimensions."""
+
+    @abstractmethod
+    def covariance(self, x: np.ndarray) -> np.ndarray:
+        """Inverse observed information of the model's flat unconstrained parameters at the optimum x."""
+
+    @abstractmethod
+    def problems(self, x: np.ndarray) -> tuple[str, ...]:
+        """What a user should know about the optimum, in words that name the root or parameter."""
+
+
+class ConcentratedLikelihood(ABC):
+    """Capability of a model with a `Profile`."""
+
+    @abstractmethod
+    def concentrated(self, batch: Batch, weights: Tensor | None = None) -> Profile:
+        """The profile likelihood of a batch; ``weights`` (n,) weigh the sequences."""
