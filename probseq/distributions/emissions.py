@@ -144,6 +144,13 @@ class Normal(Emission):
         scale = params["scale"]
         return DiagonalNormal(loc=mean, scale=scale if self.covariance == "diag" else scale.unsqueeze(-1))
 
+    def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
+        if self.covariance not in ("full", "tied"):
+            return super().from_outputs(outputs, observation)
+        # The outputs are the factor: multiplying it out to factor it again fails in single precision.
+        k = observation.n_variables
+        return FullNormal(loc=outputs[..., :k], scale_tril=PositiveDefinite().factor(outputs[..., k:], (k, k)))
+
 
 class StudentT(Emission):
     r"""x_i ~ t(df_i, loc_i, scale_i), independent over the variables: a normal with heavy tails.

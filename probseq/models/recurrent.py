@@ -22,12 +22,12 @@ _LARGEST_SAMPLE = 10_000
 
 
 class RecurrentState(NamedTuple):
-    """The memory after step t-1 read its input, and the value that step t will read.
+    """The memory after step t-1 read its input, and the values that step t will read.
 
     hidden : (*draw, n, n_layers, hidden_size)
     cell : the same for the LSTM, (*draw, n, 0, hidden_size) for other cells
-    x : (*draw, n, k), the last value; the fill value where it was not seen
-    seen : (*draw, n, k) bool, all False before the first step
+    x : (*draw, n, lag, k), the last values up to the longest lag, oldest first; the fill value where they were not seen
+    seen : (*draw, n, lag, k) bool, all False before the first step
     """
 
     hidden: Tensor
@@ -44,7 +44,7 @@ class _Weights(NamedTuple):
 
 
 class RecurrentModel(SequenceModel[RecurrentState]):
-    r"""h_t = cell(h_{t-1}, z_t), x_t ~ head(A h_t + B z_t + b), z_t = (x_{t-1}, which of x_{t-1} were seen, u_t).
+    r"""h_t = cell(h_{t-1}, z_t), x_t ~ head(A h_t + B z_t + b), z_t = (x_{t-l}, which of it was seen, for lags l; u_t).
 
     The law is exact *given the pattern of missingness*: a missing value is told to the network as missing (zero and a
     flag, or an embedding of its own), never replaced by a number that looks like data, and not integrated out. Before
@@ -63,6 +63,9 @@ class RecurrentModel(SequenceModel[RecurrentState]):
     hidden_size, n_layers : int
     embedding_size : int or None
         For categories; None is the smaller of ``hidden_size`` and the number of categories.
+    lags : tuple of int
+        Which past values enter at each step; (1, 12) adds last year's value of a monthly series. The rest of the past
+        is in the memory only.
     n_covariates : int
         Number of known inputs of each step.
     dtype : torch.dtype
@@ -70,8 +73,9 @@ class RecurrentModel(SequenceModel[RecurrentState]):
     Notes
     -----
     All weights are one flat vector ``weights``: embedding, cells (in the order of ``torch.nn.LSTM``), head matrix, head
-    bias. Its prior is normal with mean 0 and a standard deviation by kind of weight: 1 / sqrt(inputs) for matrices,
-    1 for embeddings and biases of cells, 10 for the bias of the head, which carries the level of the data.
+    bias. Its prior is normal with mean 0 and a standard deviation by kind of weight: 0.5 / sqrt(columns) for the
+    matrices of the cells and the part A of the head's, 1 / sqrt(values read) for the direct way B, 0.3 for the biases
+    of the cells, 1 for embeddings, 10 for the bias b, which carries the level of the data.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         hidden_size: int = 32,
         n_layers: int = 1,
         embedding_size: int | None = None,
+        lags: tuple[int, ...] = (1,),
         n_covariates: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -89,16 +94,20 @@ class RecurrentModel(SequenceModel[RecurrentState]):
             raise ParameterError(got=f"cell={cell!r}", expected=f"one of {sorted(CELLS)}", remedy="Choose one of them.")
         for name, value in (("hidden_size", hidden_size), ("n_layers", n_layers), ("embedding_size", embedding_size)):
             if value is not None and (not isinstance(value, int) or value < 1):
-                raise ParameterError(got=f"{name}={value!r}", expected="a whole number of 1 or more", remedy="")
+                raise ParameterError(got=f"{name}={value!r}", expected="a whole number of 1 or more")
+        if not lags or any(not isinstance(lag, int) or lag < 1 for lag in lags) or len(set(lags)) < len(lags):
+            raise ParameterError(got=f"lags={lags!r}", expected="different whole numbers of 1 or more, such as (1, 12)")
         self.head, self.observation, self.dtype, self.n_covariates = head, observation, dtype, n_covariates
+        self.lags, self.memory_length = tuple(lags), max(lags)
+        self.n_read = observation.n_variables * len(lags)
         k, n_categories = observation.n_variables, observation.n_categories
         if n_categories is not None:
             self.embedding_size = min(hidden_size, n_categories) if embedding_size is None else embedding_size
             self.table_shape = (k, n_categories + 1, self.embedding_size)
-            n_inputs = k * self.embedding_size
+            n_inputs = self.n_read * self.embedding_size
         else:
             self.embedding_size, self.table_shape = 0, (0, 0, 0)
-            n_inputs = k if isinstance(head, Bernoulli) else 2 * k
+            n_inputs = self.n_read if isinstance(head, Bernoulli) else 2 * self.n_read
         self.layout = CellLayout(cell, n_inputs + n_covariates, hidden_size, n_layers)
         self.n_outputs = unconstrained_size(head.parameters(observation))
         self.n_features = hidden_size + self.layout.n_inputs
@@ -114,11 +123,11 @@ class RecurrentModel(SequenceModel[RecurrentState]):
     def _prior_scale(self) -> Tensor:
         pieces = [torch.ones(self.sizes[0])]
         for shape in self.layout.shapes:
-            scale = 1.0 if len(shape) == 1 else shape[1] ** -0.5
+            scale = 0.3 if len(shape) == 1 else 0.5 * shape[1] ** -0.5
             pieces.append(torch.full((math.prod(shape),), scale))
-        from_hidden = torch.full((self.n_outputs, self.layout.hidden_size), self.layout.hidden_size**-0.5)
-        from_input = torch.full((self.n_outputs, self.layout.n_inputs), self.layout.n_inputs**-0.5)
-        pieces += [torch.cat([from_hidden, from_input], -1).flatten(), torch.full((self.n_outputs,), 10.0)]
+        from_hidden = torch.full((self.n_outputs, self.layout.hidden_size), 0.5 * self.layout.hidden_size**-0.5)
+        direct = torch.full((self.n_outputs, self.layout.n_inputs), self.n_read**-0.5)
+        pieces += [torch.cat([from_hidden, direct], -1).flatten(), torch.full((self.n_outputs,), 10.0)]
         return torch.cat(pieces).to(self.dtype)
 
     def _split(self, params: Params) -> _Weights:
@@ -173,13 +182,13 @@ class RecurrentModel(SequenceModel[RecurrentState]):
 
     def initial_state(self, params: Params, n: int) -> RecurrentState:
         memory = self.layout.empty_memory(self._split(params).cells, n)
-        shape = (*self._draw(params), n, self.observation.n_variables)
+        shape = (*self._draw(params), n, self.memory_length, self.observation.n_variables)
         x = torch.full(shape, self.observation.fill, dtype=self.dtype, device=memory.hidden.device)
         return RecurrentState(*memory, x, torch.zeros_like(x, dtype=torch.bool))
 
     def predict_next(self, params: Params, state: RecurrentState, u: Tensor | None = None) -> Distribution:
         weights = self._split(params)
-        inputs = self._encode(weights, state.x, state.seen, u)
+        inputs = self._encode(weights, self._read(state.x), self._read(state.seen), u)
         memory = cells.step(self.layout, weights.cells, inputs, Memory(state.hidden, state.cell))
         return self._law(weights, memory.hidden[..., -1, :], inputs)
 
@@ -188,15 +197,21 @@ class RecurrentModel(SequenceModel[RecurrentState]):
     ) -> RecurrentState:
         """The state after step t; what was not seen is passed on as not seen."""
         weights = self._split(params)
-        inputs = self._encode(weights, state.x, state.seen, u)
+        inputs = self._encode(weights, self._read(state.x), self._read(state.seen), u)
         memory = cells.step(self.layout, weights.cells, inputs, Memory(state.hidden, state.cell))
-        return RecurrentState(*memory, self._filled(x, seen).expand_as(state.x), seen.expand_as(state.seen))
+        last = (*state.x.shape[:-2], 1, state.x.shape[-1])
+        values = torch.cat([state.x[..., 1:, :], self._filled(x, seen).unsqueeze(-2).expand(last)], -2)
+        return RecurrentState(*memory, values, torch.cat([state.seen[..., 1:, :], seen.unsqueeze(-2).expand(last)], -2))
+
+    def _read(self, recent: Tensor) -> Tensor:
+        """The lagged values side by side, (*draw, n, lag, k) -> (*draw, n, n_read)."""
+        return torch.cat([recent[..., -lag, :] for lag in self.lags], -1)
 
     def _filled(self, x: Tensor, seen: Tensor) -> Tensor:
         return torch.where(seen, x, self.observation.fill).to(self.dtype)
 
     def _encode(self, weights: _Weights, x: Tensor, seen: Tensor, u: Tensor | None) -> Tensor:
-        """z_t from the previous values (*draw, n, k) and u_t (*draw, n, m) or (n, m), as (*draw, n, i)."""
+        """z_t from the values read (*draw, n, n_read) and u_t (*draw, n, m) or (n, m), as (*draw, n, i)."""
         if self.observation.n_categories is not None:
             parts = [self._embed(weights.table, x, seen)]
         elif isinstance(self.head, Bernoulli):
@@ -215,9 +230,10 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         return torch.cat(parts, -1)
 
     def _embed(self, table: Tensor, x: Tensor, seen: Tensor) -> Tensor:
-        """Rows of the tables (*draw, k, C + 1, e) for codes (*draw, ..., k); the last row stands for nothing seen."""
+        """Rows of the tables (*draw, k, C + 1, e) for codes (*draw, ..., n_read); the last row means nothing seen."""
         k, rows, size = self.table_shape
-        code = torch.where(seen, x, rows - 1).long() + torch.arange(k, device=x.device) * rows
+        variable = torch.arange(k, device=x.device).repeat(len(self.lags))
+        code = torch.where(seen, x, rows - 1).long() + variable * rows
         if table.ndim > 3:
             n_draws = table.shape[0]
             code = code + (torch.arange(n_draws, device=x.device) * k * rows).view(-1, *(1,) * (code.ndim - 1))
@@ -229,22 +245,26 @@ class RecurrentModel(SequenceModel[RecurrentState]):
 
     # whole sequences --------------------------------------------------------------------------------------------------
 
+    def _along(self, state: Tensor, batch: Tensor) -> Tensor:
+        """The values before the batch and those of it, (*draw, n, lag + t, k)."""
+        return torch.cat([state, batch.expand(*state.shape[:-2], *batch.shape[-2:])], -2)
+
     def _sequence_inputs(self, weights: _Weights, batch: Batch, state: RecurrentState) -> Tensor:
-        """Inputs of all steps, (*draw, n, t, i): the values shifted by one, the state's value first."""
-        draw = state.x.shape[:-2]
-        x, seen = self._filled(batch.x, batch.seen), batch.seen
-        before = torch.cat([state.x.unsqueeze(-2), x[:, :-1].expand(*draw, -1, -1, -1)], -2)
-        known = torch.cat([state.seen.unsqueeze(-2), seen[:, :-1].expand(*draw, -1, -1, -1)], -2)
+        """Inputs of all steps, (*draw, n, t, i): the values shifted by the lags."""
+        x = self._along(state.x, self._filled(batch.x, batch.seen))
+        seen = self._along(state.seen, batch.seen)
+        first = [self.memory_length - lag for lag in self.lags]
+        before = torch.cat([x[..., start : start + batch.t, :] for start in first], -1)
+        known = torch.cat([seen[..., start : start + batch.t, :] for start in first], -1)
         return self._encode(weights, before, known, batch.u)
 
-    def _last(self, batch: Batch, state: RecurrentState) -> tuple[Tensor, Tensor]:
-        """The value each sequence ends with, and which of it was seen, (*draw, n, k)."""
-        index = (batch.lengths - 1).clamp_min(0)
-        rows = torch.arange(batch.n, device=batch.x.device)
-        begun = (batch.lengths > 0).unsqueeze(-1)
-        seen = batch.seen[rows, index]
-        x = self._filled(batch.x[rows, index], seen)
-        return torch.where(begun, x, state.x), torch.where(begun, seen, state.seen)
+    def _recent(self, batch: Batch, state: RecurrentState, after: Tensor) -> tuple[Tensor, Tensor]:
+        """The values to read, and which were seen, ``after`` (n, s) steps; leaves (*draw, n, s, lag, k)."""
+        x = self._along(state.x, self._filled(batch.x, batch.seen))
+        seen = self._along(state.seen, batch.seen)
+        steps = after.unsqueeze(-1) + torch.arange(self.memory_length, device=x.device)
+        draws = x.ndim > 3
+        return _at_steps(x, steps, draws), _at_steps(seen, steps, draws)
 
     def _scan(self, params: Params, batch: Batch, state: RecurrentState) -> Scan[RecurrentState]:
         if not batch.t:
@@ -252,18 +272,13 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         weights = self._split(params)
         inputs = self._sequence_inputs(weights, batch, state)
         along = cells.scan(self.layout, weights.cells, inputs, Memory(state.hidden, state.cell))
-        draw = state.x.shape[:-2]
-        x = torch.cat([state.x.unsqueeze(-2), self._filled(batch.x, batch.seen).expand(*draw, -1, -1, -1)], -2)
-        seen = torch.cat([state.seen.unsqueeze(-2), batch.seen.expand(*draw, -1, -1, -1)], -2)
-        everything = RecurrentState(*along, x, seen)
-        steps = torch.arange(batch.t + 1, device=x.device).minimum(batch.lengths.unsqueeze(-1))
-        rows = torch.arange(batch.n, device=x.device)
-
-        def pick(leaf: Tensor, row: Tensor, column: Tensor) -> Tensor:
-            return leaf[:, row, column] if draw else leaf[row, column]
-
-        before = RecurrentState(*(pick(leaf, rows.unsqueeze(-1), steps[:, :-1]) for leaf in everything))
-        return Scan(before, RecurrentState(*(pick(leaf, rows, steps[:, -1]) for leaf in everything)))
+        after = torch.arange(batch.t + 1, device=inputs.device).minimum(batch.lengths.unsqueeze(-1))
+        draws = inputs.ndim > 3
+        hidden, cell = _at_steps(along.hidden, after, draws), _at_steps(along.cell, after, draws)
+        everything = RecurrentState(hidden, cell, *self._recent(batch, state, after))
+        time = 2 if draws else 1
+        before = RecurrentState(*(leaf.narrow(time, 0, batch.t) for leaf in everything))
+        return Scan(before, RecurrentState(*(leaf.select(time, batch.t) for leaf in everything)))
 
     def _pass(self, params: Params, batch: Batch, state: RecurrentState) -> tuple[Distribution, Memory]:
         """The laws of all steps by the fused kernel, one draw after the other, and the final memory."""
@@ -288,9 +303,16 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         law, final = self._pass(params, batch, state)
         values = law.log_prob_seen(self._filled(batch.x, batch.seen), batch.seen)
         values = torch.where(batch.seen.any(-1), values, torch.zeros_like(values))
-        return Steps(values, batch.seen, None, RecurrentState(*final, *self._last(batch, state)))
+        x, seen = (leaf.squeeze(-3) for leaf in self._recent(batch, state, batch.lengths.unsqueeze(-1)))
+        return Steps(values, batch.seen, None, RecurrentState(final.hidden, final.cell, x, seen))
 
     def _predictive(self, params: Params, batch: Batch, state: RecurrentState) -> tuple[Distribution, Tensor]:
         if not batch.t:
             return super()._predictive(params, batch, state)
         return self._pass(params, batch, state)[0], batch.seen
+
+
+def _at_steps(leaf: Tensor, steps: Tensor, draws: bool) -> Tensor:
+    """Choose for each sequence, (n, ...) steps, from leaves (n, t, ...), or (D, n, t, ...) where there are draws."""
+    rows = torch.arange(steps.shape[0], device=steps.device).view(-1, *(1,) * (steps.ndim - 1))
+    return leaf[:, rows, steps] if draws else leaf[rows, steps]
