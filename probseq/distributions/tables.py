@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,25 +28,29 @@ def component_log_prob(law: Distribution, x: Tensor, seen: Tensor) -> Tensor:
     """
     n, t, k = x.shape
     rows, mask = x.reshape(n * t, k), seen.reshape(n * t, k)
+    part: Callable[[Any, Tensor, Tensor], Tensor] = _generic
     if isinstance(law, FullNormal):
-        table = _correlated(law, rows, mask)
+        part = _correlated
     elif isinstance(law, PoissonCounts):
-        table = _poisson(law, rows, mask)
+        part = _poisson
+    # About 1 MB at a time: larger temporaries leave the cache and cost twice the time.
+    step = max(64, _ELEMENTS // max(1, law.batch_shape.numel() * k))
+    pieces = ((i, part(law, rows[i : i + step], mask[i : i + step])) for i in range(0, n * t, step))
+    if n * t <= step or (torch.is_grad_enabled() and _has_gradient(law)):
+        table = torch.cat([piece for _, piece in pieces], -2) if n * t else part(law, rows, mask)
     else:
-        table = _generic(law, rows, mask)
+        table = torch.empty(*law.batch_shape[:-1], n * t, law.batch_shape[-1], dtype=x.dtype)
+        for i, piece in pieces:
+            table[..., i : i + step, :] = piece
     return table.reshape(*law.batch_shape[:-1], n, t, law.batch_shape[-1])
 
 
+def _has_gradient(law: Distribution) -> bool:
+    return any(getattr(law, name).requires_grad for name in law._event_dims)
+
+
 def _generic(law: Distribution, x: Tensor, seen: Tensor) -> Tensor:
-    # About 1 MB at a time: a larger temporary leaves the cache and costs twice the time.
-    width = max(1, law.batch_shape.numel() * x.shape[-1])
-    step = max(64, _ELEMENTS // width)
-    spread = law[..., None, :]
-    parts = [
-        spread.log_prob_seen(x[i : i + step].unsqueeze(-2), seen[i : i + step].unsqueeze(-2))
-        for i in range(0, x.shape[0], step)
-    ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
+    return law[..., None, :].log_prob_seen(x.unsqueeze(-2), seen.unsqueeze(-2))
 
 
 def _poisson(law: PoissonCounts, x: Tensor, seen: Tensor) -> Tensor:

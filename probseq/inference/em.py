@@ -186,17 +186,14 @@ class _Run:
         elif status == "running":
             status = "max_iter"
         messages = list(problems[best])
-        if not problems[best] and bool((log_prob > log_prob[best] + 1e-6).any()):
-            other = int(log_prob.argmax())
-            messages.append(
-                f"{degenerate} of {len(problems)} starts degenerated and were set aside ({problems[other][0]})"
-            )
         if status in ("max_iter", "decreased"):
             messages.append(
                 f"EM stopped with status {status!r} after {int(self.n_iter[best])} iterations; "
                 f"the last one gained {float(self.gain[best]):.2g} nats"
             )
-        _LOG.info("EM: best of %d starts %.4f (%s)", len(problems), float(log_prob[best]), status)
+        _LOG.info(
+            "EM: best of %d starts %.4f (%s), %d degenerated", len(problems), float(log_prob[best]), status, degenerate
+        )
         return Draws(
             params=take_draw(self.params, slice(best, best + 1)),
             log_prob=float(log_prob[best]),
