@@ -222,20 +222,17 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
             for i in range(batch.n):
                 mean, cov, diffuse = work.take(d, np.array([i]))
                 t = int(lengths[i])
-                _, _, _, a, p, q = filter_states(
+                _, _, _, *along = filter_states(
                     system, shift, y[d, i : i + 1, :t], seen[i, :t], mean, cov, diffuse, True
                 )
                 work.put(d, np.array([i]), mean, cov, diffuse)
-                parts = (means[d, i], a[:, 0], mean[0]), (covs[d, i], p, cov)
-                for store, before, last in (
-                    *parts,
-                    (diffuses[d, i], q[:, k - m :, k - m :], diffuse[k - m :, k - m :]),
-                ):
-                    store[:t], store[t:] = before, last
+                means[d, i, :t], means[d, i, t:] = along[0][:, 0], mean[0]
+                covs[d, i, :t], covs[d, i, t:] = along[1], cov
+                diffuses[d, i, :t], diffuses[d, i, t:] = along[2][:, k - m :, k - m :], diffuse[k - m :, k - m :]
         final = work.close(state.age + batch.lengths)
         step = torch.minimum(torch.arange(batch.t), batch.lengths.unsqueeze(-1))
-        along = [torch.from_numpy(part).reshape(*draw, *part.shape[1:]) for part in (means, covs, diffuses)]
-        return Scan(ARMAState(*along, state.age.unsqueeze(-1) + step), final)
+        a, b, c = (torch.from_numpy(part).reshape(*draw, *part.shape[1:]) for part in (means, covs, diffuses))
+        return Scan(ARMAState(a, b, c, state.age.unsqueeze(-1) + step), final)
 
     def _log_prob_steps(self, params: Params, batch: Batch, state: ARMAState) -> Steps[ARMAState]:
         e, f, scored, final = self._innovations(params, batch, state)

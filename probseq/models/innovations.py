@@ -50,7 +50,8 @@ class Innovations(torch.autograd.Function):
         f = torch.from_numpy(np.stack([run[1] for run in runs]))
         if lengths is None:
             return e, f
-        means, covs = [], []
+        means: list[np.ndarray] = []
+        covs: list[np.ndarray] = []
         for (a, _), (_, f_run, trace) in zip(coefficients, runs):
             spread = {length: covariance_after(f_run, trace, length) for length in set(lengths.tolist())}
             covs.extend(spread[length] for length in lengths.tolist())
