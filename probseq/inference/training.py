@@ -238,7 +238,9 @@ def train(
     rounds = _Rounds(windows, options, generator)
     module = _Module(model, law, rounds, options, kl_weight, validation, progress)
     with _quiet(), torch.random.fork_rng(), warnings.catch_warnings(), _graceful(module):
-        warnings.filterwarnings("ignore", module=r"lightning\..*", category=UserWarning)
+        # Lightning's advice on loaders, loggers and devices, and its use of what torch has deprecated.
+        for category in (UserWarning, FutureWarning):
+            warnings.filterwarnings("ignore", module=r"lightning\..*", category=category)
         warnings.filterwarnings("ignore", message=r"RNN module weights are not part of single contiguous chunk")
         trainer = pl.Trainer(**_trainer_arguments(options, rounds.rounds))
         with torch.enable_grad():
