@@ -34,11 +34,14 @@ def viterbi(
     block = np.empty((rows, size))
     peak = np.empty(rows)
     best = 0.0
+    padded = np.full((8, 8), -np.inf)
+    if size <= 8:
+        padded[:size, :size] = logs
     for first in range(0, length, rows):
         count = min(rows, length - first)
         fill_block(emission, draw, sequence, first, count, block, peak)
-        if size < 12:
-            best += _score_rows(start, turned, first, count, block, peak, score)
+        if size <= 8:
+            best += _score_eight(start, padded, first, count, block, peak, score)
         else:
             best += _score_columns(start, logs, first, count, block, peak, score)
     if length > 0:
@@ -58,33 +61,41 @@ def viterbi(
 
 
 @kernel(fastmath={"nnan", "nsz"})
-def _score_rows(
+def _score_eight(
     start: np.ndarray,
-    turned: np.ndarray,
+    padded: np.ndarray,
     first: int,
     count: int,
     block: np.ndarray,
     peak: np.ndarray,
     score: np.ndarray,
 ) -> float:
+    # Up to eight states fit a register: a fixed size lets the compiler unroll the whole step.
     size = start.size
+    current = np.full(8, -np.inf)
     gained = 0.0
+    for j in range(size):
+        if first == 0:
+            current[j] = math.log(start[j]) if start[j] > 0.0 else -np.inf
+        else:
+            current[j] = score[first - 1, j]
     for i in range(count):
-        t = first + i
+        if first + i > 0:
+            a, b, c, d = current[0], current[1], current[2], current[3]
+            e, f, g, h = current[4], current[5], current[6], current[7]
+            for j in range(8):
+                left = max(max(a + padded[0, j], b + padded[1, j]), max(c + padded[2, j], d + padded[3, j]))
+                right = max(max(e + padded[4, j], f + padded[5, j]), max(g + padded[6, j], h + padded[7, j]))
+                current[j] = max(left, right)
         best = -np.inf
         for j in range(size):
-            top = -np.inf
-            if t == 0:
-                top = math.log(start[j]) if start[j] > 0.0 else -np.inf
-            else:
-                for k in range(size):
-                    top = max(top, score[t - 1, k] + turned[j, k])
-            score[t, j] = top
-            best = max(best, top + block[i, j])
+            best = max(best, current[j] + block[i, j])
         gained += best + peak[i]
-        if best > -np.inf and peak[i] > -np.inf:
-            for j in range(size):
-                score[t, j] += block[i, j] - best
+        possible = best > -np.inf and peak[i] > -np.inf
+        for j in range(size):
+            if possible:
+                current[j] += block[i, j] - best
+            score[first + i, j] = current[j]
     return gained
 
 
@@ -163,9 +174,7 @@ def sample_backward(
 
 
 @kernel
-def simulate_paths(
-    initial: np.ndarray, transition: np.ndarray, uniform: np.ndarray, states: np.ndarray
-) -> None:
+def simulate_paths(initial: np.ndarray, transition: np.ndarray, uniform: np.ndarray, states: np.ndarray) -> None:
     """Forward simulation of all draws and sequences, with one uniform number for each step."""
     size = initial.shape[2]
     for draw in range(uniform.shape[0]):

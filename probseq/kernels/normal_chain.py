@@ -10,6 +10,10 @@ import numpy as np
 from probseq.kernels.compiler import kernel
 
 
+# Up to so many states the densities are made state by state, along the steps.
+_FEW_STATES = 48
+
+
 class LogEmission(NamedTuple):
     """log p(x_t | z_t = j), either as a table or as the parameters of independent normals.
 
@@ -68,13 +72,16 @@ def fill_block(
 ) -> None:
     """block_i <- log emission of step first + i minus its maximum over states, peak_i <- that maximum."""
     size = block.shape[1]
-    if emission.mean.size > 0:
-        _fill_normal(emission, draw, sequence, first, count, block)
-    else:
+    if emission.mean.size == 0:
         table = emission.table[draw % emission.table.shape[0], sequence]
         for i in range(count):
             for j in range(size):
                 block[i, j] = table[first + i, j]
+    elif size > _FEW_STATES:
+        _fill_normal(emission, draw, sequence, first, count, block)
+    else:
+        _fill_normal_turned(emission, draw, sequence, first, count, block, peak)
+        return
     for i in range(count):
         top = block[i, 0]
         for j in range(size):
@@ -102,6 +109,50 @@ def _fill_normal(emission: LogEmission, draw: int, sequence: int, first: int, co
                 for j in range(size):
                     gap = value - mean[d, j]
                     block[i, j] += constant[d, j] - 0.5 * gap * gap * precision[d, j]
+
+
+@kernel(fastmath={"contract"})
+def _fill_normal_turned(
+    emission: LogEmission, draw: int, sequence: int, first: int, count: int, block: np.ndarray, peak: np.ndarray
+) -> None:
+    # For few states the steps are the long axis: sweeps over 64 steps, state by state, then turned into the block.
+    size = block.shape[1]
+    k = draw % emission.mean.shape[0]
+    mean = emission.mean[k]
+    precision = emission.precision[k]
+    constant = emission.constant[k]
+    x = emission.x[sequence]
+    columns = np.empty((mean.shape[0], 64))
+    sums = np.empty((size, 64))
+    top = np.empty(64)
+    for begin in range(0, count, 64):
+        width = min(64, count - begin)
+        for d in range(mean.shape[0]):
+            for i in range(width):
+                columns[d, i] = x[first + begin + i, d]
+        for i in range(64):
+            top[i] = -np.inf
+        for j in range(size):
+            row = sums[j]
+            for i in range(64):
+                row[i] = 0.0
+            for d in range(mean.shape[0]):
+                centre = mean[d, j]
+                half = -0.5 * precision[d, j]
+                offset = constant[d, j]
+                column = columns[d]
+                for i in range(64):
+                    gap = column[i] - centre
+                    value = offset + gap * gap * half
+                    row[i] += 0.0 if math.isnan(value) else value
+            for i in range(64):
+                top[i] = row[i] if row[i] > top[i] else top[i]
+        for i in range(width):
+            peak[begin + i] = top[i]
+            top[i] = top[i] if top[i] > -np.inf else 0.0
+        for j in range(size):
+            for i in range(width):
+                block[begin + i, j] = sums[j, i] - top[i]
 
 
 @kernel(fastmath={"contract"})

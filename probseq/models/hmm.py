@@ -263,7 +263,7 @@ class HiddenMarkovModel(SequenceModel[Belief], DiscreteLatent, ExpectationMaximi
             initial, transition = self._per_draw(params, start), self._per_draw(params, params["transition"])
             law = self._components(params)
             if isinstance(law, DiagonalNormal):
-                x = torch.where(batch.seen, batch.x, torch.nan)
+                x = batch.x if bool(batch.seen.all()) else torch.where(batch.seen, batch.x, torch.nan)
                 mean, scale = self._per_draw(params, law.loc), self._per_draw(params, law.scale.expand_as(law.loc))
                 emission = chain.normal_emission(x.numpy(), mean.numpy(), (scale**2).numpy())
             else:
