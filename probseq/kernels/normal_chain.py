@@ -9,7 +9,6 @@ import numpy as np
 
 from probseq.kernels.compiler import kernel
 
-
 # Up to so many states the densities are made state by state, along the steps.
 _FEW_STATES = 48
 
