@@ -1,0 +1,223 @@
+"""Recurrent models: whole sequences against single steps, missing inputs, the law they sample from."""
+
+import itertools
+
+import pytest
+import torch
+
+from probseq.distributions.emissions import Bernoulli, Categorical, Normal, Poisson, StudentT
+from probseq.distributions.params import unflatten
+from probseq.errors import CovariateError, ParameterError
+from probseq.models.base import Batch, SequenceModel
+from probseq.models.recurrent import RecurrentModel
+
+HEADS = {
+    "normal": (Normal(), 2, None),
+    "full": (Normal("full"), 2, None),
+    "t": (StudentT(), 1, None),
+    "poisson": (Poisson(), 1, None),
+    "bernoulli": (Bernoulli(), 3, None),
+    "categorical": (Categorical(), 2, 4),
+}
+
+
+def model_of(head, cell="lstm", dtype=torch.float64, hidden_size=5, **options):
+    emission, k, n_categories = HEADS[head]
+    return RecurrentModel(emission, emission.observation(k, n_categories), cell, hidden_size, dtype=dtype, **options)
+
+
+def params_of(model, *draw, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {"weights": 0.3 * torch.randn(*draw, model.n_parameters, generator=generator, dtype=model.dtype)}
+
+
+def batch_of(model, lengths=(7, 3, 0, 5), missing=0.2, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    n, t, k = len(lengths), max(lengths), model.observation.n_variables
+    shape = (n, t, k)
+    if model.observation.discrete:
+        x = torch.randint(0, 2, shape, generator=generator).to(model.dtype)
+    else:
+        x = torch.randn(shape, generator=generator, dtype=model.dtype)
+    lengths = torch.tensor(lengths)
+    seen = torch.rand(shape, generator=generator) >= missing
+    seen &= (torch.arange(t) < lengths.unsqueeze(-1)).unsqueeze(-1)
+    m = model.n_covariates
+    u = torch.randn(n, t, m, generator=generator, dtype=model.dtype) if m else None
+    return Batch(torch.where(seen, x, model.observation.fill), seen, lengths, u)
+
+
+def assert_states_equal(ours, theirs, **tolerance):
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, **tolerance)
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+@pytest.mark.parametrize(("cell", "n_layers", "lags"), [("lstm", 2, (1,)), ("gru", 1, (1, 3)), ("rnn", 1, (2, 9))])
+@pytest.mark.parametrize("draw", [(), (3,)])
+def test_fast_forms_equal_the_step_loop(head, cell, n_layers, lags, draw):
+    model = model_of(head, cell, n_layers=n_layers, lags=lags, n_covariates=2)
+    params, batch = params_of(model, *draw), batch_of(model)
+    start = model.initial_state(params, batch.n)
+    start = model.update(params, start, batch.x[:, 0], batch.seen[:, 0], batch.u[:, 0])
+    slow, fast = SequenceModel._scan(model, params, batch, start), model._scan(params, batch, start)
+    assert_states_equal(fast.final, slow.final)
+    assert_states_equal(fast.states, slow.states)
+    steps = model.log_prob_steps(params, batch, start)
+    reference = SequenceModel._log_prob_steps(model, params, batch, start)
+    torch.testing.assert_close(steps.values, reference.values, rtol=1e-9, atol=1e-10)
+    assert torch.equal(steps.scored, batch.seen)
+    assert_states_equal(steps.final, slow.final)
+    law, _ = model.predictive(params, batch, start)
+    slow_law, _ = SequenceModel._predictive(model, params, batch, start)
+    other = law.log_prob_seen(batch.x, batch.seen)
+    torch.testing.assert_close(other, slow_law.log_prob_seen(batch.x, batch.seen), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_streaming_equals_the_batch_in_single_precision(cell):
+    model = model_of("normal", cell, torch.float32, hidden_size=16)
+    params, batch = params_of(model), batch_of(model, (40, 40), missing=0.1)
+    whole = model.log_prob_steps(params, batch)
+    state = model.initial_state(params, 2)
+    for t in range(40):
+        value = model.predict_next(params, state).log_prob_seen(batch.x[:, t], batch.seen[:, t])
+        torch.testing.assert_close(value, whole.values[:, t], rtol=1e-5, atol=1e-5)
+        state = model.update(params, state, batch.x[:, t], batch.seen[:, t])
+    torch.testing.assert_close(state.hidden, whole.final.hidden, rtol=1e-5, atol=1e-5)
+
+
+def test_every_step_from_the_first_is_scored():
+    model = model_of("normal")
+    steps = model.log_prob_steps(params_of(model), batch_of(model, (5, 4), missing=0.0))
+    assert steps.scored[:, 0].all()
+    assert bool((steps.values[:, 0] != 0).all())
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+def test_padding_and_unseen_values_are_never_read(head):
+    model = model_of(head, lags=(1, 2))
+    batch = batch_of(model)
+    results = []
+    for poison in (model.observation.fill, 1.0, 3.0):
+        params = params_of(model)
+        params["weights"].requires_grad_()
+        steps = model.log_prob_steps(params, batch._replace(x=torch.where(batch.seen, batch.x, poison)))
+        steps.values.sum().backward()
+        assert bool(torch.isfinite(params["weights"].grad).all())
+        results.append((steps.values.detach(), params["weights"].grad, steps.final))
+    for values, gradient, final in results[1:]:
+        assert torch.equal(values, results[0][0])
+        assert torch.equal(gradient, results[0][1])
+        assert_states_equal(final, results[0][2])
+
+
+def test_splitting_in_time_adds_up():
+    model = model_of("normal", lags=(1, 4), n_covariates=1)
+    params, batch = params_of(model, 2), batch_of(model, (9, 5, 2))
+    first = model.log_prob_steps(params, batch.slice_time(0, 4))
+    second = model.log_prob_steps(params, batch.slice_time(4, 9), first.final)
+    both = torch.cat([first.values, second.values], -1)
+    torch.testing.assert_close(both, model.log_prob_steps(params, batch).values)
+
+
+def test_draws_equal_each_draw_alone():
+    model = model_of("categorical", lags=(1, 2))
+    params, batch = params_of(model, 4), batch_of(model)
+    together = model.log_prob(params, batch)
+    for d in range(4):
+        torch.testing.assert_close(together[d], model.log_prob({"weights": params["weights"][d]}, batch))
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+def test_a_missing_input_is_not_its_placeholder(head):
+    model = model_of(head)
+    params = params_of(model)
+    fill = torch.full((1, model.observation.n_variables), model.observation.fill, dtype=model.dtype)
+    start, seen = model.initial_state(params, 1), torch.ones_like(fill, dtype=torch.bool)
+    laws = [model.predict_next(params, model.update(params, start, fill, mask)) for mask in (seen, ~seen)]
+    value = fill + 1
+    assert abs(float(laws[0].log_prob(value) - laws[1].log_prob(value))) > 1e-4
+
+
+def test_the_covariate_of_a_step_drives_its_own_law():
+    model = model_of("normal", n_covariates=1)
+    params, state = params_of(model), model.initial_state(params_of(model), 1)
+    low, high = (model.predict_next(params, state, torch.tensor([[u]])).mean for u in (0.0, 1.0))
+    assert bool((low != high).all())
+    with pytest.raises(CovariateError, match="1 covariates"):
+        model.predict_next(params, state)
+
+
+def test_gradient_equals_finite_differences():
+    model = model_of("normal", hidden_size=2)
+    batch = batch_of(model, (4, 2))
+    weights = params_of(model)["weights"].requires_grad_()
+    assert torch.autograd.gradcheck(lambda w: model.log_prob({"weights": w}, batch), weights)
+
+
+def test_probabilities_of_all_sequences_sum_to_one_and_samples_follow_them():
+    emission = Bernoulli()
+    model = RecurrentModel(emission, emission.observation(1), "gru", 4, dtype=torch.float64)
+    params = {"weights": 2.0 * params_of(model)["weights"]}
+    x = torch.tensor(list(itertools.product((0.0, 1.0), repeat=4)), dtype=torch.float64).unsqueeze(-1)
+    batch = Batch(x, torch.ones_like(x, dtype=torch.bool), torch.full((16,), 4))
+    probability = model.log_prob(params, batch).exp()
+    assert float(probability.sum()) == pytest.approx(1.0, abs=1e-12)
+    n = 20_000
+    drawn, _ = model.sample(params, model.initial_state(params, n), 4, torch.Generator().manual_seed(0))
+    code = (drawn.squeeze(-1) @ torch.tensor([8.0, 4.0, 2.0, 1.0], dtype=torch.float64)).long()
+    counts = torch.bincount(code, minlength=16)
+    deviation = (counts - n * probability) / (n * probability * (1 - probability)).sqrt()
+    assert float(deviation.abs().max()) < 4.0
+
+
+@pytest.mark.parametrize("head", ["normal", "full", "poisson", "bernoulli", "categorical"])
+def test_training_starts_at_the_marginal_law(head):
+    model = model_of(head)
+    batch = batch_of(model, (400,), missing=0.1)
+    guess = model._initial_guess(batch, torch.Generator().manual_seed(0))
+    law, scored = model.predictive(guess, batch)
+    if head in ("normal", "full"):
+        x = batch.x[0][batch.seen[0].all(-1)]
+        torch.testing.assert_close(law.mean[0].mean(0), x.mean(0), atol=0.1, rtol=0)
+        torch.testing.assert_close(law.stddev[0].mean(0), x.std(0), atol=0.1, rtol=0)
+    else:
+        expected = torch.stack([batch.x[0, :, i][batch.seen[0, :, i]].mean() for i in range(batch.x.shape[-1])])
+        torch.testing.assert_close(law.mean[0].mean(0), expected, atol=0.05, rtol=0)
+
+
+def test_a_full_covariance_survives_single_precision():
+    emission = Normal("full")
+    observation = emission.observation(3)
+    outputs = torch.randn(50, 9, generator=torch.Generator().manual_seed(0))
+    double = emission.distribution(unflatten(emission.parameters(observation), outputs.double()))
+    torch.testing.assert_close(emission.from_outputs(outputs.double(), observation).scale_tril, double.scale_tril)
+    outputs[:, 3:] *= 30.0
+    law = emission.from_outputs(outputs, observation)
+    assert bool(torch.isfinite(law.log_prob(law.mean)).all())
+
+
+def test_an_empty_batch_keeps_the_state():
+    model = model_of("normal")
+    params = params_of(model, 2)
+    batch = Batch(torch.zeros(3, 0, 2), torch.zeros(3, 0, 2, dtype=torch.bool), torch.zeros(3, dtype=torch.long))
+    steps = model.log_prob_steps(params, batch)
+    assert steps.values.shape == (2, 3, 0)
+    assert_states_equal(steps.final, model.initial_state(params, 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cell": "elman"}, "'elman'"),
+        ({"hidden_size": 0}, "hidden_size=0"),
+        ({"n_layers": 1.5}, "n_layers=1.5"),
+        ({"lags": ()}, "lags="),
+        ({"lags": (1, 1)}, "lags="),
+    ],
+)
+def test_bad_arguments_are_named(options, message):
+    emission = Normal()
+    with pytest.raises(ParameterError, match=message):
+        RecurrentModel(emission, emission.observation(1), **options)
