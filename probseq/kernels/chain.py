@@ -12,12 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from probseq.kernels.compiler import kernel
-from probseq.kernels.decoding import sample_backward, simulate_paths, viterbi
-from probseq.kernels.normal_chain import LogEmission, add_normal_moments, normal_emission, table_emission
-from probseq.kernels.recursions import backward, forward, log_matrix, watch_level
-from probseq.kernels.threads import run_blocks
-from probseq.kernels.vector import transposed
+from probseq.kernels import batches
+from probseq.kernels.decoding import simulate_paths
+from probseq.kernels.normal_chain import LogEmission, normal_emission, table_emission
+from probseq.kernels.threads import run_blocks, scratch
 
 __all__ = [
     "Expectations",
@@ -89,7 +87,7 @@ def filter_states(
     filtered = np.zeros((n_draws, n, t if keep else 0, s))
     predicted = np.zeros_like(filtered)
     last = np.zeros((n_draws, n, s))
-    problem.run(lambda lo, hi: _filter(lo, hi, *problem.arrays, keep, filtered, predicted, steps, last))
+    problem.run(lambda lo, hi: batches.filter_block(lo, hi, *problem.arrays, keep, filtered, predicted, steps, last))
     return Filtered(filtered, predicted, steps, last)
 
 
@@ -139,7 +137,7 @@ def decode(initial: np.ndarray, transition: np.ndarray, emission: LogEmission, l
     n_draws, n, t, _ = problem.shape
     states = np.full((n_draws, n, t), -1, dtype=np.int64)
     log_prob = np.zeros((n_draws, n))
-    problem.run(lambda lo, hi: _decode(lo, hi, *problem.arrays, states, log_prob))
+    problem.run(lambda lo, hi: batches.decode_block(lo, hi, *problem.arrays, problem.table(), states, log_prob))
     return Paths(states, log_prob)
 
 
@@ -153,7 +151,7 @@ def sample_paths(
     problem = _Problem(initial, transition, emission, lengths)
     states = np.full(uniform.shape, -1, dtype=np.int64)
     uniform = np.require(uniform, dtype=np.float64, requirements=["C", "W"])
-    problem.run(lambda lo, hi: _sample(lo, hi, *problem.arrays, uniform, states))
+    problem.run(lambda lo, hi: batches.sample_block(lo, hi, *problem.arrays, problem.table(), uniform, states))
     return states
 
 
@@ -180,6 +178,11 @@ class _Problem:
             )
         self.arrays = (initial, transition, emission, lengths)
 
+    def table(self) -> np.ndarray:
+        """Scratch memory of the calling thread for one number a step and state."""
+        longest, size = int(self.arrays[3].max(initial=0)), self.shape[3]
+        return scratch(longest * size).reshape(longest, size)
+
     def run(self, block: object) -> list:
         n_draws, n, t, s = self.shape
         return run_blocks(block, n_draws * n, work=n_draws * n * t * s * (s + 20))  # type: ignore[arg-type]
@@ -195,9 +198,10 @@ def _expectations(problem: _Problem, gain: np.ndarray | None, keep: bool) -> Exp
 
     def block(lo: int, hi: int) -> tuple[int, int, np.ndarray, np.ndarray]:
         first, last = lo // n, (hi - 1) // n + 1
+        table = problem.table() if not keep else np.empty((0, s))
         counts = np.zeros((last - first, s, s))
         moments = np.zeros((last - first, 3, emission.mean.shape[1], s))
-        _expect(lo, hi, *problem.arrays, gain, first, posterior, start, counts, log_prob, moments)
+        batches.expect_block(lo, hi, *problem.arrays, table, gain, first, posterior, start, counts, log_prob, moments)
         return first, last, counts, moments
 
     counts = np.zeros((n_draws, s, s))
@@ -207,199 +211,3 @@ def _expectations(problem: _Problem, gain: np.ndarray | None, keep: bool) -> Exp
         counts[first:last] += part
         moments[first:last] += moment
     return Expectations(posterior, start, counts, log_prob, moments)
-
-
-@kernel
-def _filter(lo, hi, initial, transition, emission, lengths, keep, filtered, predicted, steps, last):
-    n = lengths.size
-    size = initial.shape[2]
-    pair = np.empty((2, size))
-    scale = np.empty(steps.shape[2])
-    for k in range(lo, hi):
-        draw = k // n
-        q = k % n
-        start = initial[draw, q % initial.shape[1]]
-        turned = transposed(transition[draw])
-        store = filtered[draw, q] if keep else pair
-        logarithmic = False
-        if not forward(
-            start,
-            turned,
-            False,
-            watch_level(turned),
-            emission,
-            draw,
-            q,
-            lengths[q],
-            store,
-            predicted[draw, q],
-            steps[draw, q],
-            scale,
-        ):
-            logarithmic = True
-            forward(
-                start,
-                log_matrix(turned),
-                True,
-                0.0,
-                emission,
-                draw,
-                q,
-                lengths[q],
-                store,
-                predicted[draw, q],
-                steps[draw, q],
-                scale,
-            )
-        if lengths[q] == 0:
-            last[draw, q] = start
-        else:
-            for j in range(size):
-                value = store[(lengths[q] - 1) % store.shape[0], j]
-                last[draw, q, j] = np.exp(value) if logarithmic else value
-        if keep and logarithmic:
-            for t in range(lengths[q]):
-                for j in range(size):
-                    store[t, j] = np.exp(store[t, j])
-
-
-@kernel
-def _expect(lo, hi, initial, transition, emission, lengths, gain, base, posterior, start, counts, log_prob, moments):
-    n = lengths.size
-    size = initial.shape[2]
-    longest = 0
-    for k in range(lo, hi):
-        longest = max(longest, lengths[k % n])
-    keep = posterior.shape[2] > 0
-    scratch = np.empty((0 if keep else longest, size))
-    steps = np.empty(longest)
-    scale = np.empty(longest)
-    weight = np.empty(longest)
-    pairs = np.zeros((size, size))
-    for k in range(lo, hi):
-        draw = k // n
-        q = k % n
-        length = lengths[q]
-        first = initial[draw, q % initial.shape[1]]
-        if length == 0:
-            continue
-        table = posterior[draw, q] if keep else scratch
-        steady = True
-        for t in range(length):
-            weight[t] = gain[draw % gain.shape[0], q % gain.shape[1], t % gain.shape[2]]
-            steady = steady and (t == 0 or weight[t] <= weight[t - 1]) and weight[t] >= 0.0
-        logarithmic = not _posterior(
-            first, transition[draw], emission, draw, q, length, table, steps, scale, weight, steady, pairs
-        )
-        if logarithmic:
-            _log_posterior(
-                first,
-                transition[draw],
-                emission,
-                draw,
-                q,
-                length,
-                table,
-                steps,
-                scale,
-                weight,
-                steady,
-                counts[draw - base],
-            )
-        else:
-            for i in range(size):
-                for j in range(size):
-                    counts[draw - base, i, j] += pairs[i, j] * transition[draw, i, j]
-                    pairs[i, j] = 0.0
-        for j in range(size):
-            start[draw, q, j] = table[0, j]
-        for t in range(length):
-            log_prob[draw, q] += steps[t]
-        if emission.mean.size > 0:
-            # The gain is inside the posterior already.
-            add_normal_moments(emission, draw, q, length, table, moments[draw - base])
-
-
-@kernel
-def _posterior(start, matrix, emission, draw, q, length, table, steps, scale, weight, steady, pairs):
-    watch = watch_level(matrix)
-    nothing = np.empty((0, start.size))
-    if not forward(start, transposed(matrix), False, watch, emission, draw, q, length, table, nothing, steps, scale):
-        return False
-    backward(matrix, False, watch, emission, draw, q, length, table, steps, scale, weight, pairs)
-    return True
-
-
-@kernel
-def _log_posterior(start, matrix, emission, draw, q, length, table, steps, scale, weight, steady, counts):
-    logs = log_matrix(matrix)
-    nothing = np.empty((0, start.size))
-    forward(start, transposed(logs), True, 0.0, emission, draw, q, length, table, nothing, steps, scale)
-    if steady:
-        backward(logs, True, 0.0, emission, draw, q, length, table, steps, scale, weight, counts)
-        return
-    # Logarithms hold no signs: a gain that rises somewhere is the difference of two that never do.
-    falling = np.zeros(length)
-    rising = np.zeros(length)
-    for t in range(length - 1, -1, -1):
-        change = weight[t] - (weight[t + 1] if t + 1 < length else 0.0)
-        falling[t] = (falling[t + 1] if t + 1 < length else 0.0) + max(change, 0.0)
-        rising[t] = (rising[t + 1] if t + 1 < length else 0.0) + max(-change, 0.0)
-    other = table[:length].copy()
-    taken = np.zeros_like(counts)
-    backward(logs, True, 0.0, emission, draw, q, length, table, steps, scale, falling, counts)
-    backward(logs, True, 0.0, emission, draw, q, length, other, steps, scale, rising, taken)
-    counts -= taken
-    for t in range(length):
-        for j in range(start.size):
-            table[t, j] -= other[t, j]
-
-
-@kernel
-def _decode(lo, hi, initial, transition, emission, lengths, states, log_prob):
-    n = lengths.size
-    longest = 0
-    for k in range(lo, hi):
-        longest = max(longest, lengths[k % n])
-    score = np.empty((longest, initial.shape[2]))
-    for k in range(lo, hi):
-        draw = k // n
-        q = k % n
-        logs = log_matrix(transition[draw])
-        log_prob[draw, q] = viterbi(
-            initial[draw, q % initial.shape[1]],
-            logs,
-            transposed(logs),
-            emission,
-            draw,
-            q,
-            lengths[q],
-            score,
-            states[draw, q],
-        )
-
-
-@kernel
-def _sample(lo, hi, initial, transition, emission, lengths, uniform, states):
-    n = lengths.size
-    size = initial.shape[2]
-    longest = 0
-    for k in range(lo, hi):
-        longest = max(longest, lengths[k % n])
-    table = np.empty((longest, size))
-    steps = np.empty(longest)
-    scale = np.empty(longest)
-    nothing = np.empty((0, size))
-    for k in range(lo, hi):
-        draw = k // n
-        q = k % n
-        start = initial[draw, q % initial.shape[1]]
-        turned = transposed(transition[draw])
-        logarithmic = not forward(
-            start, turned, False, watch_level(turned), emission, draw, q, lengths[q], table, nothing, steps, scale
-        )
-        if logarithmic:
-            turned = log_matrix(turned)
-            forward(start, turned, True, 0.0, emission, draw, q, lengths[q], table, nothing, steps, scale)
-        for path in range(uniform.shape[1]):
-            sample_backward(turned, logarithmic, lengths[q], table, uniform[draw, path, q], states[draw, path, q])

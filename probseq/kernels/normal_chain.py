@@ -165,16 +165,33 @@ def add_normal_moments(
     size = posterior.shape[1]
     mean = emission.mean[draw % emission.mean.shape[0]]
     x = emission.x[sequence]
-    for d in range(mean.shape[0]):
-        zeroth = moments[0, d]
-        first = moments[1, d]
-        second = moments[2, d]
-        for t in range(length):
-            value = x[t, d]
-            if not math.isnan(value):
-                for j in range(size):
-                    gap = value - mean[d, j]
-                    weight = posterior[t, j]
-                    zeroth[j] += weight
-                    first[j] += weight * gap
-                    second[j] += weight * gap * gap
+    weights = np.empty((size, 64))
+    column = np.empty(64)
+    for begin in range(0, length, 64):
+        width = min(64, length - begin)
+        for i in range(width):
+            for j in range(size):
+                weights[j, i] = posterior[begin + i, j]
+        for d in range(mean.shape[0]):
+            for i in range(width):
+                column[i] = x[begin + i, d]
+            for j in range(size):
+                zeroth, first, second = _weighted_moments(weights[j, :width], column, mean[d, j])
+                moments[0, d, j] += zeroth
+                moments[1, d, j] += first
+                moments[2, d, j] += second
+
+
+@kernel(fastmath={"contract", "reassoc"})
+def _weighted_moments(weights: np.ndarray, column: np.ndarray, centre: float) -> tuple[float, float, float]:
+    zeroth = 0.0
+    first = 0.0
+    second = 0.0
+    for i in range(weights.size):
+        missing = math.isnan(column[i])
+        gap = 0.0 if missing else column[i] - centre
+        weight = 0.0 if missing else weights[i]
+        zeroth += weight
+        first += weight * gap
+        second += weight * gap * gap
+    return zeroth, first, second
