@@ -60,7 +60,7 @@ class Scoring(FittedModel):
         """Mean log p(x_t | x_<t) in nats per scored value; higher is better."""
         data = self._read(X, lengths, covariates)
         steps = self._steps(data, self._begin(data, history))
-        n = int(steps.scored.sum())
+        n = int(np.count_nonzero(steps.scored.numpy()))
         if n == 0:
             raise DataError(
                 got="data in which no value is scored",

@@ -112,7 +112,10 @@ class HiddenMarkovModel(SequenceModel[Belief], DiscreteLatent, ExpectationMaximi
         else:
             result = chain.filter_states(*self._problem(params, batch, state), keep=False)
             steps, last = torch.from_numpy(result.log_prob_steps), torch.from_numpy(result.last)
-        values = torch.where(batch.seen.any(-1), steps, torch.zeros_like(steps))
+        values = steps
+        if not batch.seen.numpy().all():
+            # Where nothing is seen the sum of probabilities is one up to rounding only.
+            values = torch.where(batch.seen.any(-1), steps, torch.zeros_like(steps))
         final = Belief(self._as_drawn(params, self._after(params, batch, state, last)))
         return Steps(self._as_drawn(params, values), batch.seen, None, final)
 
@@ -263,7 +266,7 @@ class HiddenMarkovModel(SequenceModel[Belief], DiscreteLatent, ExpectationMaximi
             initial, transition = self._per_draw(params, start), self._per_draw(params, params["transition"])
             law = self._components(params)
             if isinstance(law, DiagonalNormal):
-                x = batch.x if bool(batch.seen.all()) else torch.where(batch.seen, batch.x, torch.nan)
+                x = batch.x if batch.seen.numpy().all() else torch.where(batch.seen, batch.x, torch.nan)
                 mean, scale = self._per_draw(params, law.loc), self._per_draw(params, law.scale.expand_as(law.loc))
                 emission = chain.normal_emission(x.numpy(), mean.numpy(), (scale**2).numpy())
             else:

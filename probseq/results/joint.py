@@ -23,7 +23,7 @@ def make_batch(
     real = torch.arange(x.shape[1]) < steps.unsqueeze(-1)
     seen = ~torch.isnan(x) & real.unsqueeze(-1)
     u = None if covariates is None else torch.nan_to_num(torch.as_tensor(covariates, dtype=torch.float64))
-    filled = x if bool(seen.all()) else torch.where(seen, x, float(model.observation.fill))
+    filled = x if seen.numpy().all() else torch.where(seen, x, float(model.observation.fill))
     return Batch(filled, seen, steps, u)
 
 
