@@ -33,6 +33,7 @@ class _Recurrent(SequenceEstimator):
         n_layers: int = 1,
         head: Emission | None = None,
         embedding_size: int | None = None,
+        lags: tuple[int, ...] = (1,),
         standardize: bool = True,
         transform: Any = None,
         inference: Inference | None = None,
@@ -42,6 +43,7 @@ class _Recurrent(SequenceEstimator):
         self.n_layers = n_layers
         self.head = head
         self.embedding_size = embedding_size
+        self.lags = lags
         self.standardize = standardize
         self.transform = transform
         self.inference = inference
@@ -83,6 +85,7 @@ class _Recurrent(SequenceEstimator):
             hidden_size=int(self.hidden_size),
             n_layers=int(self.n_layers),
             embedding_size=self.embedding_size if isinstance(head, Categorical) else None,
+            lags=tuple(self.lags),
             n_covariates=info.n_covariates,
         )
 
@@ -97,6 +100,8 @@ _PARAMETERS = """
         The law of a value given the network's output; None is ``Normal()``. ``Categorical()`` for text.
     embedding_size : int or None
         Size of the vectors that stand for tokens; None is the smaller of ``hidden_size`` and their number.
+    lags : tuple of int
+        Which past values enter at each step beside the memory: ``(1, 12)`` adds last year's value of monthly data.
     standardize : bool
         Describe continuous data in standard deviations from their mean, after ``transform``.
     transform : transform or list of transforms
