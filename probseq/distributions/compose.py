@@ -52,7 +52,9 @@ class Mixture(Distribution):
 
     def log_prob_seen(self, value: Tensor, seen: Tensor) -> Tensor:
         each = self.components.log_prob_seen(value.unsqueeze(-2), seen.unsqueeze(-2))
-        return torch.logsumexp(self.log_weights + each, -1)
+        total = torch.logsumexp(self.log_weights + each, -1)
+        # The weights sum to one up to rounding; what was not seen contributes exactly nothing.
+        return torch.where(seen.any(-1), total, torch.zeros_like(total))
 
     def log_prob(self, value: Tensor) -> Tensor:
         return torch.logsumexp(self.log_weights + self.components.log_prob(value.unsqueeze(-2)), -1)

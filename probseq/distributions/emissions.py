@@ -55,6 +55,8 @@ class Emission(Configuration, ABC):
 
     measure: ClassVar[str] = "lebesgue"
     fill: ClassVar[float] = 0.0
+    nominal: ClassVar[bool] = False
+    """Values are labels without order, so that tokens may be read."""
 
     def observation(self, n_variables: int, n_categories: int | None = None) -> Observation:
         """Describe the event; ``n_categories`` is what the data suggest, for families that have categories."""
@@ -142,7 +144,7 @@ class Normal(Emission):
                 factor = factor.reshape(*factor.shape[:-2], *(1,) * len(components), *factor.shape[-2:])
             return FullNormal(loc=mean, scale_tril=factor)
         scale = params["scale"]
-        return DiagonalNormal(loc=mean, scale=scale if self.covariance == "diag" else scale.unsqueeze(-1))
+        return DiagonalNormal(loc=mean, scale=scale if self.covariance == "diag" else scale.unsqueeze(-1).expand_as(mean))
 
     def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
         if self.covariance not in ("full", "tied"):
@@ -213,6 +215,7 @@ class Categorical(Emission):
     """
 
     measure: ClassVar[str] = "counting"
+    nominal: ClassVar[bool] = True
 
     def __init__(self, n_categories: int | None = None) -> None:
         self.n_categories = n_categories

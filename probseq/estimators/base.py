@@ -14,15 +14,17 @@ import torch
 from probseq._random import torch_generator
 from probseq.data.sequences import Sequences, sequences
 from probseq.errors import (
+    ConvergenceWarning,
     CovariateError,
     DataError,
+    DataTypeError,
     DataWarning,
     DegenerateWarning,
     IncompatibleError,
     ParameterError,
 )
 from probseq.estimators.fitted import TRAINING, _called
-from probseq.estimators.pipeline import DataInfo, FittedTransforms, fit_transforms, transform_list
+from probseq.estimators.pipeline import DataInfo, FittedTransforms, fit_transforms, model_inputs, transform_list
 from probseq.estimators.predicting import Predicting
 from probseq.estimators.scoring import Scoring
 from probseq.estimators.streaming import Streaming
@@ -93,13 +95,14 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
         self
         """
         started = time.perf_counter()
-        data = self._spread_static(sequences(X, lengths=lengths, covariates=covariates, static=static))
+        data = sequences(X, lengths=lengths, covariates=covariates, static=static)
         _check_y(y, data)
         data.require_values()
         inference = self._inference()
         emission = self._emission()
         if emission is not None:
             emission.check(data.values, _called(data))
+        self._check_tokens(data)
         transforms, values, steps, inputs = fit_transforms(self._transforms(), data)
         if np.isinf(values).any():
             raise DataError(got="a transform that is infinite", expected="finite values", remedy="Check for zeros.")
@@ -112,8 +115,9 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
         draws = inference.fit(
             model, batch, generator, validation=held_out, weights=_sequence_weights(weights, data), progress=progress
         )
-        for message in draws.messages:
-            warnings.warn(message, DegenerateWarning, stacklevel=2)
+        for i, message in enumerate(draws.messages):
+            stopped = draws.status in ("max_iter", "decreased") and i == len(draws.messages) - 1
+            warnings.warn(message, ConvergenceWarning if stopped else DegenerateWarning, stacklevel=2)
         self._adopt(model, transforms, draws, info, data)
         self.fit_seconds_ = time.perf_counter() - started
         return self
@@ -180,38 +184,31 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
         info: DataInfo,
         data: Sequences | None,
     ) -> None:
-        self.info_, self.transforms_ = info, transforms
-        self.draws_ = draws
-        self.model_ = Marginalized(transforms.wrap(model), draws.params, draws.log_weights)
+        fitted = Marginalized(transforms.wrap(model), draws.params, draws.log_weights)
+        steps = None
+        if data is not None:
+            with torch.no_grad():
+                steps = fitted.log_prob_steps({}, make_batch(fitted, data.values, data.lengths, model_inputs(data)))
+        # Nothing is set before everything that can fail has been done: a failed fit leaves no trace.
+        self.info_, self.transforms_, self.draws_, self.model_ = info, transforms, draws, fitted
         self.n_features_in_ = info.n_variables
         self.converged_, self.n_iter_, self.status_ = draws.converged, draws.n_iter, draws.status
-        self.n_parameters_ = self.model_.n_parameters
-        self.training_ = data
-        self.training_fingerprint_ = None
-        self.training_state_ = None
+        self.n_parameters_ = fitted.n_parameters
+        self.training_, self.training_fingerprint_, self.training_state_ = data, None, None
         self.log_likelihood_, self.n_scored_ = math.nan, 0
-        if data is None:
+        self.__dict__.pop("feature_names_in_", None)
+        if data is None or steps is None:
             self.covariate_names_: tuple[Any, ...] = tuple(f"u{i}" for i in range(info.n_covariates))
             self.vocabulary_ = None
             return
         if all(isinstance(name, str) for name in data.variables) and data.named and not data.flat:
             self.feature_names_in_ = np.asarray(data.variables, dtype=object)
-        self.covariate_names_ = data.covariate_names
+        self.covariate_names_ = (*data.covariate_names, *data.static_names)
         self.vocabulary_ = data.vocabulary
         self.training_fingerprint_ = data.fingerprint()
-        steps = self._steps(data, None)
         # The draws were found from these data: replaying them must not weigh the draws a second time.
-        self.training_state_ = self.model_.reset_weights(steps.final)
-        point = (
-            self.model_.model._log_prob_steps(
-                self.model_.params,
-                self._batch(data),
-                self.model_.model.initial_state(self.model_.params, data.n_sequences),
-            )
-            if self.model_.n_draws == 1
-            else steps
-        )
-        self.log_likelihood_ = float(point.values.sum())
+        self.training_state_ = fitted.reset_weights(steps.final)
+        self.log_likelihood_ = float(steps.values.double().sum())
         self.n_scored_ = int(steps.scored.sum())
 
     def _inference(self) -> Inference:
@@ -241,12 +238,23 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
             if finite.size and finite.min() >= 0 and finite.max() < 2**31:
                 categories = int(finite.max()) + 1
         missing = bool((~data.seen() & data.mask()[..., None]).any())
-        return DataInfo(data.n_variables, categories, data.n_covariates, missing)
+        return DataInfo(data.n_variables, categories, data.n_covariates + len(data.static_names), missing)
+
+    def _check_tokens(self, data: Sequences) -> None:
+        """Codes of tokens are labels: no law of numbers may read them."""
+        emission = self._emission()
+        if data.vocabulary is not None and (emission is None or not emission.nominal):
+            raise DataTypeError(
+                got=f"tokens for {self!r}",
+                expected="numbers",
+                remedy="Use MarkovChain(), HMM(emission=Categorical()) or LSTM(head=Categorical()).",
+            )
 
     def _check_covariates(self, model: SequenceModel[Any], data: Sequences) -> None:
-        if data.n_covariates and not model.n_covariates:
+        given = [*data.covariate_names, *data.static_names]
+        if given and not model.n_covariates:
             raise CovariateError(
-                got=f"covariates {list(data.covariate_names)} for {type(self).__name__}",
+                got=f"covariates {given} for {type(self).__name__}",
                 expected="no covariates: this family does not use them",
                 remedy="Leave them out, or use ARMA or a recurrent network.",
             )
@@ -254,8 +262,8 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
     def _held_out(
         self, validation: Any, data: Sequences, transforms: FittedTransforms, model: SequenceModel[Any]
     ) -> Batch:
-        held_out = self._spread_static(sequences(validation, vocabulary=data.vocabulary))
-        values, lengths, inputs = held_out.values, held_out.lengths, held_out.covariates
+        held_out = sequences(validation, vocabulary=data.vocabulary)
+        values, lengths, inputs = held_out.values, held_out.lengths, model_inputs(held_out)
         for transform, constants in zip(transforms.transforms, transforms.constants, strict=True):
             lag = values.shape[1]
             values = transform.apply(values, constants)

@@ -23,7 +23,7 @@ from probseq.errors import (
     NotFittedError,
     ShapeError,
 )
-from probseq.estimators.pipeline import DataInfo, FittedTransforms
+from probseq.estimators.pipeline import DataInfo, FittedTransforms, future_inputs, model_inputs
 from probseq.inference.base import Draws
 from probseq.models.base import Batch, Steps, map_state
 from probseq.models.marginal import Marginalized
@@ -69,16 +69,6 @@ class FittedModel(BaseEstimator, ABC):
         """The emission whose support the data must fit."""
         return None
 
-    @staticmethod
-    def _spread_static(data: Sequences) -> Sequences:
-        """Static inputs join the covariates of every step."""
-        if data.static is None:
-            return data
-        every = np.repeat(data.static[:, None, :], data.max_length, 1)
-        inputs = every if data.covariates is None else np.concatenate([data.covariates, every], -1)
-        names = (*data.covariate_names, *data.static_names)
-        return replace(data, covariates=inputs, covariate_names=names, static=None, static_names=())
-
     def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):
             raise _Unfitted(
@@ -91,7 +81,7 @@ class FittedModel(BaseEstimator, ABC):
         """Read data for a fitted model."""
         self._check_fitted()
         vocabulary = self.vocabulary_
-        data = self._spread_static(sequences(X, lengths=lengths, covariates=covariates, vocabulary=vocabulary))
+        data = sequences(X, lengths=lengths, covariates=covariates, vocabulary=vocabulary)
         if data.n_variables != self.n_features_in_:
             raise ShapeError(
                 got=f"X has {data.n_variables} features, but {type(self).__name__} is expecting "
@@ -107,9 +97,10 @@ class FittedModel(BaseEstimator, ABC):
                 expected=f"{list(names)} in this order",
                 remedy="Select the columns by name.",
             )
-        if data.n_covariates != self.model_.n_covariates:
+        n_inputs = data.n_covariates + len(data.static_names)
+        if n_inputs != self.model_.n_covariates:
             raise CovariateError(
-                got=f"{data.n_covariates} covariates",
+                got=f"{n_inputs} covariates",
                 expected=f"{self.model_.n_covariates}: {list(self.covariate_names_)}",
                 remedy="Pass covariates= with the names of the fit.",
             )
@@ -126,7 +117,7 @@ class FittedModel(BaseEstimator, ABC):
         return data
 
     def _batch(self, data: Sequences) -> Batch:
-        return make_batch(self.model_, data.values, data.lengths, data.covariates)
+        return make_batch(self.model_, data.values, data.lengths, model_inputs(data))
 
     def _begin(self, data: Sequences, history: Any) -> Any:
         """The state before the first step of ``data``, or None for new sequences."""
@@ -177,8 +168,8 @@ class FittedModel(BaseEstimator, ABC):
                     remedy="Leave them out, or fit with them.",
                 )
             return None
-        if labels.covariates is not None:
-            return labels.future_covariates(steps, covariates, index)
+        if labels.covariates is not None or labels.static is not None:
+            return future_inputs(labels, steps, covariates, index)
         if covariates is None:
             raise CovariateError(
                 got="no future covariates",
@@ -198,7 +189,13 @@ class FittedModel(BaseEstimator, ABC):
         values = np.full((n, 1, self.n_features_in_), 0.0)
         flat = self.n_features_in_ == 1
         labels = sequences(values[0, :, 0] if flat and n == 1 else values[0] if n == 1 else values)
-        return replace(labels, vocabulary=self.vocabulary_)
+        labels = replace(labels, vocabulary=self.vocabulary_)
+        past = self.training_
+        if past is None:
+            return labels
+        return replace(
+            labels, variables=past.variables, flat=past.flat, named=past.named, attrs=past.attrs, is_text=past.is_text
+        )
 
 
 def _called(data: Sequences) -> str:

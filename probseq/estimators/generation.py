@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,7 +92,7 @@ def generate(
             expected=f"a history, since {type(estimator).__name__} conditions on its first values",
             remedy="Pass history=ps.TRAINING or history=X.",
         )
-    labels = _labels(estimator, n, n_sequences is not None)
+    labels = replace(estimator._unlabelled(n), many=n_sequences is not None)
     inputs = estimator._future_inputs(labels, covariates, int(length), (index,) * n)
     u = None if inputs is None else torch.as_tensor(inputs)
     seed = estimator.random_state if random_state is None else random_state
@@ -128,18 +129,6 @@ def _without_end(estimator: SequenceEstimator, history: Any) -> Sequences:
     if estimator.vocabulary_ is None:
         return estimator._read(history)
     return estimator._read(sequences(history, vocabulary=estimator.vocabulary_, end=False))
-
-
-def _labels(estimator: SequenceEstimator, n: int, many: bool) -> Sequences:
-    from dataclasses import replace
-
-    labels = estimator._unlabelled(n)
-    past = estimator.training_
-    if past is not None:
-        labels = replace(
-            labels, variables=past.variables, flat=past.flat, named=past.named, attrs=past.attrs, is_text=past.is_text
-        )
-    return replace(labels, many=many)
 
 
 def _values(

@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from probseq.data.sequences import Sequences
 from probseq.errors import ParameterError, ShapeError
 from probseq.models.base import SequenceModel
 from probseq.models.transforms import Difference, Transform
 
-__all__ = ["DataInfo", "FittedTransforms", "fit_transforms", "transform_list"]
+__all__ = ["DataInfo", "FittedTransforms", "fit_transforms", "future_inputs", "model_inputs", "transform_list"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,23 @@ class DataInfo:
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values."""
         return asdict(self)
+
+
+def model_inputs(data: Sequences) -> np.ndarray | None:
+    """The covariates of every step (n, t, m), those that do not vary in time last; None if there are none."""
+    return _beside(data.covariates, data.static, data.max_length)
+
+
+def _beside(covariates: np.ndarray | None, static: np.ndarray | None, n_steps: int) -> np.ndarray | None:
+    if static is None:
+        return covariates
+    every = np.repeat(static[:, None, :], n_steps, 1)
+    return every if covariates is None else np.concatenate([covariates, every], -1)
+
+
+def future_inputs(past: Sequences, horizon: int, covariates: Any, index: tuple[pd.Index, ...]) -> np.ndarray | None:
+    """The inputs of the steps after ``past``; static ones are known, the others are given by name."""
+    return _beside(past.future_covariates(horizon, covariates, index), past.static, horizon)
 
 
 def transform_list(transform: Any) -> list[Transform]:
@@ -72,10 +90,13 @@ def fit_transforms(
     transforms: list[Transform], data: Sequences
 ) -> tuple[FittedTransforms, np.ndarray, np.ndarray, np.ndarray | None]:
     """Fit transforms in order; also the transformed values (n, t', k), lengths (n,) and covariates (n, t', m)."""
-    values, lengths, covariates = data.values, data.lengths, data.covariates
+    values, lengths, covariates = data.values, data.lengths, model_inputs(data)
     constants = []
     for transform in transforms:
         known = transform.constants(values)
+        if isinstance(transform, Difference):
+            real = np.arange(values.shape[1]) < lengths[:, None]
+            transform.require_complete(values[real])
         lag = int(transform.lag) if isinstance(transform, Difference) else 0
         values = transform.apply(values, known)
         constants.append(known)

@@ -209,6 +209,8 @@ def _encode_labels(data: Sequences) -> dict[str, Any]:
         "name": None if data.name is None else str(data.name),
         "attrs": {str(k): str(v) for k, v in data.attrs.items()},
         "covariates": [str(c) for c in data.covariate_names],
+        "static": None if data.static is None else data.static.tolist(),
+        "static_names": [str(name) for name in data.static_names],
         "steps": [_step(f) for f in data.freq],
         "index": [_encode_index(index) for index in data.index],
     }
@@ -261,6 +263,8 @@ def _decode_labels(kept: dict[str, Any], vocabulary: Vocabulary | None) -> Seque
         named_sequences=kept["named_sequences"],
         covariates=np.zeros((n, width, m)) if m else None,
         covariate_names=tuple(kept["covariates"]),
+        static=None if kept["static"] is None else np.asarray(kept["static"], dtype=np.float64),
+        static_names=tuple(kept["static_names"]),
         vocabulary=vocabulary,
         is_text=kept["is_text"],
         given_freq=steps.pop() if len(steps) == 1 else None,

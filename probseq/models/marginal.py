@@ -136,6 +136,7 @@ class Marginalized(SequenceModel[MarginalState]):
             return Steps(steps.values[0], steps.scored, error, self._pack(steps.final, state.log_weights))
         along, last = self._weights_along(state.log_weights, steps.values)
         values = torch.logsumexp(along + steps.values.movedim(0, -1), -1)
+        values = torch.where(steps.scored.any(-1), values, torch.zeros_like(values))
         return Steps(values, steps.scored, None, self._pack(steps.final, last))
 
     def _forecast_marginals(
