@@ -148,7 +148,7 @@ class MLE(Inference):
             search,
             params,
             messages=profile.problems(search.x),
-            covariance=profile.covariance(search.x) if self.covariance else None,
+            covariance=profile.covariance(search.x) if self.covariance and search.status != "interrupted" else None,
         )
 
     def _fit_flat(

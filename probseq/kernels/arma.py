@@ -21,6 +21,7 @@ from probseq.kernels.polynomials import autocovariances, autocovariances_adjoint
 # falling below a few units in the last place of its first value.
 STEADY = 1e-14
 STEADY_AT_MOST = 1e-12
+BUFFER = 256
 
 Trace = namedtuple("Trace", ["steady_from", "gains", "directions", "states", "last", "values", "gamma", "rows", "ok"])
 Trace.__doc__ = """What the adjoint needs from a forward pass.
@@ -100,15 +101,22 @@ def innovations(ar_lags, ar, ma_lags, ma, w, keep):
     _, variance, gain = start(ar_lags, ar, ma_lags, ma, gamma, r)
     first = variance
     tolerance = min(STEADY * (1.0 + first), STEADY_AT_MOST)
-    # Both vectors live in a buffer whose origin moves down one place a step: the shift of the state is then free.
-    direction = np.empty(n + r)
-    direction[n : n + r] = gain
-    state = np.zeros((n_series, n + r))
+    # Both vectors live in a buffer whose origin moves down one place a step: the shift of the state is then free. At
+    # the bottom of the buffer they are copied back to its top.
+    top = min(n, r + BUFFER)
+    base = top
+    direction = np.empty(top + r)
+    direction[top:] = gain
+    state = np.empty((n_series, top + r))
+    state[:, top:] = 0.0
     for t in range(n):
         if variance - 1.0 < tolerance:
             steady = t
             break
-        base = n - t
+        if base == 0:
+            base = top
+            direction[top:] = direction[:r].copy()
+            state[:, top:] = state[:, :r].copy()
         f[t] = variance
         if keep:
             gains[t] = gain
@@ -145,37 +153,79 @@ def innovations(ar_lags, ar, ma_lags, ma, w, keep):
             direction[base - 1 + i] = u - ratio * k
         gain[0] += step * head
         direction[base - 1] = head - ratio * gain[0]
+        base -= 1
     if steady < n:
-        base = n - steady
         for s in range(n_series):
             for i in range(1, r):
                 values[s, r + steady - i] = state[s, base + i]
             _steady(ar_lags, ar, ma_lags, ma, w[s], values[s], e[s], state[s, base], steady, r)
-    last = state[:, n - steady : n - steady + r].copy()
+    last = state[:, base : base + r].copy()
     return e, f, Trace(steady, gains, directions, states, last, values, gamma, rows, ok)
 
 
 @kernel
 def _steady(ar_lags, ar, ma_lags, ma, w, values, e, predicted, steady, r):
     n = w.size
-    if ma_lags.size == 1 and ma_lags[0] == 1:
-        last = values[r + steady - 1]
-        coefficient = ma[0]
-        for t in range(steady, n):
-            last = w[t] - coefficient * last
+    _divide(ma_lags, ma, w, values, steady, r)
+    e[steady] = values[r + steady] - predicted
+    for t in range(steady + 1, n):
+        e[t] = values[r + t]
+    for m in range(ar_lags.size):
+        _subtract(ar[m], values[r + steady + 1 - ar_lags[m] : r + n - ar_lags[m]], e[steady + 1 :])
+
+
+@kernel
+def _divide(lags, coefficients, w, values, start, r):
+    """v_t = w_t - sum_m c_m v_(t - lag_m) for t >= start, values[r + t] = v_t.
+
+    Each step waits for the one before only through lag 1, which is therefore subtracted last, from a register.
+    """
+    n, size = w.size, lags.size
+    if size == 0 or lags[0] != 1:
+        for t in range(start, n):
+            value = w[t]
+            for m in range(size):
+                value -= coefficients[m] * values[r + t - lags[m]]
+            values[r + t] = value
+        return
+    first, last = coefficients[0], values[r + start - 1]
+    if size == 1:
+        for t in range(start, n):
+            last = w[t] - first * last
+            values[r + t] = last
+    elif size == 2:
+        second, back = coefficients[1], r - lags[1]
+        for t in range(start, n):
+            last = (w[t] - second * values[back + t]) - first * last
+            values[r + t] = last
+    elif size == 3:
+        second, back = coefficients[1], r - lags[1]
+        third, far = coefficients[2], r - lags[2]
+        for t in range(start, n):
+            last = (w[t] - second * values[back + t] - third * values[far + t]) - first * last
             values[r + t] = last
     else:
-        for t in range(steady, n):
+        for t in range(start, n):
             value = w[t]
-            for m in range(ma_lags.size - 1, -1, -1):
-                value -= ma[m] * values[r + t - ma_lags[m]]
-            values[r + t] = value
-    e[steady] = values[r + steady] - predicted
-    e[steady + 1 :] = values[r + steady + 1 :]
-    for m in range(ar_lags.size):
-        lag, coefficient = ar_lags[m], ar[m]
-        for t in range(steady + 1, n):
-            e[t] -= coefficient * values[r + t - lag]
+            for m in range(1, size):
+                value -= coefficients[m] * values[r + t - lags[m]]
+            last = value - first * last
+            values[r + t] = last
+
+
+@kernel
+def _subtract(coefficient, x, y):
+    for t in range(x.size):
+        y[t] -= coefficient * x[t]
+
+
+@kernel(fastmath={"contract", "reassoc"})
+def dot(x, y):
+    """sum_t x_t y_t, in an order that vector registers like."""
+    total = 0.0
+    for t in range(x.size):
+        total += x[t] * y[t]
+    return total
 
 
 @kernel
@@ -241,7 +291,7 @@ def innovations_adjoint(ar_lags, ar, ma_lags, ma, e, f, trace, e_gradient, f_gra
     ma_gradient = np.zeros(ma_lags.size)
     w_gradient = np.zeros((n_series, n))
     # As in the forward pass the origin of a moving buffer makes the transposed shift free.
-    state = np.zeros((n_series, n + r + 1))
+    state = np.zeros((n_series, steady + r + 1))
     for s in range(n_series):
         if steady < n:
             _steady_adjoint(
@@ -252,7 +302,7 @@ def innovations_adjoint(ar_lags, ar, ma_lags, ma, e, f, trace, e_gradient, f_gra
                 trace.values[s],
                 e_gradient[s],
                 w_gradient[s],
-                state[s, n - steady : n - steady + r],
+                state[s, :r],
                 ar_gradient,
                 ma_gradient,
                 steady,
@@ -260,11 +310,11 @@ def innovations_adjoint(ar_lags, ar, ma_lags, ma, e, f, trace, e_gradient, f_gra
             )
     covariance, first, _ = start(ar_lags, ar, ma_lags, ma, gamma, r)
     gain = np.zeros(r)
-    direction = np.zeros(n + r + 1)
+    direction = np.zeros(steady + r + 1)
     variance = 0.0
     first_gradient = 0.0
     for t in range(steady - 1, -1, -1):
-        base = n - t
+        base = steady - t
         k, v = trace.gains[t], f[t]
         if t < steady - 1:
             later = trace.gains[t + 1]
@@ -328,7 +378,7 @@ def innovations_adjoint(ar_lags, ar, ma_lags, ma, e, f, trace, e_gradient, f_gra
                 ma_gradient[m] -= total * here[ma_lags[m]]
         variance += f_gradient[t]
     if steady > 0:
-        gain += direction[n : n + r]
+        gain += direction[steady : steady + r]
         first_gradient += variance
         _start_adjoint(
             ar_lags, ar, ma_lags, ma, gamma, trace.rows, covariance, gain, first_gradient, ar_gradient, ma_gradient
@@ -343,30 +393,56 @@ def _steady_adjoint(
     n = e_gradient.size
     v_gradient[steady:] = e_gradient[steady:]
     for m in range(ar_lags.size):
-        lag, coefficient, total = ar_lags[m], ar[m], 0.0
-        for t in range(steady + 1, n):
-            total += e_gradient[t] * values[r + t - lag]
-        ar_gradient[m] -= total
-        for t in range(steady, n - lag):
-            if t + lag > steady:
-                v_gradient[t] -= coefficient * e_gradient[t + lag]
-        for t in range(max(steady + 1, 0), min(n, steady + lag)):
+        lag, coefficient = ar_lags[m], ar[m]
+        ar_gradient[m] -= dot(e_gradient[steady + 1 :], values[r + steady + 1 - lag : r + n - lag])
+        begin = max(steady + 1 - lag, steady)
+        if n - lag > begin:
+            _subtract(coefficient, e_gradient[begin + lag :], v_gradient[begin : n - lag])
+        for t in range(steady + 1, min(n, steady + lag)):
             state_gradient[lag - (t - steady)] -= coefficient * e_gradient[t]
-    for t in range(n - 1, steady - 1, -1):
-        value = v_gradient[t]
-        for m in range(ma_lags.size - 1, -1, -1):
-            lag = ma_lags[m]
-            if t + lag < n:
-                value -= ma[m] * v_gradient[t + lag]
-        v_gradient[t] = value
+    _divide_back(ma_lags, ma, v_gradient, steady)
     for m in range(ma_lags.size):
-        lag, coefficient, total = ma_lags[m], ma[m], 0.0
-        for t in range(steady, n):
-            total += v_gradient[t] * values[r + t - lag]
-        ma_gradient[m] -= total
+        lag, coefficient = ma_lags[m], ma[m]
+        ma_gradient[m] -= dot(v_gradient[steady:], values[r + steady - lag : r + n - lag])
         for t in range(steady, min(n, steady + lag)):
             state_gradient[lag - (t - steady)] -= coefficient * v_gradient[t]
     state_gradient[0] -= e_gradient[steady]
+
+
+@kernel
+def _divide_back(lags, coefficients, g, start):
+    # g_t <- g_t - sum_m c_m g_(t + lag_m) from the end down to start, in place: the transpose of `_divide`.
+    n, size = g.size, lags.size
+    inner = n - (lags[-1] if size > 0 else 0)
+    for t in range(n - 1, max(start, inner) - 1, -1):
+        for m in range(size):
+            if t + lags[m] < n:
+                g[t] -= coefficients[m] * g[t + lags[m]]
+    if size == 0 or inner <= start:
+        return
+    if lags[0] != 1 or size > 3:
+        for t in range(inner - 1, start - 1, -1):
+            value = g[t]
+            for m in range(size - 1, -1, -1):
+                value -= coefficients[m] * g[t + lags[m]]
+            g[t] = value
+        return
+    first, last = coefficients[0], g[inner]
+    if size == 1:
+        for t in range(inner - 1, start - 1, -1):
+            last = g[t] - first * last
+            g[t] = last
+    elif size == 2:
+        second, ahead = coefficients[1], lags[1]
+        for t in range(inner - 1, start - 1, -1):
+            last = (g[t] - second * g[t + ahead]) - first * last
+            g[t] = last
+    else:
+        second, ahead = coefficients[1], lags[1]
+        third, far = coefficients[2], lags[2]
+        for t in range(inner - 1, start - 1, -1):
+            last = (g[t] - second * g[t + ahead] - third * g[t + far]) - first * last
+            g[t] = last
 
 
 @kernel

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from probseq.kernels.arma import Trace, innovations, innovations_adjoint
+from probseq.kernels.arma import Trace, dot, innovations, innovations_adjoint
 from probseq.kernels.compiler import kernel
 from probseq.kernels.polynomials import (
     coefficients_from_partial,
@@ -141,6 +141,84 @@ def concentrate(e, f, scored, weights, n_columns):
 
 
 @kernel
+def concentrate_complete(e, f, steady, lengths, weights, n_columns):
+    """As `concentrate` for sequences without gaps, which share f (n,), equal to 1 from step `steady` on.
+
+    Parameters
+    ----------
+    lengths : (c,) int64
+        Scored steps of each sequence, from its first on.
+    """
+    n = f.size
+    k = n_columns - 1
+    gram = np.zeros((k, k))
+    moment = np.zeros(k)
+    count = 0.0
+    log_f = 0.0
+    inverse = 1.0 / f[:steady]
+    for s in range(lengths.size):
+        row, length = s * n_columns, lengths[s]
+        early = min(steady, length)
+        count += weights[s] * length
+        log_f += weights[s] * _log_product(f[:early])
+        for i in range(k):
+            scaled = e[row + 1 + i, :early] * inverse[:early]
+            late = e[row + 1 + i, early:length]
+            moment[i] += weights[s] * (dot(scaled, e[row, :early]) + dot(late, e[row, early:length]))
+            for j in range(i + 1):
+                other = e[row + 1 + j]
+                gram[i, j] += weights[s] * (dot(scaled, other[:early]) + dot(late, other[early:length]))
+    for i in range(k):
+        for j in range(i):
+            gram[j, i] = gram[i, j]
+    beta, _ = solve_normal(gram, moment)
+    residual = np.empty((lengths.size, n))
+    total = 0.0
+    for s in range(lengths.size):
+        row, length = s * n_columns, lengths[s]
+        early = min(steady, length)
+        left = residual[s]
+        left[:] = e[row]
+        for i in range(k):
+            for t in range(n):
+                left[t] -= beta[i] * e[row + 1 + i, t]
+        scaled = left[:early] * inverse[:early]
+        total += weights[s] * (dot(scaled, left[:early]) + dot(left[early:length], left[early:length]))
+    sigma2 = total / count
+    log_likelihood = -0.5 * count * (LOG_2PI + math.log(sigma2) + 1.0) - 0.5 * log_f
+    return beta, sigma2, log_likelihood, count, residual
+
+
+@kernel
+def _log_product(f):
+    # A product of variances and one logarithm now and then cost less than a logarithm a step.
+    total, product = 0.0, 1.0
+    for t in range(f.size):
+        product *= f[t]
+        if product > 1e100 or product < 1e-100:
+            total += math.log(product)
+            product = 1.0
+    return total + math.log(product)
+
+
+@kernel
+def complete_gradient(residual, f, steady, lengths, weights, sigma2):
+    """Derivatives of the result of `concentrate_complete` with respect to the residuals (c, n) and to f (n,)."""
+    e_gradient = np.zeros(residual.shape)
+    f_gradient = np.zeros(f.size)
+    for s in range(lengths.size):
+        length = lengths[s]
+        for t in range(min(steady, length)):
+            scaled = residual[s, t] / (sigma2 * f[t])
+            e_gradient[s, t] = -weights[s] * scaled
+            f_gradient[t] += 0.5 * weights[s] * (scaled * residual[s, t] - 1.0) / f[t]
+        factor = -weights[s] / sigma2
+        for t in range(min(steady, length), length):
+            e_gradient[s, t] = factor * residual[s, t]
+    return e_gradient, f_gradient
+
+
+@kernel
 def concentrate_gradient(residual, f, scored, weights, sigma2):
     """Derivatives of the concentrated log-likelihood with respect to the residuals (c, n) and to f (c, n)."""
     e_gradient = np.zeros(residual.shape)
@@ -184,7 +262,7 @@ def pack_gradient(x, p, q, seasonal_p, seasonal_q, d_phi, d_theta, d_seasonal_ph
 
 
 @kernel
-def objective(x, orders, period, ar_lags, ma_lags, w, scored, weights, n_columns):
+def objective(x, orders, period, ar_lags, ma_lags, w, lengths, weights, n_columns):
     """Minus the concentrated log-likelihood per scored value, and its gradient; sequences without gaps.
 
     Parameters
@@ -196,9 +274,8 @@ def objective(x, orders, period, ar_lags, ma_lags, w, scored, weights, n_columns
     ar_lags, ma_lags : (m,) int64
         From `support`.
     w : (c * n_columns, n) float64
-        Differenced responses and regressors, zero where not scored.
-    scored : (c, n) bool
-        True up to each sequence's own length.
+        Differenced responses and regressors, zero beyond the sequence's length.
+    lengths : (c,) int64
     weights : (c,) float64
 
     Returns
@@ -214,22 +291,29 @@ def objective(x, orders, period, ar_lags, ma_lags, w, scored, weights, n_columns
     e, f, trace = innovations(ar_lags, ar, ma_lags, ma, w, True)
     if not trace.ok:
         return np.inf, np.zeros(x.size)
-    n_sequences, n = scored.shape
-    f_all = np.empty((n_sequences, n))
-    for s in range(n_sequences):
-        f_all[s] = f
-    beta, sigma2, log_likelihood, count, residual = concentrate(e, f_all, scored, weights, n_columns)
-    e_gradient, f_gradient = concentrate_gradient(residual, f_all, scored, weights, sigma2)
-    f_total = np.zeros(n)
-    for s in range(n_sequences):
-        f_total += f_gradient[s]
+    beta, sigma2, log_likelihood, count, residual = concentrate_complete(
+        e, f, trace.steady_from, lengths, weights, n_columns
+    )
+    e_gradient, f_gradient = complete_gradient(residual, f, trace.steady_from, lengths, weights, sigma2)
     if n_columns > 1:
-        trace = _combine(trace, beta, n_columns, n_sequences, n)
-    d_ar, d_ma, _ = innovations_adjoint(ar_lags, ar, ma_lags, ma, residual, f, trace, e_gradient, f_total)
+        trace = _combine(trace, beta, n_columns, lengths.size, f.size)
+    d_ar, d_ma, _ = innovations_adjoint(ar_lags, ar, ma_lags, ma, residual, f, trace, e_gradient, f_gradient)
     d_phi, d_seasonal_phi = multiply_adjoint(phi, seasonal_phi, period, -1.0, ar_lags, d_ar)
     d_theta, d_seasonal_theta = multiply_adjoint(theta, seasonal_theta, period, 1.0, ma_lags, d_ma)
     gradient = pack_gradient(x, p, q, seasonal_p, seasonal_q, d_phi, d_theta, d_seasonal_phi, d_seasonal_theta)
     return -log_likelihood / count, gradient * (-1.0 / count)
+
+
+@kernel
+def profile_at(x, orders, period, ar_lags, ma_lags, w, lengths, weights, n_columns):
+    """Best coefficients (n_columns - 1,), variance and concentrated log-likelihood (nats); arguments as `objective`."""
+    p, q, seasonal_p, seasonal_q = orders
+    phi, theta, seasonal_phi, seasonal_theta = unpack(x, p, q, seasonal_p, seasonal_q)
+    ar = multiply(phi, seasonal_phi, period, -1.0, ar_lags)
+    ma = multiply(theta, seasonal_theta, period, 1.0, ma_lags)
+    e, f, trace = innovations(ar_lags, ar, ma_lags, ma, w, False)
+    beta, sigma2, log_likelihood, _, _ = concentrate_complete(e, f, trace.steady_from, lengths, weights, n_columns)
+    return beta, sigma2, log_likelihood
 
 
 @kernel

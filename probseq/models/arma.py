@@ -16,7 +16,7 @@ from probseq.distributions.params import Params, ParamSpec, Positive, Real
 from probseq.distributions.stationary import Stationary
 from probseq.errors import CovariateError, ParameterError, ShapeError
 from probseq.kernels.arima import difference_coefficients, state_space
-from probseq.kernels.kalman import DIFFUSE_ZERO, System, advance, condition, filter_states, forecast, simulate
+from probseq.kernels.kalman import DIFFUSE_ZERO, SCORED, System, advance, condition, filter_states, forecast, simulate
 from probseq.kernels.polynomials import support
 from probseq.models.arma_likelihood import ARMAProfile
 from probseq.models.arma_state import ARMAState, Workspace
@@ -84,22 +84,21 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
         highest = [int(lags[-1]) if lags.size else 0 for lags in (self.lags.ar, self.lags.ma)]
         self.n_hidden = max(highest[0], highest[1] + 1)
         self.state_size = self.n_hidden + self.n_differences
-
-    def parameters(self) -> dict[str, ParamSpec]:
-        (p, _, q), (seasonal_p, _, seasonal_q, _) = self.order, self.seasonal_order
         specs = {
             "ar": ParamSpec((p,), Stationary(), ("lag",)),
             "ma": ParamSpec((q,), Stationary(-1), ("lag",)),
             "seasonal_ar": ParamSpec((seasonal_p,), Stationary(), ("lag",)),
             "seasonal_ma": ParamSpec((seasonal_q,), Stationary(-1), ("lag",)),
         }
-        specs = {name: spec for name, spec in specs.items() if spec.shape[0] > 0}
-        if self.constant:
-            specs["mean"] = ParamSpec((), Real())
-        if self.n_covariates:
-            specs["coefficients"] = ParamSpec((self.n_covariates,), Real(), ("covariate",))
-        specs["scale"] = ParamSpec((), Positive())
-        return specs
+        self._specs = {name: spec for name, spec in specs.items() if spec.shape[0] > 0}
+        if constant:
+            self._specs["mean"] = ParamSpec((), Real())
+        if n_covariates:
+            self._specs["coefficients"] = ParamSpec((n_covariates,), Real(), ("covariate",))
+        self._specs["scale"] = ParamSpec((), Positive())
+
+    def parameters(self) -> dict[str, ParamSpec]:
+        return dict(self._specs)
 
     def concentrated(self, batch: Batch, weights: Tensor | None = None) -> ARMAProfile:
         return ARMAProfile(self, batch, weights)
@@ -269,30 +268,36 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
         fresh = (state.age == 0).reshape(len(mu), batch.n).all(0)
         whole = fresh & (seen.sum(-1) == batch.lengths) & (batch.lengths > m)
         work = Workspace(state, self._draw(params))
-        e, f = torch.zeros_like(levels), torch.ones_like(levels)
         scored = torch.zeros_like(seen)
+        e_of: dict[int, Tensor] = {}
+        f_of: dict[int, Tensor] = {}
         rows = torch.nonzero(whole).squeeze(-1)
         if len(rows):
             y, lengths = levels[:, rows], batch.lengths[rows]
             w = self._differenced(y) - mu[:, None, None]
             inside = torch.arange(batch.t - m) < (lengths - m).unsqueeze(-1)
             w = torch.where(inside, w, torch.zeros_like(w))
-            e_rows, f_rows, mean, cov = Innovations.apply(ar, ma, w, self.lags, (lengths - m).numpy())
-            e_rows = torch.nn.functional.pad(e_rows, (m, 0))
-            f_rows = torch.nn.functional.pad(f_rows, (m, 0), value=1.0).unsqueeze(1)
-            e, f = e.index_copy(1, rows, e_rows), f.index_copy(1, rows, f_rows.expand(e_rows.shape))
+            e, f, mean, cov = Innovations.apply(ar, ma, w, self.lags, (lengths - m).numpy())
+            e, f = torch.nn.functional.pad(e, (m, 0)), torch.nn.functional.pad(f, (m, 0), value=1.0)
             scored[rows] = torch.nn.functional.pad(inside, (m, 0))
             work.put_complete(rows.numpy(), mean.numpy(), cov.numpy(), y.detach().numpy(), lengths.numpy())
+            if len(rows) == batch.n and not (every and m):
+                return e, f.unsqueeze(1).expand(e.shape), scored, work.close(state.age + batch.lengths)
+            e_of, f_of = {i: e[:, j] for j, i in enumerate(rows.tolist())}, dict.fromkeys(rows.tolist(), f)
         for i in torch.nonzero(~whole | (whole & (every and m > 0))).squeeze(-1).tolist():
             t = int(batch.lengths[i]) if not whole[i] else m
             start = work.start(i) if not (bool(fresh[i]) or whole[i]) else None
-            outputs = GappedInnovations.apply(
+            e, f, status, *after = GappedInnovations.apply(
                 ar, ma, levels[:, i, :t] - mu[:, None], mu, seen[i, :t].numpy(), start, self.lags
             )
-            e, f = _replace(e, i, outputs[0]), _replace(f, i, outputs[1])
-            if not whole[i]:
-                scored[i, :t] = outputs[2][0] == 1
-                work.put_row(i, *(part.numpy() for part in outputs[3:]))
+            if whole[i]:
+                e_of[i], f_of[i] = (torch.cat([new, old[:, m:]], -1) for new, old in ((e, e_of[i]), (f, f_of[i])))
+                continue
+            e_of[i] = torch.nn.functional.pad(e, (0, batch.t - t))
+            f_of[i] = torch.nn.functional.pad(f, (0, batch.t - t), value=1.0)
+            scored[i, :t] = status[0] == SCORED
+            work.put_row(i, *(part.numpy() for part in after))
+        e, f = (torch.stack([of[i] for i in range(batch.n)], 1) for of in (e_of, f_of))
         return e, f, scored, work.close(state.age + batch.lengths)
 
     def _differenced(self, y: Tensor) -> Tensor:
@@ -365,12 +370,6 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
     def _flat(tensor: Tensor, trailing: int) -> np.ndarray:
         """(*draw, n, ...) as an array (D, n, ...) with ``trailing`` dimensions after n."""
         return np.ascontiguousarray(tensor.detach().reshape(-1, *tensor.shape[tensor.ndim - 1 - trailing :]).numpy())
-
-
-def _replace(whole: Tensor, i: int, row: Tensor) -> Tensor:
-    """``whole`` (D, n, t) with the first steps of sequence i replaced by ``row`` (D, t'), differentiably."""
-    padded = torch.cat([row, whole[:, i, row.shape[-1] :]], -1)
-    return torch.cat([whole[:, :i], padded.unsqueeze(1), whole[:, i + 1 :]], 1)
 
 
 def _check_orders(order: Order, seasonal_order: SeasonalOrder) -> None:

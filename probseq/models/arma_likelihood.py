@@ -20,7 +20,7 @@ from probseq.kernels.arima import (
 from probseq.kernels.arma import innovations
 from probseq.kernels.hannan_rissanen import free_from_coefficients, hannan_rissanen
 from probseq.kernels.polynomials import multiply
-from probseq.kernels.profile import concentrate, objective, unpack
+from probseq.kernels.profile import concentrate, objective, profile_at, unpack
 from probseq.models.base import Batch
 from probseq.models.concentrated import Profile
 
@@ -65,6 +65,7 @@ class ARMAProfile(Profile):
         self.n_columns = 1 + int(model.constant) + u.shape[-1]
         # The response is centred, so that numbers far from zero do not cost digits; diffuse levels do not notice.
         self.centre = float(y[seen].mean()) if seen.any() and (model.constant or c.size) else 0.0
+        self.largest = float(np.abs(y[seen]).max(initial=0.0))
         y = np.where(seen, y - self.centre, 0.0)
         columns = [y[:, None]]
         if model.constant:
@@ -72,7 +73,8 @@ class ARMAProfile(Profile):
         columns.append(np.moveaxis(u, -1, 1))
         stacked = np.ascontiguousarray(np.concatenate(columns, 1).reshape(-1, y.shape[1]))
         self.differences = difference(stacked, c)
-        inside = np.arange(self.differences.shape[1]) < (batch.lengths.numpy() - c.size)[:, None]
+        self.lengths = np.maximum(batch.lengths.numpy() - c.size, 0)
+        inside = np.arange(self.differences.shape[1]) < self.lengths[:, None]
         if self.gapped:
             self.columns, self.seen = stacked, seen
             self.differences = self._mended(y, seen)
@@ -109,8 +111,7 @@ class ARMAProfile(Profile):
         values = self.differences[self.scored]
         if self.model.constant:
             values = values - values.mean()
-        level = 1.0 + abs(self.centre)
-        if math.sqrt(float(np.mean(values**2))) <= 1e-13 * level:
+        if math.sqrt(float(np.mean(values**2))) <= 1e-13 * self.largest:
             raise DataError(
                 got="a series that does not vary" + (f" after {n} differences" if n else ""),
                 expected="values with some variance",
@@ -125,7 +126,7 @@ class ARMAProfile(Profile):
         if self.gapped:
             data = (model.lags.differences, self.columns, self.seen, self.weights, self.n_columns)
             return objective_with_gaps(*common, *data)
-        return objective(*common, self.columns, self.scored, self.weights, self.n_columns)
+        return objective(*common, self.columns, self.lengths, self.weights, self.n_columns)
 
     def _coefficients(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         phi, theta, seasonal_phi, seasonal_theta = unpack(x, *self.orders)
@@ -143,7 +144,12 @@ class ARMAProfile(Profile):
         return e, np.ascontiguousarray(np.broadcast_to(f, self.scored.shape)), self.scored
 
     def _location_and_scale(self, x: np.ndarray) -> np.ndarray:
-        beta, sigma2, *_ = concentrate(*self._whitened(x), self.weights, self.n_columns)
+        if self.gapped:
+            beta, sigma2, *_ = concentrate(*self._whitened(x), self.weights, self.n_columns)
+        else:
+            model = self.model
+            common = (x, self.orders, model.period, model.lags.ar, model.lags.ma)
+            beta, sigma2, _ = profile_at(*common, self.columns, self.lengths, self.weights, self.n_columns)
         return np.append(beta, math.sqrt(sigma2))
 
     def parameters(self, x: np.ndarray) -> dict[str, Tensor]:
@@ -215,7 +221,7 @@ class ARMAProfile(Profile):
             ("seasonal autoregressive", seasonal_phi, -1.0),
             ("seasonal moving-average", seasonal_theta, 1.0),
         ):
-            roots = np.roots(np.append(sign * row[::-1], 1.0)) if row.size else np.zeros(0)
+            roots = np.roots(np.append(sign * row[::-1], 1.0)) if row.size > 1 else -sign / row
             found[name] = roots
             for root in roots[roots.imag >= 0]:
                 if abs(root) < 1.0 + _NEAR_UNIT:

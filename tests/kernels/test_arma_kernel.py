@@ -269,7 +269,7 @@ def test_concentrated_objective_and_its_gradient(rng):
     columns = np.vstack([y[0], np.ones(n), np.arange(n) / n, y[1], np.ones(n), np.cos(np.arange(n))])
     scored = np.arange(n) < np.array([[n], [n - 11]])
     x = np.array([0.5, -0.4, 0.3, 0.2])
-    arguments = (orders, period, ar_lags, ma_lags, columns, scored, np.array([1.0, 0.7]), 3)
+    arguments = (orders, period, ar_lags, ma_lags, columns, scored.sum(1), np.array([1.0, 0.7]), 3)
     value, gradient = objective(x, *arguments)
     for i in range(4):
         expected = slope(lambda x: objective(x, *arguments)[0], x, np.eye(4)[i])

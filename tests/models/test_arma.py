@@ -13,6 +13,7 @@ from probseq.distributions.stationary import Stationary
 from probseq.errors import CovariateError, DataError, ParameterError, ShapeError
 from probseq.inference.optimize import MLE
 from probseq.models.arma import ARMAModel
+from probseq.models.arma_likelihood import ARMAProfile
 from probseq.models.base import Batch, SequenceModel, map_state
 
 WHITE = (0, 0, 0, 1)
@@ -289,6 +290,54 @@ def test_sequence_weights_count_like_copies(generator):
     weighted = MLE().fit(model, make_batch(*y), torch.Generator(), weights=torch.tensor([2.0, 1.0]))
     assert weighted.log_prob == pytest.approx(copies.log_prob, abs=1e-8)
     np.testing.assert_allclose(weighted.params["ar"], copies.params["ar"], atol=1e-6)
+
+
+def test_an_interrupted_fit_keeps_the_best_point(monkeypatch):
+    model, batch = make_model((2, 0, 1)), make_batch(lake())
+    calls = []
+    original = ARMAProfile.objective
+
+    def interrupted(self, x):
+        calls.append(x)
+        if len(calls) > 6:
+            raise KeyboardInterrupt
+        return original(self, x)
+
+    monkeypatch.setattr(ARMAProfile, "objective", interrupted)
+    draws = fit(model, batch)
+    assert draws.status == "interrupted" and not draws.converged
+    assert draws.log_prob == pytest.approx(float(model.log_prob(draws.params, batch).sum()), abs=1e-8)
+
+
+def test_several_starts_never_end_lower():
+    batch = make_batch(lake())
+    one, many = (fit(make_model((2, 0, 2)), batch, n_init=n) for n in (0, 4))
+    assert many.log_prob >= one.log_prob - 1e-6
+    assert len(many.optima) == 5 and (np.diff(many.optima) <= 0).all()
+
+
+def test_levels_and_units_far_from_one():
+    base = lake()
+    plain = fit(make_model((1, 0, 1)), make_batch(base))
+    for shift, unit in ((1e8, 1.0), (0.0, 1e-9), (0.0, 1e9)):
+        moved = fit(make_model((1, 0, 1)), make_batch(shift + unit * base))
+        expected = plain.log_prob - 98 * np.log(unit)
+        assert moved.log_prob == pytest.approx(expected, abs=1e-5)
+        assert float(moved.params["ar"]) == pytest.approx(float(plain.params["ar"]), abs=1e-5)
+
+
+def test_gapped_fit_with_covariates_agrees_with_the_model(generator):
+    y = torch.randn(2, 60, dtype=torch.float64, generator=generator).cumsum(1).numpy()
+    y[0, [5, 6, 30]] = np.nan
+    u = torch.randn(2, 60, 2, dtype=torch.float64, generator=generator)
+    model, batch = make_model((1, 1, 1), n_covariates=2), make_batch(*y, u=u)
+    draws = fit(model, batch)
+    specs = model.parameters()
+    flat = flatten(specs, {name: value[0] for name, value in draws.params.items()}).requires_grad_(True)
+    total = model.log_prob(unflatten(specs, flat), batch).sum()
+    assert draws.log_prob == pytest.approx(float(total.detach()), abs=1e-8)
+    assert float(torch.autograd.grad(total, flat)[0].abs().max()) < 1e-3
+    assert draws.covariance.shape == (6, 6)
 
 
 def test_unit_and_cancelling_roots_are_named(generator):
