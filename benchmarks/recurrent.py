@@ -18,6 +18,7 @@ from probseq.distributions.emissions import Normal
 from probseq.distributions.params import flatten
 from probseq.inference.options import TrainingOptions
 from probseq.inference.variational import MeanField
+from probseq.inference.weights import PointWeights, WeightLaw
 from probseq.inference.windows import Windows
 from probseq.models.base import Batch
 from probseq.models.recurrent import RecurrentModel
@@ -40,7 +41,7 @@ class Clock(pl.Callback):
         return statistics.median(b - a for a, b in zip(self.ends[3:], self.ends[4:]))
 
 
-def timed(model: RecurrentModel, batch: Batch, law: training.WeightLaw, steps: int) -> float:
+def timed(model: RecurrentModel, batch: Batch, law: WeightLaw, steps: int) -> float:
     clock = Clock()
     options = TrainingOptions(max_epochs=steps, batch_size=batch.n, trainer_kwargs={"callbacks": [clock]}, device="cpu")
     training.train(model, law, Windows(batch, batch.seen), torch.Generator().manual_seed(0), options)
@@ -91,7 +92,7 @@ def main() -> None:
         start = flatten(model.parameters(), model._initial_guess(batch, generator))
         points, bayes, peers = [], [], []
         for _ in range(rounds):
-            points.append(timed(model, batch, training.PointWeights(start), steps))
+            points.append(timed(model, batch, PointWeights(start), steps))
             bayes.append(timed(model, batch, MeanField().law(model, batch, generator), steps))
             peers.append(pyro_step(model, batch, steps))
         ratio = statistics.median(b / a for a, b in zip(points, bayes))

@@ -7,7 +7,6 @@ import logging
 import signal
 import threading
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,51 +14,19 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from probseq.distributions.params import flatten, unflatten
 from probseq.errors import EmptyDataError, ParameterError
 from probseq.inference.base import Draws, Progress
 from probseq.inference.options import TrainingOptions
+from probseq.inference.weights import PointWeights, WeightLaw
 from probseq.inference.windows import MiniBatch, Windows, hold_back, whole_sequences
 from probseq.models.base import Batch, SequenceModel
 
-__all__ = ["PointWeights", "Trained", "TrainingOptions", "WeightLaw", "train", "train_point"]
+__all__ = ["Trained", "TrainingOptions", "train", "train_point"]
 
 _STEPS_A_ROUND = 25
-
-
-class WeightLaw(nn.Module, ABC):
-    """What is trained: a law of the flat unconstrained vector; a point is one too."""
-
-    @abstractmethod
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The vectors of one step, each (m,); the mini-batch is shared out among them."""
-
-    @abstractmethod
-    def divergence(self) -> Tensor | None:
-        """Kullback-Leibler divergence from the prior in nats, or None."""
-
-    @abstractmethod
-    def centre(self) -> Tensor:
-        """The vector used for validation, (m,)."""
-
-
-class PointWeights(WeightLaw):
-    """A single vector."""
-
-    def __init__(self, start: Tensor) -> None:
-        super().__init__()
-        self.flat = nn.Parameter(start.clone())
-
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        return (self.flat,)
-
-    def divergence(self) -> Tensor | None:
-        return None
-
-    def centre(self) -> Tensor:
-        return self.flat
 
 
 @dataclass

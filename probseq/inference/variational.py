@@ -9,67 +9,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from probseq.distributions.params import Real, flatten, unflatten
 from probseq.errors import ApproximationWarning, IncompatibleError, ParameterError
 from probseq.inference.base import Draws, Inference, Progress
-from probseq.inference.training import TrainingOptions, WeightLaw, train
+from probseq.inference.options import TrainingOptions
+from probseq.inference.weights import NormalWeights
 from probseq.inference.windows import Windows, whole_sequences
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
 
-__all__ = ["MeanField", "NormalWeights"]
-
-
-class NormalWeights(WeightLaw):
-    r"""q(w) = prod_i N(w_i; mean_i, exp(rho_i)^2), with the prior prod_i N(w_i; location_i, scale_i^2).
-
-    Parameters
-    ----------
-    mean, rho : (m,), where the search starts; rho is the logarithm of the standard deviation
-    location, scale : (m,), of the prior
-    antithetic : bool
-        Every second draw mirrors the one before it at the mean.
-    """
-
-    location: Tensor
-    log_scale: Tensor
-    precision: Tensor
-
-    def __init__(self, mean: Tensor, rho: Tensor, location: Tensor, scale: Tensor, antithetic: bool = True) -> None:
-        super().__init__()
-        self.mean, self.rho = nn.Parameter(mean.clone()), nn.Parameter(rho.clone())
-        self.register_buffer("location", location)
-        self.register_buffer("precision", scale**-2)
-        self.register_buffer("log_scale", scale.log())
-        self.antithetic = antithetic
-        self._noise: Tensor | None = None
-
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """One weight vector for the whole mini-batch, (m,); the pair of a mirrored draw is the next step's."""
-        if self._noise is not None:
-            noise, self._noise = -self._noise, None
-        else:
-            noise = torch.empty_like(self.mean).normal_(generator=generator)
-            self._noise = noise if self.antithetic else None
-        return (torch.addcmul(self.mean, self.rho.exp(), noise),)
-
-    def divergence(self) -> Tensor:
-        """KL(q || prior) in nats, exact."""
-        moment = (self.mean - self.location).square() + (2 * self.rho).exp()
-        return (0.5 * self.precision * moment - self.rho).sum() + (self.log_scale.sum() - 0.5 * self.mean.numel())
-
-    def centre(self) -> Tensor:
-        return self.mean
-
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """(n, m) draws; mirrored pairs where ``antithetic``."""
-        with torch.no_grad():
-            half = -(-n // 2) if self.antithetic else n
-            noise = torch.randn(half, self.mean.numel(), dtype=self.mean.dtype, generator=generator)
-            noise = torch.stack([noise, -noise], 1).flatten(0, 1)[:n] if self.antithetic else noise
-            return self.mean + self.rho.exp() * noise
+__all__ = ["MeanField"]
 
 
 class MeanField(Inference):
@@ -153,6 +104,8 @@ class MeanField(Inference):
         IncompatibleError
             For parameters that are not real numbers with a normal prior.
         """
+        from probseq.inference.training import train
+
         self._check()
         law = self.law(model, batch, generator)
         options = TrainingOptions(
@@ -222,9 +175,9 @@ class MeanField(Inference):
 
 
 def _status(status: str, trace: list[float]) -> str:
-    """Converged where the objective no longer rises over the last tenth of the training, to 0.01 nats per value."""
+    """Converged where the objective no longer rises over the last tenth of the training, to 0.02 nats per value."""
     if status != "max_iter" or len(trace) < 20:
         return status
     tenth = len(trace) // 10
     last, before = np.mean(trace[-tenth:]), np.mean(trace[-2 * tenth : -tenth])
-    return "converged" if last - before < 0.01 else status
+    return "converged" if last - before < 0.02 else status

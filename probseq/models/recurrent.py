@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import NamedTuple
 
 import torch
@@ -93,12 +94,16 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         if cell not in CELLS:
             raise ParameterError(got=f"cell={cell!r}", expected=f"one of {sorted(CELLS)}", remedy="Choose one of them.")
         for name, value in (("hidden_size", hidden_size), ("n_layers", n_layers), ("embedding_size", embedding_size)):
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (not isinstance(value, numbers.Integral) or value < 1):
                 raise ParameterError(got=f"{name}={value!r}", expected="a whole number of 1 or more")
-        if not lags or any(not isinstance(lag, int) or lag < 1 for lag in lags) or len(set(lags)) < len(lags):
+        if (
+            not lags
+            or any(not isinstance(lag, numbers.Integral) or lag < 1 for lag in lags)
+            or len(set(lags)) < len(lags)
+        ):
             raise ParameterError(got=f"lags={lags!r}", expected="different whole numbers of 1 or more, such as (1, 12)")
         self.head, self.observation, self.dtype, self.n_covariates = head, observation, dtype, n_covariates
-        self.lags, self.memory_length = tuple(lags), max(lags)
+        self.lags, self.memory_length = tuple(int(lag) for lag in lags), int(max(lags))
         self.n_read = observation.n_variables * len(lags)
         k, n_categories = observation.n_variables, observation.n_categories
         if n_categories is not None:
@@ -256,7 +261,8 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         first = [self.memory_length - lag for lag in self.lags]
         before = torch.cat([x[..., start : start + batch.t, :] for start in first], -1)
         known = torch.cat([seen[..., start : start + batch.t, :] for start in first], -1)
-        return self._encode(weights, before, known, batch.u)
+        u = None if batch.u is None else torch.where(batch.real.unsqueeze(-1), batch.u, 0.0)
+        return self._encode(weights, before, known, u)
 
     def _recent(self, batch: Batch, state: RecurrentState, after: Tensor) -> tuple[Tensor, Tensor]:
         """The values to read, and which were seen, ``after`` (n, s) steps; leaves (*draw, n, s, lag, k)."""

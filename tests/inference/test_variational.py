@@ -15,8 +15,9 @@ from probseq.distributions.emissions import Normal
 from probseq.distributions.params import ParamSpec, Real
 from probseq.errors import ApproximationWarning, EmptyDataError, IncompatibleError, ParameterError
 from probseq.inference.options import TrainingOptions
-from probseq.inference.training import PointWeights, train, train_point
-from probseq.inference.variational import MeanField, NormalWeights
+from probseq.inference.training import train, train_point
+from probseq.inference.variational import MeanField
+from probseq.inference.weights import NormalWeights, PointWeights
 from probseq.inference.windows import Windows
 from probseq.models.base import Batch
 from probseq.models.baseline import IIDModel
