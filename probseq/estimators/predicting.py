@@ -60,11 +60,12 @@ class Predicting(FittedModel):
         horizon: int | None = None,
         lengths: Any = None,
         covariates: Any = None,
-        history: Any = None,
+        history: Any = ...,
     ) -> xr.DataArray:
         """Point predictions: E[x_t | x_<t] for every row of X, or E[x_T+1..x_T+h] with ``horizon=h``.
 
-        The most probable category for tokens; the median, with a warning, where no mean exists.
+        The most probable category for tokens; the median, with a warning, where no mean exists. Without ``history=``
+        rows of X start a new sequence, and the future follows the training data.
         """
         if (X is None) == (horizon is None):
             raise ParameterError(
@@ -73,9 +74,10 @@ class Predicting(FittedModel):
                 remedy="predict(X) for fitted values, predict(horizon=12) for the future.",
             )
         if horizon is not None:
-            past = TRAINING if history is None else history
+            past = TRAINING if history is ... else history
             return self._point(self.forecast(horizon, history=past, covariates=covariates))
-        return self._point(self.predictive(X, lengths=lengths, covariates=covariates, history=history))
+        past = None if history is ... else history
+        return self._point(self.predictive(X, lengths=lengths, covariates=covariates, history=past))
 
     def _point(self, forecast: Forecast) -> xr.DataArray:
         if self.model_.observation.n_categories is not None and forecast._backend.nominal:
