@@ -85,10 +85,10 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
         self.n_hidden = max(highest[0], highest[1] + 1)
         self.state_size = self.n_hidden + self.n_differences
         specs = {
-            "ar": ParamSpec((p,), Stationary(), ("lag",)),
-            "ma": ParamSpec((q,), Stationary(-1), ("lag",)),
-            "seasonal_ar": ParamSpec((seasonal_p,), Stationary(), ("lag",)),
-            "seasonal_ma": ParamSpec((seasonal_q,), Stationary(-1), ("lag",)),
+            "ar": ParamSpec((p,), Stationary(), ("ar_lag",)),
+            "ma": ParamSpec((q,), Stationary(-1), ("ma_lag",)),
+            "seasonal_ar": ParamSpec((seasonal_p,), Stationary(), ("seasonal_ar_lag",)),
+            "seasonal_ma": ParamSpec((seasonal_q,), Stationary(-1), ("seasonal_ma_lag",)),
         }
         self._specs = {name: spec for name, spec in specs.items() if spec.shape[0] > 0}
         if constant:

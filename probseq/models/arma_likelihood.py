@@ -221,12 +221,14 @@ class ARMAProfile(Profile):
             ("seasonal autoregressive", seasonal_phi, -1.0),
             ("seasonal moving-average", seasonal_theta, 1.0),
         ):
-            roots = np.roots(np.append(sign * row[::-1], 1.0)) if row.size > 1 else -sign / row
+            roots = -sign / row if row.size == 1 and row[0] != 0.0 else np.roots(np.append(sign * row[::-1], 1.0))
             found[name] = roots
             for root in roots[roots.imag >= 0]:
                 if abs(root) < 1.0 + _NEAR_UNIT:
                     hint = "difference more" if "auto" in name else "difference less"
-                    messages.append(f"The {name} root {_show(root)} is on the unit circle: {hint}.")
+                    messages.append(
+                        f"The {name} root {_show(root)} is within {_NEAR_UNIT:g} of the unit circle: {hint}."
+                    )
         for prefix in ("", "seasonal "):
             for root in found[prefix + "autoregressive"]:
                 others = found[prefix + "moving-average"]
