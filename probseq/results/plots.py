@@ -1,0 +1,170 @@
+"""Labelled results drawn by ``probseq.plotting``: fan charts of forecasts, and who predicts better when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from probseq.errors import ParameterError
+from probseq.plotting import PALETTE, plot_cumulative_difference, plot_fan
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from probseq.data.sequences import Sequences
+    from probseq.results.forecast import Forecast
+
+__all__ = ["plot_comparison", "plot_forecast", "stamps"]
+
+_HORIZONS_OF_HISTORY = 4
+
+
+def stamps(index: pd.Index) -> np.ndarray:
+    """Times that matplotlib understands: local clock times, numbers, or the number of the step for anything else."""
+    if isinstance(index, pd.PeriodIndex):
+        index = index.to_timestamp()
+    if isinstance(index, pd.DatetimeIndex):
+        return np.asarray(index.tz_localize(None).to_numpy(), dtype="datetime64[ns]")
+    if index.dtype.kind in "iuf":
+        return index.to_numpy()
+    return np.arange(len(index))
+
+
+def plot_forecast(
+    forecast: Forecast,
+    truth: Any = None,
+    *,
+    sequence: int = 0,
+    levels: Sequence[float] = (0.5, 0.9),
+    history: int | None = None,
+    n_paths: int = 0,
+    ax: Any = None,
+) -> Any:
+    """Draw a forecast of one sequence, one panel a variable; see ``Forecast.plot``.
+
+    Returns
+    -------
+    Axes, or an array of them where there are several variables. ``ax`` takes the same.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such sequence, or ``ax`` does not have one panel a variable.
+    """
+    n, _, k = forecast._backend.shape
+    if not -n <= sequence < n:
+        raise ParameterError(got=f"sequence={sequence}", expected=f"a number below {n}", remedy="They count from 0.")
+    sequence %= n
+    if forecast._backend.nominal:
+        return _probabilities(forecast, sequence, ax)
+    panels = _panels(ax, k)
+    index = forecast._index[sequence]
+    length = len(index)
+    edges = {level: ((1 - level) / 2, (1 + level) / 2) for level in levels}
+    wanted = sorted({0.5, *(edge for pair in edges.values() for edge in pair)})
+    found = forecast._mask(forecast._backend.quantile(np.array(wanted)))[sequence, :length]
+    seen = None if truth is None else forecast._values(truth)[sequence, :length]
+    paths = None if not n_paths else forecast._paths(n_paths, 0)[:, sequence, :length]
+    times, past = _axis(forecast._history, index, sequence, history)
+    for j, panel in enumerate(panels):
+        at = {q: found[:, j, i] for i, q in enumerate(wanted)}
+        before = None if past is None else (past[0], past[1][:, j])
+        plot_fan(
+            times,
+            at[0.5],
+            {level: (at[low], at[high]) for level, (low, high) in edges.items()},
+            history=before,
+            truth=None if seen is None else seen[:, j],
+            paths=None if paths is None else paths[..., j],
+            ylabel=_unit(forecast._labels, j),
+            ax=panel,
+        )
+    return panels[0] if k == 1 else np.array(panels, dtype=object)
+
+
+def plot_comparison(log_prob_steps: xr.DataArray, best: str, ax: Axes | None = None) -> Axes:
+    """Draw sum_{s <= t} (log p of each model - log p of ``best``) along the first sequence.
+
+    Parameters
+    ----------
+    log_prob_steps : DataArray (time, model) or (sequence, time, model)
+        Nats of each step; NaN adds nothing.
+    best : str
+        The model at zero.
+    ax : Axes or None
+    """
+    scores = log_prob_steps.isel(sequence=0) if "sequence" in log_prob_steps.dims else log_prob_steps
+    names = [str(name) for name in scores["model"].values]
+    if best not in names:
+        raise ParameterError(got=f"the model {best!r}", expected=f"one of {names}", remedy="Check the name.")
+    index = scores.indexes["time"] if "time" in scores.indexes else pd.RangeIndex(scores.sizes["time"])
+    values = scores.transpose("time", "model").values
+    reference = values[:, names.index(best)]
+    differences = {name: values[:, i] - reference for i, name in enumerate(names) if name != best}
+    return plot_cumulative_difference(stamps(index), differences, reference=best, ax=ax)
+
+
+def _panels(ax: Any, k: int) -> list[Any]:
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        size = (8.0, 3.6 if k == 1 else 2.6 * k)
+        _, axes = plt.subplots(k, 1, figsize=size, layout="constrained", squeeze=False)
+        return list(axes[:, 0])
+    panels = list(np.asarray(ax, dtype=object).ravel())
+    if len(panels) != k:
+        raise ParameterError(
+            got=f"{len(panels)} axes for {k} variables",
+            expected="one a variable",
+            remedy="Leave ax out, or choose one variable with forecast.marginal(...).",
+        )
+    return panels
+
+
+def _axis(
+    past: Sequences | None, index: pd.Index, sequence: int, n_steps: int | None
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """Times of the forecast, and (times, values) of the last steps before it."""
+    ahead = stamps(index)
+    if past is None:
+        return ahead, None
+    length = int(past.lengths[sequence])
+    shown = min(length, _HORIZONS_OF_HISTORY * len(index) if n_steps is None else n_steps)
+    if shown < 1:
+        return ahead, None
+    before = stamps(past.index[sequence])
+    if before.dtype.kind != ahead.dtype.kind:  # dates whose step is not known: both sides count steps
+        before, ahead = np.arange(length), np.arange(length, length + len(index))
+    return ahead, (before[-shown:], past.block(sequence)[-shown:])
+
+
+def _unit(labels: Sequences, variable: int) -> str:
+    unit = str(labels.attrs.get("units", ""))
+    if not labels.flat and labels.n_variables > 1:
+        name = str(labels.variables[variable])
+        return f"{name}, {unit}" if unit else name
+    return unit or ("" if labels.name is None else str(labels.name))
+
+
+def _probabilities(forecast: Forecast, sequence: int, ax: Any) -> Any:
+    """Probability of each category (rows) at each step (columns) of the first variable, as shades."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    [panel] = _panels(ax, 1)
+    length = len(forecast._index[sequence])
+    p = forecast._backend.probs()[sequence, :length, 0]
+    words = forecast._labels.vocabulary
+    names = [str(c) for c in range(p.shape[-1])] if words is None else [str(token) for token in words.tokens]
+    shown = np.argsort(-p.max(0), kind="stable")[:30]
+    shades = LinearSegmentedColormap.from_list("probability", ["white", PALETTE[0]])
+    image = panel.imshow(p[:, shown].T, aspect="auto", cmap=shades, vmin=0.0, interpolation="nearest")
+    panel.set_yticks(range(len(shown)), [names[c] for c in shown])
+    panel.set_xlabel("steps ahead")
+    ticks = range(0, length, max(1, length // 10))
+    panel.set_xticks(ticks, [str(1 + i) for i in ticks])
+    panel.figure.colorbar(image, ax=panel, label="probability")
+    return panel

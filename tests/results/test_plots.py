@@ -1,0 +1,107 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import probseq as ps
+from probseq.errors import ParameterError
+from probseq.results.plots import plot_comparison, stamps
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    for number in plt.get_fignums():
+        plt.figure(number).canvas.draw()
+    plt.close("all")
+
+
+def line(ax, label):
+    return next(found for found in ax.lines if found.get_label() == label)
+
+
+@pytest.fixture(scope="module")
+def walk():
+    train, test = ps.split(ps.datasets.air_passengers(), horizon=6)
+    return ps.RandomWalk(transform=ps.Log()).fit(train), train, test
+
+
+def test_fan_shows_median_history_and_truth_at_their_own_times(walk):
+    model, train, test = walk
+    forecast = model.forecast(6)
+    ax = forecast.plot(test)
+    np.testing.assert_allclose(line(ax, "median").get_ydata(), forecast.median().values)
+    np.testing.assert_array_equal(line(ax, "observed").get_ydata(), test.values)
+    np.testing.assert_array_equal(line(ax, "history").get_ydata(), train.values[-24:])
+    assert (line(ax, "observed").get_xdata() == test["time"].values).all()
+    assert ax.get_ylabel() == "thousands"
+
+
+def test_history_and_levels_are_chosen(walk):
+    model, train, _ = walk
+    ax = model.forecast(6).plot(history=3, levels=(0.2, 0.5, 0.8), n_paths=4)
+    assert len(line(ax, "history").get_xdata()) == 3
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["history", "80 %", "50 %", "20 %", "median"]
+    no_history = model.forecast(6).plot(history=0)
+    assert "history" not in [found.get_label() for found in no_history.lines]
+
+
+def test_one_panel_a_variable():
+    x = np.random.default_rng(0).normal(size=(40, 2)).cumsum(0)
+    table = pd.DataFrame(x, columns=["north", "south"])
+    forecast = ps.RandomWalk().fit(table).forecast(5)
+    axes = forecast.plot()
+    assert [ax.get_ylabel() for ax in axes] == ["north", "south"]
+    np.testing.assert_allclose(line(axes[1], "median").get_ydata(), forecast.median().values[:, 1])
+    with pytest.raises(ParameterError, match="1 axes for 2 variables"):
+        forecast.plot(ax=plt.subplots()[1])
+
+
+def test_many_sequences_are_drawn_one_at_a_time():
+    x = np.random.default_rng(1).normal(size=(3, 30, 1)).cumsum(1)
+    forecast = ps.RandomWalk().fit(x).forecast(4)
+    ax = forecast.plot(sequence=2)
+    np.testing.assert_array_equal(line(ax, "history").get_ydata(), x[2, -16:, 0])
+    with pytest.raises(ParameterError, match="sequence=3"):
+        forecast.plot(sequence=3)
+
+
+def test_categories_are_shades_of_probability():
+    forecast = ps.MarkovChain(order=1).fit("abracadabra" * 3).forecast(5)
+    ax = forecast.plot()
+    assert ax.images[0].get_array().shape[1] == 5
+    assert "a" in [label.get_text() for label in ax.get_yticklabels()]
+
+
+def test_cumulative_difference_starts_from_the_model_asked_for():
+    scores = xr.DataArray(
+        [[-1.0, -2.0], [-1.0, np.nan], [-3.0, -1.0]], dims=("time", "model"), coords={"model": ["a", "b"]}
+    )
+    ax = plot_comparison(scores, "a")
+    np.testing.assert_allclose(line(ax, "b").get_ydata(), [-1.0, -1.0, 1.0])
+    np.testing.assert_allclose(line(plot_comparison(scores.T, "b"), "a").get_ydata(), [1.0, 1.0, -1.0])
+    with pytest.raises(ParameterError, match="'c'"):
+        plot_comparison(scores, "c")
+
+
+def test_first_of_several_sequences_is_compared():
+    scores = xr.DataArray(
+        np.stack([np.zeros((4, 2)), np.ones((4, 2))]),
+        dims=("sequence", "time", "model"),
+        coords={"model": ["a", "b"]},
+    )
+    np.testing.assert_array_equal(line(plot_comparison(scores, "a"), "b").get_ydata(), np.zeros(4))
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        (pd.period_range("2020-01", periods=2, freq="M"), np.array(["2020-01", "2020-02"], "datetime64[ns]")),
+        (pd.date_range("2020-01-01", periods=2, tz="Asia/Tokyo"), np.array(["2020-01-01", "2020-01-02"], "M8[ns]")),
+        (pd.RangeIndex(3, 5), np.array([3, 4])),
+        (pd.Index(["x", "y"]), np.array([0, 1])),
+    ],
+)
+def test_stamps_are_what_matplotlib_draws(index, expected):
+    np.testing.assert_array_equal(stamps(index), expected)
