@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from probseq.distributions.base import Distribution
+from probseq.distributions.categorical import Bits, Categories
 from probseq.distributions.counts import PoissonCounts
 from probseq.distributions.gaussian import FullNormal
 
@@ -33,6 +34,10 @@ def component_log_prob(law: Distribution, x: Tensor, seen: Tensor) -> Tensor:
         part = _correlated
     elif isinstance(law, PoissonCounts):
         part = _poisson
+    elif isinstance(law, Bits):
+        part = _bits
+    elif isinstance(law, Categories):
+        part = _categories
     # About 1 MB at a time: larger temporaries leave the cache and cost twice the time.
     step = max(64, _ELEMENTS // max(1, law.batch_shape.numel() * k))
     pieces = ((i, part(law, rows[i : i + step], mask[i : i + step])) for i in range(0, n * t, step))
@@ -60,6 +65,18 @@ def _poisson(law: PoissonCounts, x: Tensor, seen: Tensor) -> Tensor:
     if bool((law.rate > 0).all()):
         return counts @ law.rate.log().mT - mask @ law.rate.mT - constant
     return _generic(law, x, seen)
+
+
+def _bits(law: Bits, x: Tensor, seen: Tensor) -> Tensor:
+    mask = seen.to(x.dtype)
+    return (mask * x) @ law.logit.mT - mask @ torch.nn.functional.softplus(law.logit).mT
+
+
+def _categories(law: Categories, x: Tensor, seen: Tensor) -> Tensor:
+    log_probs, codes = law.log_probs, x.long()
+    each = [log_probs[..., j, :][..., codes[:, j]] for j in range(x.shape[-1])]
+    shown = [torch.where(seen[:, j], one, torch.zeros_like(one)) for j, one in enumerate(each)]
+    return torch.stack(shown).sum(0).mT
 
 
 def _correlated(law: FullNormal, x: Tensor, seen: Tensor) -> Tensor:

@@ -93,7 +93,21 @@ class Scoring(FittedModel):
             dims = _unique_dims(words, name, spec.shape, sizes)
             one = value.shape[0] == 1
             variables[name] = (dims if one else ("draw", *dims), value[0] if one else value)
-        return xr.Dataset(variables)
+        data = xr.Dataset(variables)
+        return data.assign_coords(
+            {dim: names for dim, names in self._names().items() if data.sizes.get(dim) == len(names)}
+        )
+
+    def _names(self) -> dict[str, Any]:
+        """Names along the dimensions of parameters: those of the variables, the tokens, the covariates."""
+        names: dict[str, Any] = {}
+        if self.training_ is not None:
+            names["variable"] = names["other_variable"] = [str(v) for v in self.training_.variables]
+        if self.vocabulary_ is not None:
+            names["category"] = [str(token) for token in self.vocabulary_.tokens]
+        if self.covariate_names_:
+            names["covariate"] = [str(c) for c in self.covariate_names_]
+        return names
 
 
 def _axes(name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
