@@ -90,13 +90,21 @@ def _score_eight(
         best = -np.inf
         for j in range(size):
             best = max(best, current[j] + block[i, j])
-        gained += best + peak[i]
-        possible = best > -np.inf and peak[i] > -np.inf
+        if best > -np.inf and peak[i] > -np.inf:
+            for j in range(size):
+                current[j] += block[i, j]
+            gained += peak[i]
+        else:
+            gained = -np.inf
         for j in range(size):
-            if possible:
-                current[j] += block[i, j] - best
             score[first + i, j] = current[j]
-    return gained
+    # Once in a block is enough to keep the rounding of scores from growing with the length.
+    best = -np.inf
+    for j in range(size):
+        best = max(best, current[j])
+    for j in range(size):
+        score[first + count - 1, j] -= best
+    return gained + best
 
 
 @kernel

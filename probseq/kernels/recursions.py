@@ -19,12 +19,14 @@ from probseq.kernels.vector import (
     exp_below,
     exp_rows,
     log_dot,
+    log_positive,
     log_sum,
 )
 
 # Products of two such numbers stay normal doubles; below it a sum of products may have lost all its digits.
 TINY = 1e-200
 _DENSE = 1e-100
+_RESCALE = 1e-50
 
 
 @kernel
@@ -117,8 +119,11 @@ def _forward_scaled(
     expected: np.ndarray,
 ) -> bool:
     size = start.size
-    # The division by the last normaliser is put off into the next step, where it runs beside the matrix product.
+    sums = np.empty(count)
+    # Rescaling is put off until it is needed: a division in every step would be the longest wait of the recursion.
+    # ``base`` is the sum of the row before, after the rescaling by ``inverse``.
     inverse = 1.0
+    base = 1.0
     for i in range(count):
         t = first + i
         before = (t - 1) & 1 if pair else t - 1
@@ -130,12 +135,15 @@ def _forward_scaled(
                 mass = 0.0
                 for k in range(size):
                     mass += turned[j, k] * filtered[before, k]
-                expected[j] = mass * inverse
-        possible = peak[i] > -np.inf
-        total = 0.0
-        if possible:
+                expected[j] = mass
+        if predicted.shape[0] > 0:
             for j in range(size):
-                value = expected[j] * block[i, j]
+                predicted[t, j] = expected[j] * inverse / base
+        total = base
+        if peak[i] > -np.inf:
+            total = 0.0
+            for j in range(size):
+                value = expected[j] * (block[i, j] * inverse)
                 filtered[now, j] = value
                 total += value
             if total < TINY:
@@ -144,24 +152,21 @@ def _forward_scaled(
                 for j in range(size):
                     if filtered[now, j] < watch * total and expected[j] > 0.0 and block[i, j] > 0.0:
                         return False
-            inverse = 1.0 / total
         else:
             for j in range(size):
-                filtered[now, j] = expected[j]
-            total = 1.0
-            inverse = 1.0
-        scale[t] = total
-        if predicted.shape[0] > 0:
-            for j in range(size):
-                predicted[t, j] = expected[j]
+                filtered[now, j] = expected[j] * inverse
+        sums[i] = total
+        scale[t] = total / base
+        rescale = total < _RESCALE or watch > 0.0
+        inverse = 1.0 / total if rescale else 1.0
+        base = 1.0 if rescale else total
     for i in range(count):
-        t = first + i
-        steps[t] = math.log(scale[t]) + peak[i]
-        if not pair or i == count - 1:
-            now = t & 1 if pair else t
-            inverse = 1.0 / scale[t]
-            for j in range(size):
-                filtered[now, j] *= inverse
+        steps[first + i] = log_positive(scale[first + i]) + peak[i]
+    for i in range(0 if not pair else count - 1, count):
+        now = (first + i) & 1 if pair else first + i
+        inverse = 1.0 / sums[i]
+        for j in range(size):
+            filtered[now, j] *= inverse
     return True
 
 

@@ -78,6 +78,24 @@ def exp_rows(rows: np.ndarray, count: int, floor: float, below: float) -> None:
             flat[k] = 0.0 if value == -np.inf else exp_below(value, floor, below)
 
 
+@kernel(fastmath={"contract"})
+def log_positive(x: float) -> float:
+    """log x for positive normal x, within 1 unit in the last place (fdlibm, e_log.c), without branches."""
+    bits = _bits(x)
+    mantissa = _double((bits & np.int64(0x000FFFFFFFFFFFFF)) | np.int64(0x3FF0000000000000))
+    exponent = (bits >> np.int64(52)) - np.int64(1023)
+    high = mantissa > 1.4142135623730951
+    f = (0.5 * mantissa if high else mantissa) - 1.0
+    k = float(exponent) + (1.0 if high else 0.0)
+    s = f / (2.0 + f)
+    z = s * s
+    w = z * z
+    odd = w * (0.3999999999940941908 + w * (0.2222219843214978396 + w * 0.1531383769920937332))
+    even = 0.6666666666666735130 + w * (0.2857142874366239149 + w * (0.1818357216161805012 + w * 0.1479819860511658591))
+    half = 0.5 * f * f
+    return k * _LN2_HIGH - ((half - (s * (half + odd + z * even) + k * _LN2_LOW)) - f)
+
+
 @kernel
 def transposed(matrix: np.ndarray) -> np.ndarray:
     """Transpose in row-major memory (``matrix.T.copy()`` compiles to column-major)."""
