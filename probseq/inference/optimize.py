@@ -15,9 +15,11 @@ from torch import Tensor
 from probseq.distributions.params import flatten, unconstrained_size, unflatten
 from probseq.errors import ParameterError
 from probseq.inference.base import Draws, Inference, Progress
+from probseq.inference.options import TrainingOptions
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.baseline import ClosedForm
 from probseq.models.concentrated import ConcentratedLikelihood, Profile
+from probseq.models.recurrent import RecurrentModel
 
 __all__ = ["MLE"]
 
@@ -79,7 +81,8 @@ class MLE(Inference):
     r"""theta = argmax log p(x_1:T | theta), over unconstrained coordinates, by L-BFGS-B.
 
     A model with a closed form is fitted by it. Where a model concentrates its location and scale out (ARMA), only the
-    other parameters are searched. All others use automatic differentiation of ``log_prob_steps``.
+    other parameters are searched. A recurrent net is trained in mini-batches with Adam and early stopping instead, by
+    ``training``. All others use automatic differentiation of ``log_prob_steps``.
 
     Parameters
     ----------
@@ -93,6 +96,8 @@ class MLE(Inference):
         relative to it, or when no slope exceeds 1e-7.
     covariance : bool
         Whether the inverse observed information is computed, for standard errors, where the model has a fast form.
+    training : TrainingOptions or None
+        For recurrent nets, to which the options above do not apply.
 
     References
     ----------
@@ -101,8 +106,16 @@ class MLE(Inference):
 
     fits = "any model with a differentiable likelihood"
 
-    def __init__(self, n_init: int = 0, max_iter: int = 1000, tol: float = 1e-12, covariance: bool = True) -> None:
+    def __init__(
+        self,
+        n_init: int = 0,
+        max_iter: int = 1000,
+        tol: float = 1e-12,
+        covariance: bool = True,
+        training: TrainingOptions | None = None,
+    ) -> None:
         self.n_init, self.max_iter, self.tol, self.covariance = n_init, max_iter, tol, covariance
+        self.training = training
 
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
         return True
@@ -127,6 +140,12 @@ class MLE(Inference):
             For settings out of range.
         """
         self._check()
+        if isinstance(model, RecurrentModel):
+            from probseq.inference.training import train_point
+
+            return train_point(
+                model, batch, generator, self.training, validation=validation, weights=weights, progress=progress
+            )
         if isinstance(model, ClosedForm):
             return _closed(model, model.maximum_likelihood(batch, weights), batch, weights)
         if isinstance(model, ConcentratedLikelihood):

@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 from probseq.distributions.emissions import Normal
 from probseq.distributions.params import ParamSpec, Real
 from probseq.errors import ApproximationWarning, EmptyDataError, IncompatibleError, ParameterError
+from probseq.inference.optimize import MLE
 from probseq.inference.options import TrainingOptions
 from probseq.inference.training import train, train_point
 from probseq.inference.variational import MeanField
@@ -284,6 +285,13 @@ def test_point_training_learns_and_keeps_the_best_weights():
     marginal = -0.5 * math.log(2 * math.pi * math.e * float(batch.x.var())) * 200
     assert draws.log_prob > marginal + 20
     assert draws.log_prob == pytest.approx(float(model.log_prob(draws.params, batch)), rel=1e-6)
+
+
+def test_maximum_likelihood_of_a_net_is_point_training():
+    model, batch = small_net(), series(t=40, dtype=torch.float32)
+    options = TrainingOptions(max_epochs=20)
+    draws = MLE(training=options).fit(model, batch, seeded())
+    assert torch.equal(draws.params["weights"], train_point(model, batch, seeded(), options).params["weights"])
 
 
 def test_early_stopping_returns_to_the_best_validation_score():
