@@ -14,12 +14,12 @@ from probseq.errors import ShapeError
 if TYPE_CHECKING:
     from probseq.data.batch import Sequences
 
-__all__ = ["DIMS", "label", "to_list"]
+__all__ = ["DIMS", "label", "stamps_2d", "to_list"]
 
 DIMS = ("draw", "path", "sequence", "time", "horizon", "variable", "state", "quantile", "bound", "category")
 
 
-def _stamps_2d(indexes: Sequence[pd.Index], width: int) -> np.ndarray:
+def stamps_2d(indexes: Sequence[pd.Index], width: int) -> np.ndarray:
     """Return the stamps of ragged sequences as one array (n, width), padded by NaT, NaN or None."""
     kinds = {index.dtype for index in indexes}
     first = indexes[0]
@@ -83,7 +83,7 @@ def label(
                 labels["time"] = np.arange(width)
                 labels["length"] = ("sequence", sizes)
                 if not all(_counts(one) for one in given):
-                    labels["timestamp"] = (("sequence", "time"), _stamps_2d(given, width))
+                    labels["timestamp"] = (("sequence", "time"), stamps_2d(given, width))
         elif len(given[0]) == width and not (data.many and len(given) > 1):
             labels["time"] = given[0]
         else:

@@ -182,7 +182,9 @@ class Predicting(FittedModel):
                 observation = self.model_.observation
                 backend = PathsBackend(paths, observation.discrete, observation.n_categories)
                 method = f"{n_paths} simulated paths"
-        return Forecast(backend, labels, index, joint=joint, history=past, method=method, random_state=random_state)
+        return Forecast(
+            backend, labels, index, joint=joint, history=past, method=method, future=True, random_state=random_state
+        )
 
     def sample(
         self,

@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 
 from probseq._random import RandomState, torch_generator
+from probseq.data.labels import stamps_2d
 from probseq.data.sequences import Sequences, sequences
 from probseq.errors import ParameterError, ShapeError, UnsupportedError
 from probseq.evaluation import scores
@@ -21,6 +22,7 @@ from probseq.results.regions import entropy, shortest_interval
 __all__ = ["Forecast"]
 
 _DIMS = ("sequence", "time", "variable")
+_IN_DATA_UNITS = {"mean", "quantile", "median", "std", "interval", "sample", "crps", "energy_score"}
 _EXACT = {"analytic": "exact", "mixture": "exact mixture over parameter draws"}
 
 
@@ -47,6 +49,9 @@ class Forecast:
         False where the model does not predict: values that it conditions on. Results are NaN there.
     method : str
         How the law was obtained.
+    future : bool
+        Whether the steps follow one another after a history (results then know their ``horizon``), or each step is
+        given those before it.
     """
 
     def __init__(
@@ -59,11 +64,13 @@ class Forecast:
         history: Sequences | None = None,
         scored: np.ndarray | None = None,
         method: str | None = None,
+        future: bool = False,
         random_state: RandomState = None,
     ) -> None:
         self._backend, self._labels, self._index = backend, labels, index
         self._joint, self._history, self._scored = joint, history, scored
         self._generator = torch_generator(random_state)
+        self.future = future
         self.method = method or _EXACT.get(backend.name, backend.name)
 
     @property
@@ -109,7 +116,7 @@ class Forecast:
         """
         array = path_array(paths)
         labels, index = labels_for(array[0], like)
-        return cls(PathsBackend(array, discrete), labels, index, history=None if like is None else labels)
+        return cls(PathsBackend(array, discrete), labels, index, history=None if like is None else labels, future=True)
 
     @classmethod
     def from_quantiles(cls, levels: Sequence[float], values: Any, like: Any = None) -> Forecast:
@@ -122,7 +129,7 @@ class Forecast:
         """
         grid, array = quantile_array(levels, values)
         labels, index = labels_for(array[..., 0], like)
-        return cls(QuantilesBackend(grid, array), labels, index, history=None if like is None else labels)
+        return cls(QuantilesBackend(grid, array), labels, index, history=None if like is None else labels, future=True)
 
     def mean(self) -> xr.DataArray:
         """E[x]; not defined for categories."""
@@ -268,7 +275,7 @@ class Forecast:
         function = functions[how] if isinstance(how, str) else how
         paths = function(self._paths(n_paths, random_state), axis=2)[:, :, None]
         index = tuple(one[-1:] for one in self._index)
-        return self._derived(PathsBackend(paths, self.discrete), index, f"{how} of {n_paths} paths")
+        return Forecast(PathsBackend(paths, self.discrete), self._labels, index, method=f"{how} of {n_paths} paths")
 
     def map(
         self, function: Callable[[np.ndarray], np.ndarray], n_paths: int = 2000, random_state: RandomState = 0
@@ -282,7 +289,8 @@ class Forecast:
                 expected="a function of each value",
                 remedy="Use aggregate() to combine steps.",
             )
-        return self._derived(PathsBackend(paths), self._index, f"map of {n_paths} paths")
+        backend, method = PathsBackend(paths), f"map of {n_paths} paths"
+        return Forecast(backend, self._labels, self._index, method=method, future=self.future)
 
     def marginal(self, variable: Hashable | Sequence[Hashable]) -> Forecast:
         """The forecast of one variable, or of some."""
@@ -297,6 +305,7 @@ class Forecast:
             select_variables(self._labels, which),
             self._index,
             history=None if self._history is None else select_variables(self._history, which),
+            future=self.future,
             scored=None if self._scored is None else self._scored[..., which],
             method=self.method,
         )
@@ -366,9 +375,6 @@ class Forecast:
 
         return plot_forecast(self, truth, sequence=sequence, levels=levels, history=history, n_paths=n_paths, ax=ax)
 
-    def _derived(self, backend: Backend, index: tuple[pd.Index, ...], method: str) -> Forecast:
-        return Forecast(backend, self._labels, index, method=method)
-
     def _paths(self, n_paths: int, random_state: RandomState) -> np.ndarray:
         if not isinstance(n_paths, int | np.integer) or isinstance(n_paths, bool) or n_paths < 1:
             raise ParameterError(got=f"n_paths={n_paths!r}", expected="a whole number from 1", remedy="Try 1000.")
@@ -402,8 +408,19 @@ class Forecast:
     ) -> xr.DataArray:
         if dims == _DIMS:
             array = self._mask(array)
-        known = dict(self._labels.attrs) if attrs is None and name not in ("cdf", "pit", "probability") else attrs
-        return self._labels.label(array, (*dims, *more), name=name, index=self._index, coords=coords, attrs=known)
+        if attrs is None and name in _IN_DATA_UNITS:
+            attrs = dict(self._labels.attrs)
+        coords = dict(coords or {})
+        if self.future and "time" in dims:
+            dims, coords = self._horizon(dims, coords)
+        return self._labels.label(array, (*dims, *more), name=name, index=self._index, coords=coords, attrs=attrs)
+
+    def _horizon(self, dims: tuple[str, ...], coords: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """Steps after one common origin keep their dates; where origins differ, steps are counted."""
+        if all(one.equals(self._index[0]) for one in self._index[1:]):
+            return dims, {**coords, "horizon": ("time", np.arange(1, self.n_steps + 1))}
+        stamps = (("sequence", "horizon"), stamps_2d(self._index, self.n_steps))
+        return tuple("horizon" if d == "time" else d for d in dims), {**coords, "timestamp": stamps}
 
     def _values(self, y: Any) -> np.ndarray:
         """Values (n, t, k) from one number or from data in any form; DataArrays and Series are matched by time."""
