@@ -309,6 +309,21 @@ def test_an_interrupted_fit_keeps_the_best_point(monkeypatch):
     assert draws.log_prob == pytest.approx(float(model.log_prob(draws.params, batch).sum()), abs=1e-8)
 
 
+def test_progress_reports_rising_log_likelihoods():
+    model, batch, calls = make_model((2, 0, 1)), make_batch(lake()), []
+    draws = MLE().fit(model, batch, torch.Generator(), progress=lambda i, value: calls.append((i, value)))
+    assert calls and calls[-1][1] == pytest.approx(draws.log_prob, abs=1e-6)
+    assert (np.diff(draws.trace) > 0).all()
+
+
+def test_tiny_and_deterministic_series_end_in_a_number():
+    for n in (6, 9, 13):
+        for y in (np.arange(n) ** 2.0, np.sin(np.arange(n)), np.where(np.arange(n) == 1, np.nan, np.cos(np.arange(n)))):
+            for model in (make_model((1, 0, 1), (1, 0, 1, 12)), make_model((1, 1, 0)), make_model((2, 0, 0))):
+                draws = fit(model, make_batch(y))
+                assert draws.log_prob == pytest.approx(float(model.log_prob(draws.params, make_batch(y))), rel=1e-6)
+
+
 def test_several_starts_never_end_lower():
     batch = make_batch(lake())
     one, many = (fit(make_model((2, 0, 2)), batch, n_init=n) for n in (0, 4))
