@@ -27,6 +27,8 @@ from probseq.models.base import Batch, SequenceModel
 __all__ = ["Trained", "TrainingOptions", "train", "train_point"]
 
 _STEPS_A_ROUND = 25
+# Products of a weight and an input in one step, above which several threads are left to torch.
+_WORTH_THREADS = 5e8
 
 
 @dataclass
@@ -204,7 +206,10 @@ def train(
         raise EmptyDataError(got="no value to learn from", expected="at least one value that is not missing")
     rounds = _Rounds(windows, options, generator)
     module = _Module(model, law, rounds, options, kl_weight, validation, progress)
-    with _quiet(), torch.random.fork_rng(), warnings.catch_warnings(), _graceful(module):
+    work = (
+        sum(value.numel() for value in law.parameters()) * min(options.batch_size, windows.n_windows) * windows.window
+    )
+    with _quiet(), torch.random.fork_rng(), warnings.catch_warnings(), _graceful(module), _few_threads(work):
         # Lightning's advice on loaders, loggers and devices, and its use of what torch has deprecated.
         for category in (UserWarning, FutureWarning):
             warnings.filterwarnings("ignore", module=r"lightning\..*", category=category)
@@ -252,6 +257,17 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels):
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _few_threads(work: float) -> Iterator[None]:
+    """One thread for steps that take a few milliseconds: threads that wait for each other cost many times more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if work < _WORTH_THREADS else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -175,9 +175,10 @@ class MeanField(Inference):
 
 
 def _status(status: str, trace: list[float]) -> str:
-    """Converged where the objective no longer rises over the last tenth of the training, to 0.02 nats per value."""
+    """Converged where the last tenth of the training rose by less than 0.02 nats per value, or than its noise."""
     if status != "max_iter" or len(trace) < 20:
         return status
     tenth = len(trace) // 10
-    last, before = np.mean(trace[-tenth:]), np.mean(trace[-2 * tenth : -tenth])
-    return "converged" if last - before < 0.02 else status
+    last, before = np.asarray(trace[-tenth:]), np.asarray(trace[-2 * tenth : -tenth])
+    noise = math.sqrt((last.var() + before.var()) / tenth)
+    return "converged" if last.mean() - before.mean() < max(0.02, 2 * noise) else status
