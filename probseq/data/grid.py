@@ -88,7 +88,8 @@ def _regular(X: Any, step: Any) -> Any:
         codes[counts.to_numpy() == 1] = np.arange(len(index))
         return _take(X, codes, target)
     if isinstance(index, pd.PeriodIndex) and isinstance(step, str):
-        moved = index if index.freqstr == step else index.asfreq(step)
+        offset = pd.tseries.frequencies.to_offset(step)
+        moved = index if index.freq == offset else index.asfreq(offset)  # type: ignore[arg-type]
         target = pd.period_range(moved[0], moved[-1], freq=moved.freq)
     elif index.dtype.kind in "iuf" and isinstance(step, (int, float)):
         places = (index.to_numpy() - index[0]) / step

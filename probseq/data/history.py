@@ -13,6 +13,9 @@ from probseq.errors import HistoryError
 
 __all__ = ["concat_history"]
 
+# A frequency can be told from three dates; a shorter history takes that of the data that follow it.
+SHORTEST_REGULAR = 3
+
 
 def concat_history(history: Sequences, data: Sequences) -> Sequences:
     """Return `history` followed by `data`, matched by the names of the sequences.
@@ -32,7 +35,9 @@ def concat_history(history: Sequences, data: Sequences) -> Sequences:
     for i, row in enumerate(rows):
         who = f"sequence {data.names[i]!r}" if data.many else "one sequence"
         past, present = history.index[row], data.index[i]
-        step = history.freq[row] if history.freq[row] is not None else data.freq[i]
+        step = history.freq[row]
+        if step is None and len(past) < SHORTEST_REGULAR:
+            step = data.freq[i]
         gap = timeindex.steps_between(past, present, step, who) - 1
         if gap and data.covariates is not None:
             raise HistoryError(

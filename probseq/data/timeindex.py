@@ -87,15 +87,23 @@ def check_freq(freq: Any) -> Freq:
         if freq > 0:
             return int(freq) if float(freq).is_integer() else float(freq)
     else:
-        try:
-            return str(pd.tseries.frequencies.to_offset(freq).freqstr)
-        except (ValueError, TypeError, AttributeError):
-            pass
+        for parse in (pd.tseries.frequencies.to_offset, _period_offset):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FutureWarning)
+                    return str(parse(freq).freqstr)
+            except (ValueError, TypeError, AttributeError):
+                continue
     raise DataError(
         got=f"freq={freq!r}",
         expected="a pandas frequency such as 'D', 'MS' or 'W-FRI', or a positive step of a numeric index",
         remedy="See the table of offset aliases in the pandas documentation.",
     )
+
+
+def _period_offset(freq: Any) -> Any:
+    """Return the offset of a frequency of periods: ``"M"`` is the month whose stamp is ``"ME"``."""
+    return pd.period_range("2000-01-01", periods=1, freq=freq).freq
 
 
 def infer_step(index: pd.Index) -> Freq:
