@@ -206,9 +206,7 @@ def train(
         raise EmptyDataError(got="no value to learn from", expected="at least one value that is not missing")
     rounds = _Rounds(windows, options, generator)
     module = _Module(model, law, rounds, options, kl_weight, validation, progress)
-    work = (
-        sum(value.numel() for value in law.parameters()) * min(options.batch_size, windows.n_windows) * windows.window
-    )
+    work = law.centre().numel() * min(options.batch_size, windows.n_windows) * windows.window
     with _quiet(), torch.random.fork_rng(), warnings.catch_warnings(), _graceful(module), _few_threads(work):
         # Lightning's advice on loaders, loggers and devices, and its use of what torch has deprecated.
         for category in (UserWarning, FutureWarning):
