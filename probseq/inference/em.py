@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ _MOST_STARTS, _FEWEST_STARTS = 120, 6
 # All starts are followed until they stand still to this many nats, then the best few to the asked tolerance.
 _COARSE, _FINALISTS = 1e-4, 3
 _ROUNDING = 1e-9
+_SMALL_WORK = 1_000_000
 
 
 class EM(Inference):
@@ -87,13 +90,14 @@ class EM(Inference):
         run = _Run(model.em_start(batch, n_starts, self.init, generator), n_starts)
         interrupted = False
         try:
-            for tol in (max(self.tol, _COARSE), self.tol):
-                while len(active := run.active(self.max_iter)):
-                    run.advance(active, model.em_step(take_draw(run.following, active), batch, weights), tol)
-                    if progress is not None:
-                        progress(len(run.trace), run.trace[-1])
-                if tol > self.tol:
-                    run.resume(model, batch)
+            with _few_torch_threads(n_starts * batch.x.numel()):
+                for tol in (max(self.tol, _COARSE), self.tol):
+                    while len(active := run.active(self.max_iter)):
+                        run.advance(active, model.em_step(take_draw(run.following, active), batch, weights), tol)
+                        if progress is not None:
+                            progress(len(run.trace), run.trace[-1])
+                    if tol > self.tol:
+                        run.resume(model, batch)
         except KeyboardInterrupt:
             if not run.trace:
                 raise
@@ -204,6 +208,18 @@ class _Run:
             optima=np.sort(log_prob.numpy())[::-1].copy(),
             messages=tuple(messages),
         )
+
+
+@contextmanager
+def _few_torch_threads(work: int) -> Iterator[None]:
+    """One torch thread while operations are small: waking others costs more than they do."""
+    before = torch.get_num_threads()
+    if work < _SMALL_WORK:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _number_of_starts(model: Any, batch: Batch) -> int:

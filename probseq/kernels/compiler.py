@@ -44,7 +44,7 @@ def _renew(compiled: Any) -> None:
     numba looks at the file of a function only. Kernels inline each other across files, so that a change in one would
     leave stale code in the callers.
     """
-    file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    file: Any = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
     if hasattr(file, "_source_stamp"):
         file._source_stamp = (file._source_stamp, _DIGEST)
 

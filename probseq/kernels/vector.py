@@ -60,7 +60,7 @@ def exp_below(x: float, floor: float, below: float) -> float:
     p = p * r + 0.5
     p = p * r + 1.0
     p = p * r + 1.0
-    power = _double((_bits(shifted) + np.int64(1023)) << np.int64(52))
+    power: float = _double((_bits(shifted) + np.int64(1023)) << np.int64(52))
     return below if x < floor else p * power
 
 
@@ -81,7 +81,7 @@ def exp_rows(rows: np.ndarray, count: int, floor: float, below: float) -> None:
 @kernel(fastmath={"contract"})
 def log_positive(x: float) -> float:
     """log x for positive normal x, within 1 unit in the last place (fdlibm, e_log.c), without branches."""
-    bits = _bits(x)
+    bits: int = _bits(x)
     mantissa = _double((bits & np.int64(0x000FFFFFFFFFFFFF)) | np.int64(0x3FF0000000000000))
     exponent = (bits >> np.int64(52)) - np.int64(1023)
     high = mantissa > 1.4142135623730951
