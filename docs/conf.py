@@ -43,6 +43,8 @@ autodoc_inherit_docstrings = True
 _CODE = re.compile(r"(``.*?``|`[^`]*`|:\w+:`[^`]*`)")
 _MARKUP = re.compile(r"(?<![\w\\])\*{1,2}(?=\w)|(?<=\w)_(?!\w)|\|(?=\w)")
 
+_ROUTING = re.compile(r"set_\w+_request|get_metadata_routing")
+
 
 def _escape(text):
     return _MARKUP.sub(lambda found: "".join("\\" + mark for mark in found[0]), text)
@@ -71,6 +73,12 @@ def list_public_names(app, docname, source):
     source[0] = source[0].replace("<!-- names -->", "\n".join(entries))
 
 
+def skip_routing(app, what, name, obj, skip, options):
+    """Leave out scikit-learn's generated methods of metadata routing, whose text refers to its own glossary."""
+    return True if _ROUTING.fullmatch(name) else None
+
+
 def setup(app):
+    app.connect("autodoc-skip-member", skip_routing)
     app.connect("autodoc-process-docstring", escape_notation, priority=100)
     app.connect("source-read", list_public_names)
