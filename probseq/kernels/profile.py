@@ -11,7 +11,8 @@ import math
 
 import numpy as np
 
-from probseq.kernels.arma import Trace, dot, innovations, innovations_adjoint
+from probseq.kernels.arma import Trace, dot, innovations
+from probseq.kernels.arma_adjoint import innovations_adjoint
 from probseq.kernels.compiler import kernel
 from probseq.kernels.polynomials import (
     coefficients_from_partial,

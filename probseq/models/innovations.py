@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from probseq.kernels.arima import state_space, state_space_adjoint
-from probseq.kernels.arma import covariance_after, innovations, innovations_adjoint, mean_after
+from probseq.kernels.arma import covariance_after, innovations, mean_after
+from probseq.kernels.arma_adjoint import innovations_adjoint
 from probseq.kernels.kalman import filter_states
 from probseq.kernels.kalman_adjoint import filter_adjoint
 

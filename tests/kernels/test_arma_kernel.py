@@ -11,7 +11,8 @@ from probseq.kernels.arima import (
     polynomial_trend,
     state_space,
 )
-from probseq.kernels.arma import covariance_after, innovations, innovations_adjoint, mean_after
+from probseq.kernels.arma import covariance_after, innovations, mean_after
+from probseq.kernels.arma_adjoint import innovations_adjoint
 from probseq.kernels.kalman import filter_states
 from probseq.kernels.polynomials import (
     autocovariances,
