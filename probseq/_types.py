@@ -45,7 +45,7 @@ class Configuration:
 
     def __repr__(self) -> str:
         defaults = inspect.signature(type(self)).parameters
-        shown = [f"{n}={v!r}" for n, v in self.get_params().items() if v is not defaults[n].default]
+        shown = [f"{n}={v!r}" for n, v in self.get_params().items() if repr(v) != repr(defaults[n].default)]
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __eq__(self, other: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -119,15 +120,29 @@ class ElementwiseModel(WrapperModel):
         return self.inner._scan(params, self._inner_batch(batch), state)
 
     def _log_prob_steps(self, params: Params, batch: Batch, state: Any) -> Steps[Any]:
-        if not self.bijection.onto_reals:
-            return super()._log_prob_steps(params, batch, state)
-        steps = self.inner._log_prob_steps(params, self._inner_batch(batch), state)
+        inner_batch = self._inner_batch(batch)
+        steps = self.inner._log_prob_steps(params, inner_batch, state)
         inside = (batch.x > self.bijection.x_low) & (batch.x < self.bijection.x_high)
         filled = self.bijection.forward(torch.full_like(batch.x, self.inner.observation.fill))
         slope = self.bijection.log_slope(torch.where(inside, batch.x, filled))
         slope = torch.where(inside, slope, torch.full_like(slope, -torch.inf))
+        if not self.bijection.onto_reals:
+            law, _ = self.inner._predictive(params, inner_batch, state)
+            slope = slope - self._log_range(law)
         jacobian = torch.where(steps.scored, slope, torch.zeros_like(slope)).sum(-1)
         return steps._replace(values=steps.values + jacobian)
+
+    def _log_range(self, law: Distribution) -> Tensor:
+        """log P(z inside the range of the map) for each variable, (*B, k)."""
+        push(law, self.bijection)  # raises where coordinates that depend on each other would need a joint range
+        like = torch.zeros(*law.batch_shape, law.n_variables, dtype=self.dtype)
+        high = law.cdf(torch.full_like(like, self.bijection.z_high)) if math.isfinite(self.bijection.z_high) else 1.0
+        low = law.cdf(torch.full_like(like, self.bijection.z_low)) if math.isfinite(self.bijection.z_low) else 0.0
+        return torch.log(torch.as_tensor(high - low))
+
+    def _predictive(self, params: Params, batch: Batch, state: Any) -> tuple[Distribution, Tensor]:
+        law, scored = self.inner._predictive(params, self._inner_batch(batch), state)
+        return push(law, self.bijection), scored
 
     def _forecast_marginals(self, params: Params, state: Any, u: Tensor | None, horizon: int) -> Distribution | None:
         if not self.bijection.onto_reals:
@@ -138,7 +153,8 @@ class ElementwiseModel(WrapperModel):
 
 class DifferenceState(NamedTuple, Generic[S]):
     """inner : state of the model of the differences; recent : (*draw, n, lag, k) last values, oldest first;
-    steps : (*draw, n) values seen so far."""
+    steps : (*draw, n) values seen so far.
+    """
 
     inner: S
     recent: Tensor
@@ -339,6 +355,9 @@ class Log(ElementwiseTransform):
 class BoxCox(ElementwiseTransform):
     """z = (x^lmbda - 1) / lmbda (Box and Cox 1964, J. R. Stat. Soc. B 26, eq. 1); lmbda = 0 is the logarithm.
 
+    The law of z is cut to the range that x > 0 allows and renormalised at every step. A missing value is integrated
+    over the whole line: the factors after it are exact up to the mass outside that range.
+
     Parameters
     ----------
     lmbda : float or None
@@ -438,6 +457,11 @@ class Difference(Transform):
                 remedy="Pass longer sequences or a smaller lag.",
             )
         return values[:, self.lag :] - values[:, : -self.lag]
+
+    def require_complete(self, values: np.ndarray) -> None:
+        """Raise ``DataError`` where a value is missing."""
+        if np.isnan(values).any():
+            raise _gap_error(int(self.lag))
 
     def _check(self) -> None:
         if not isinstance(self.lag, int | np.integer) or isinstance(self.lag, bool) or self.lag < 1:

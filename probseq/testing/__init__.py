@@ -1,0 +1,22 @@
+"""Conformance checks that anyone can run on an own model, distribution, estimator or inference.
+
+Every check raises ``AssertionError`` with what differs. They need nothing but numpy, scipy and pytest's absence.
+"""
+
+from probseq.testing.estimators import check_estimator, estimator_checks
+from probseq.testing.inferences import check_inference
+from probseq.testing.laws import check_distribution
+from probseq.testing.models import check_model, model_checks
+from probseq.testing.registry import ROWS, Row, unregistered
+
+__all__ = [
+    "ROWS",
+    "Row",
+    "check_distribution",
+    "check_estimator",
+    "check_inference",
+    "check_model",
+    "estimator_checks",
+    "model_checks",
+    "unregistered",
+]

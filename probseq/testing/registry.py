@@ -1,0 +1,205 @@
+"""Every exported family with every emission it takes: the rows that the conformance suite runs over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+import probseq as ps
+from probseq._types import Configuration
+from probseq.data.sequences import sequences
+from probseq.distributions.emissions import Emission
+from probseq.estimators.base import SequenceEstimator
+from probseq.estimators.pipeline import fit_transforms
+from probseq.inference.base import Inference
+from probseq.models.base import SequenceModel
+from probseq.models.transforms import Transform
+from probseq.testing.cases import ModelCase
+
+__all__ = ["ROWS", "Row", "unregistered"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One family with one emission.
+
+    Parameters
+    ----------
+    name : str
+    make : callable
+        Returns a new estimator, small enough to be fitted in a moment.
+    kind : {"real", "positive", "unit", "count", "code", "bit"}
+        What values the data have.
+    n_variables : int
+    missing : {"exact", "pattern", "forbidden"}
+        What a missing value does to the model, as in ``check_model``.
+    start : int
+        How many first values are conditioned on.
+    covariates : int
+        Number of covariates to fit with.
+    skip : tuple of str
+        Names of checks that do not apply, each with its reason beside the row.
+    """
+
+    name: str
+    make: Callable[[], SequenceEstimator]
+    kind: str = "real"
+    n_variables: int = 1
+    missing: str = "exact"
+    start: int = 0
+    covariates: int = 0
+    skip: tuple[str, ...] = field(default=())
+
+    def values(self, t: int = 40, seed: int = 0) -> np.ndarray:
+        """One sequence (t, k) of the row's kind with some dependence in time."""
+        rng = np.random.default_rng(seed)
+        k = self.n_variables
+        smooth = np.cumsum(rng.normal(size=(t, k)), 0) * 0.5 + rng.normal(size=(t, k)) * 0.3
+        smooth -= smooth.mean(0)
+        if self.kind == "real":
+            return 3.0 + smooth
+        if self.kind == "positive":
+            return np.exp(0.3 * smooth) + 0.5
+        if self.kind == "unit":
+            return 1.0 / (1.0 + np.exp(-0.5 * smooth))
+        if self.kind == "count":
+            return rng.poisson(np.exp(1.0 + 0.3 * smooth)).astype(float)
+        if self.kind == "code":
+            codes = np.digitize(smooth, [-1.0, 1.0]).astype(float)
+            codes[:3, 0] = [0, 1, 2]  # every category occurs
+            return codes
+        if self.kind == "bit":
+            return (smooth > 0).astype(float)
+        raise ValueError(self.kind)
+
+    def inputs(self, t: int = 40, seed: int = 0) -> np.ndarray | None:
+        """Covariates (t, m), or None."""
+        return np.random.default_rng(seed + 1000).normal(size=(t, self.covariates)) if self.covariates else None
+
+    @cached_property
+    def fitted(self) -> SequenceEstimator:
+        """The estimator fitted to ``values()``; not to be changed."""
+        return self.make().fit(self.values(), covariates=self.inputs())
+
+    def model(self) -> SequenceModel[Any]:
+        """The mathematical model behind the estimator, its transforms included."""
+        estimator = self.make()
+        data = sequences(self.values(), covariates=self.inputs())
+        transforms, _, _, _ = fit_transforms(estimator._transforms(), data)
+        return transforms.wrap(estimator._build(estimator._info(data)))
+
+    def case(self) -> ModelCase:
+        """What ``check_model`` works on."""
+        return ModelCase(self.model(), missing=self.missing, start=self.start)
+
+
+def _kinds() -> list[tuple[str, Emission, str, int]]:
+    return [
+        ("diag", ps.Normal(), "real", 2),
+        ("full", ps.Normal(covariance="full"), "real", 2),
+        ("spherical", ps.Normal(covariance="spherical"), "real", 2),
+        ("tied", ps.Normal(covariance="tied"), "real", 2),
+        ("StudentT", ps.StudentT(), "real", 1),
+        ("Poisson", ps.Poisson(), "count", 1),
+        ("Categorical", ps.Categorical(), "code", 1),
+        ("Bernoulli", ps.Bernoulli(), "bit", 2),
+    ]
+
+
+def _quick_em() -> Inference:
+    return ps.EM(n_init=1, max_iter=300, tol=1e-3)
+
+
+def _hmm(emission: Emission) -> SequenceEstimator:
+    return ps.HMM(2, emission, inference=_quick_em(), random_state=0)
+
+
+def _net(cell: Callable[..., SequenceEstimator], head: Emission) -> SequenceEstimator:
+    return cell(3, head=head, inference=_quick_net(), random_state=0)
+
+
+def _quick_net() -> Inference:
+    return ps.MeanField(n_draws=3, max_epochs=4)
+
+
+def _rows() -> list[Row]:
+    rows = []
+    for name, emission, kind, k in _kinds():
+        rows += [
+            Row(f"HMM {name}", partial(_hmm, emission), kind, k),
+            Row(f"IID {name}", partial(ps.IID, emission), kind, k),
+        ]
+        if name not in ("full", "spherical", "tied"):
+            for net in (ps.LSTM,) if name in ("StudentT", "Bernoulli") else (ps.LSTM, ps.GRU, ps.RNN):
+                rows.append(
+                    Row(
+                        f"{net.__name__} {name}",
+                        partial(_net, net, emission),
+                        kind,
+                        k,
+                        "pattern",
+                    )
+                )
+    rows += [
+        Row("HMM stationary", lambda: ps.HMM(2, start="stationary", inference=_quick_em(), random_state=0)),
+        Row("HMM by MLE", lambda: ps.HMM(2, inference=ps.MLE(tol=1e-5), random_state=0)),
+        Row("ARMA", lambda: ps.ARMA(order=(1, 1))),
+        Row("ARIMA", lambda: ps.ARIMA(order=(1, 1, 1), inference=ps.MLE()), start=1),
+        Row("ARMA seasonal", lambda: ps.ARMA(order=(1, 0, 0), seasonal_order=(1, 1, 0, 4)), start=4),
+        Row("ARMA with covariates", lambda: ps.ARMA(order=(1, 0)), covariates=2),
+        Row("RandomWalk", ps.RandomWalk, n_variables=2, start=1),
+        Row("RandomWalk with drift", lambda: ps.RandomWalk(drift=True), start=1),
+        Row("SeasonalNaive", lambda: ps.SeasonalNaive(period=4), start=4),
+        Row("MarkovChain", lambda: ps.MarkovChain(order=2), "code"),
+        Row("PoissonProcess", ps.PoissonProcess, "count"),
+        Row(
+            "LSTM with covariates",
+            lambda: ps.LSTM(3, inference=_quick_net(), random_state=0),
+            missing="pattern",
+            covariates=2,
+        ),
+        Row("LSTM by MLE", lambda: ps.LSTM(2, inference=ps.MLE(tol=1e-2), random_state=0), missing="pattern"),
+        Row("Log HMM", lambda: ps.HMM(2, transform=ps.Log(), inference=_quick_em(), random_state=0), "positive"),
+        Row("Log ARIMA", lambda: ps.ARMA((0, 1, 1), transform=ps.Log()), "positive", start=1),
+        Row("Logit IID", lambda: ps.IID(transform=ps.Logit()), "unit"),
+        # A missing value under BoxCox is integrated over the whole line, not over the transform's range.
+        Row("BoxCox ARMA", lambda: ps.ARMA((1, 0), transform=ps.BoxCox()), "positive", skip=("check_missing_values",)),
+        Row("Standardize IID", lambda: ps.IID(ps.Normal("full"), transform=ps.Standardize()), n_variables=2),
+        Row(
+            "Log Difference HMM",
+            lambda: ps.HMM(2, transform=[ps.Log(), ps.Difference()], inference=_quick_em(), random_state=0),
+            "positive",
+            missing="forbidden",
+            start=1,
+        ),
+        Row("Difference(3) IID", lambda: ps.IID(transform=ps.Difference(3)), missing="forbidden", start=3),
+    ]
+    return rows
+
+
+ROWS: tuple[Row, ...] = tuple(_rows())
+
+
+def unregistered() -> list[str]:
+    """Exported families, emissions, inferences and transforms that occur in no row."""
+    exported = {name: getattr(ps, name) for name in ps.__all__ if not name.startswith("_")}
+    kinds = (SequenceEstimator, Emission, Inference, Transform)
+    wanted = {name: cls for name, cls in exported.items() if isinstance(cls, type) and issubclass(cls, kinds)}
+    used: set[type] = set()
+    for row in ROWS:
+        _collect(row.make(), used)
+    return sorted(name for name, cls in wanted.items() if cls not in used)
+
+
+def _collect(part: Any, used: set[type]) -> None:
+    if isinstance(part, SequenceEstimator | Configuration):
+        used.add(type(part))
+        for value in part.get_params(deep=False).values():
+            _collect(value, used)
+    elif isinstance(part, list | tuple):
+        for value in part:
+            _collect(value, used)

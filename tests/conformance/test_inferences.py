@@ -1,0 +1,61 @@
+"""Every inference with the models it can fit."""
+
+import numpy as np
+import pytest
+
+import probseq as ps
+from probseq.data.sequences import sequences
+from probseq.errors import IncompatibleError, ParameterError
+from probseq.estimators.pipeline import fit_transforms
+from probseq.results.joint import make_batch
+from probseq.testing import ROWS, check_inference
+
+FITS = [
+    ("HMM diag", ps.EM(n_init=2, max_iter=50, tol=1e-4)),
+    ("HMM Poisson", ps.EM(n_init=1, init="random", max_iter=50)),
+    ("HMM diag", ps.MLE(max_iter=30)),
+    ("ARMA", ps.MLE()),
+    ("ARIMA", ps.MLE()),
+    ("IID StudentT", ps.MLE()),
+    ("MarkovChain", ps.MLE()),
+    ("LSTM diag", ps.MLE(max_iter=5)),
+    ("LSTM diag", ps.MeanField(n_draws=3, max_epochs=2)),
+    ("GRU Categorical", ps.MeanField(n_draws=2, max_epochs=2)),
+]
+
+
+@pytest.mark.parametrize("name, inference", FITS, ids=[f"{name} by {inference!r}" for name, inference in FITS])
+def test_inference(name, inference):
+    row = next(row for row in ROWS if row.name == name)
+    estimator = row.make()
+    data = sequences(row.values())
+    _, values, lengths, inputs = fit_transforms(estimator._transforms(), data)
+    model = estimator._build(estimator._info(data))
+    check_inference(inference, model, make_batch(model, values, lengths, inputs))
+
+
+@pytest.mark.parametrize(
+    "make, works",
+    [
+        (lambda: ps.LSTM(inference=ps.EM()), "MeanField, MLE"),
+        (lambda: ps.ARMA(inference=ps.EM()), "MLE"),
+        (lambda: ps.HMM(inference=ps.MeanField()), "EM, MLE"),
+        (lambda: ps.IID(inference=ps.MeanField()), "MLE"),
+    ],
+)
+def test_impossible_pairs_raise_at_construction_with_what_works(make, works):
+    with pytest.raises(IncompatibleError, match=works):
+        make()
+
+
+@pytest.mark.parametrize("wrong", [ps.EM, "EM", 3])
+def test_inference_must_be_an_object(wrong):
+    with pytest.raises(IncompatibleError, match="inference object"):
+        ps.HMM(inference=wrong)
+
+
+def test_bad_options_leave_nothing_half_fitted():
+    model = ps.HMM(inference=ps.EM(max_iter=-1))
+    with pytest.raises(ParameterError):
+        model.fit(np.arange(20.0))
+    assert not hasattr(model, "model_")
