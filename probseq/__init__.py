@@ -21,6 +21,7 @@ _HOMES = {
     "probseq.models.transforms": ("Log", "BoxCox", "Logit", "Standardize", "Difference"),
     "probseq.inference.em": ("EM",),
     "probseq.inference.optimize": ("MLE",),
+    "probseq.inference.options": ("TrainingOptions",),
     "probseq.inference.variational": ("MeanField",),
     "probseq.comparison.compare": ("compare",),
     "probseq.data.sequences": ("sequences", "to_list"),
