@@ -106,7 +106,7 @@ class HMM(SequenceEstimator):
         model, batch, state, first = self._problem(data, history)
         with torch.no_grad():
             paths = model.decode(self.model_.params, batch, state)
-        states = self._spread(paths.states, data, first, -1).astype(np.int64)
+        states = self._spread(paths.states, data, first, -1)
         log_prob = paths.log_prob.numpy()
         one = self.model_.n_draws == 1
         attrs: dict[Any, Any] = {"log_prob": np.squeeze(log_prob[0] if one else log_prob)[()]}
@@ -138,7 +138,7 @@ class HMM(SequenceEstimator):
         seed = self.random_state if random_state is None else random_state
         with torch.no_grad():
             paths = model.sample_states(self.model_.params, batch, int(n_paths), torch_generator(seed), state)
-        states = self._spread(paths, data, first, -1).astype(np.int64)
+        states = self._spread(paths, data, first, -1)
         one = self.model_.n_draws == 1
         dims = ("path", "sequence", "time") if one else ("draw", "path", "sequence", "time")
         return data.label(states[0] if one else states, dims, name="state")
@@ -168,10 +168,12 @@ class HMM(SequenceEstimator):
             raise TypeError("an HMM estimator holds a hidden Markov model")
         return model, batch, state, first
 
-    def _spread(self, array: Tensor, data: Sequences, first: int, empty: float) -> np.ndarray:
+    def _spread(self, array: Tensor, data: Sequences, first: int, empty: int) -> np.ndarray:
         """Put steps without a state in front (time is the last axis)."""
+        if first == 0:
+            return array.numpy()
         widths = [(0, 0)] * (array.ndim - 1) + [(first, 0)]
-        return np.pad(array.numpy().astype(float), widths, constant_values=empty)
+        return np.pad(array.numpy(), widths, constant_values=empty)
 
     def _label_probs(self, probs: Tensor, data: Sequences, first: int, name: str) -> xr.DataArray:
         widths = [(0, 0)] * (probs.ndim - 2) + [(first, 0), (0, 0)]
