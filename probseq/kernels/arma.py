@@ -215,6 +215,7 @@ def _divide(lags, coefficients, w, values, start, r):
 
 @kernel
 def subtract(coefficient, x, y):
+    """y_t <- y_t - c x_t, in place."""
     for t in range(x.size):
         y[t] -= coefficient * x[t]
 
