@@ -42,6 +42,7 @@ def plot_forecast(
     levels: Sequence[float] = (0.5, 0.9),
     history: int | None = None,
     n_paths: int = 0,
+    color: str = PALETTE[0],
     ax: Any = None,
 ) -> Any:
     """Draw a forecast of one sequence, one panel a variable; see ``Forecast.plot``.
@@ -81,6 +82,7 @@ def plot_forecast(
             truth=None if seen is None else seen[:, j],
             paths=None if paths is None else paths[..., j],
             ylabel=_unit(forecast._labels, j),
+            color=color,
             ax=panel,
         )
     return panels[0] if k == 1 else np.array(panels, dtype=object)

@@ -1,0 +1,175 @@
+"""Pictures of a study as SVG text that takes its colours from the page, so that it follows light and dark mode."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from probseq.plotting import PALETTE, plot_pit, plot_states, plot_weights
+from probseq.report.study import Study
+from probseq.results.plots import plot_comparison, plot_forecast, stamps
+
+__all__ = ["color_of", "difference_bars", "fan", "lead", "limits", "night", "pit", "states", "svg"]
+
+NARROW, WIDE = 4.8, 9.6
+_LONGEST = 1500
+_HISTORY = 2.5
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 10.0,
+    "axes.edgecolor": "#222222",
+    "text.color": "#222222",
+}
+_HEX = re.compile(r"#[0-9a-fA-F]{6}\b")
+
+
+def svg(draw: Callable[[Any], Any], *, width: float = NARROW, height: float = 2.9, key: str, label: str) -> str:
+    """Draw on a new axes and return the picture as an ``<svg>`` element.
+
+    Parameters
+    ----------
+    draw : callable
+        Takes the axes.
+    width, height : float
+        Inches.
+    key : str
+        Different for every picture of a page: it makes identifiers unique and the output reproducible.
+    label : str
+        What a screen reader says.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    stream = io.StringIO()
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": key}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure.subplots())
+        for ax in figure.axes:
+            ax.tick_params(labelsize="small")
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{key}-\1"', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{key}-", text)
+    text = re.sub(r'font: ([\d.]+px) [^;"]+', r"font-size: \1", text)
+    text = re.sub(r' width="[^"]+pt" height="[^"]+pt"', "", text, count=1)
+    text = re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" ', text, count=1)
+    # Text without a colour of its own is black, which the style of the page replaces.
+    return _HEX.sub(lambda found: f"var(--c{found.group()[1:].lower()})", text)
+
+
+def night(color: str) -> str:
+    """The colour ``rrggbb`` for a dark page: its lightness turned over, hue and colourfulness kept."""
+    from matplotlib.colors import to_hex, to_rgb
+
+    oklab = _to_oklab(np.array(to_rgb(f"#{color}")))
+    turned = oklab.copy()
+    turned[0] = 0.95 - 0.74 * oklab[0]
+    return to_hex(np.clip(_from_oklab(turned), 0.0, 1.0))[1:]
+
+
+_LMS = np.array(
+    [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],
+     [0.0883024619, 0.2817188376, 0.6299787005]]
+)  # fmt: skip
+_LAB = np.array(
+    [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099],
+     [0.0259040371, 0.7827717662, -0.8086757660]]
+)  # fmt: skip
+
+
+def _to_oklab(rgb: np.ndarray) -> np.ndarray:
+    """B. Ottosson (2020), A perceptual color space for image processing."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return _LAB @ np.cbrt(_LMS @ linear)
+
+
+def _from_oklab(lab: np.ndarray) -> np.ndarray:
+    linear = np.linalg.inv(_LMS) @ (np.linalg.inv(_LAB) @ lab) ** 3
+    linear = np.clip(linear, 0.0, None)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def fan(study: Study, name: str, span: tuple[float, float], ax: Any) -> None:
+    """The forecast of all held-out steps against what came, on a vertical axis that the models share (``limits``)."""
+    shown = int(min(study.train.sizes["time"], _HISTORY * study.horizon))
+    plot_forecast(study.forecasts[name], study.test, history=shown, color=color_of(study, name), ax=ax)
+    ax.set_ylim(*span)
+    _legend_below(ax)
+
+
+def limits(study: Study) -> tuple[float, float]:
+    """Vertical limits of the fans: all data, and the 90 % intervals as far as they stay within reach of the data."""
+    shown = np.concatenate([study.train.values[-int(_HISTORY * study.horizon) :], study.test.values])
+    low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
+    reach = high - low
+    ends = [f.quantile([0.05, 0.95]).values for f in study.forecasts.values()]
+    bottom = max(min(low, *(float(np.nanmin(e)) for e in ends)), low - reach)
+    top = min(max(high, *(float(np.nanmax(e)) for e in ends)), high + reach)
+    if low >= 0:
+        bottom = max(bottom, 0.0)
+    margin = 0.04 * (top - bottom)
+    return bottom - margin, top + margin
+
+
+def states(study: Study, ax: Any) -> None:
+    """The series over its decoded states and their probabilities; the last part of a long one."""
+    if study.states is None or study.smoothed is None:
+        return
+    keep = slice(max(0, study.states.size - _LONGEST), None)
+    times = stamps(study.source.series.indexes["time"])[keep]
+    probabilities = np.nan_to_num(study.smoothed.values[keep])
+    values = study.source.series.values[keep]
+    lower = plot_states(times, values, study.states.values[keep], probabilities, ylabel=study.source.unit, ax=ax)
+    border = stamps(study.test.indexes["time"])[0]
+    lower.axvline(border, color="#222222", lw=0.9, ls=":")
+    _legend_below(lower, lower.figure.axes[-1])
+
+
+def lead(study: Study, ax: Any) -> None:
+    """Who wins when: the running sum of log-score differences to the best."""
+    plot_comparison(study.comparison.log_prob_steps, study.comparison.best, ax)
+    for line in ax.lines:
+        if line.get_label() in study.models:
+            line.set_color(color_of(study, line.get_label()))
+    _legend_below(ax)
+
+
+def difference_bars(study: Study, ax: Any) -> None:
+    """Mean difference to the best with one standard error to each side."""
+    table = study.comparison.table
+    rows = table[table["difference"].notna()]
+    names = [str(name) for name in rows.index]
+    plot_weights(names, rows["difference"].to_numpy(), rows["se"].to_numpy(), xlabel="nats per value", ax=ax)
+    for bar, name in zip(ax.patches, names, strict=False):
+        bar.set_facecolor(color_of(study, name))
+
+
+def pit(study: Study, name: str, ax: Any) -> None:
+    """Histogram of the PIT values of the one-step predictions."""
+    values = study.comparison.pit(name)
+    plot_pit(values, n_bins=max(4, min(10, values.size // 5)), color=color_of(study, name), ax=ax)
+    ax.get_legend().remove()
+
+
+def color_of(study: Study, name: str) -> str:
+    """The same colour for a model in every picture."""
+    return PALETTE[list(study.models).index(name) % len(PALETTE)]
+
+
+def _legend_below(ax: Any, lowest: Any = None) -> None:
+    legend = ax.get_legend()
+    if legend is None:
+        return
+    handles, labels = legend.legend_handles, [text.get_text() for text in legend.get_texts()]
+    legend.remove()
+    home = ax if lowest is None else lowest
+    home.legend(
+        handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.16 if lowest is None else -0.5),
+        ncols=min(5, len(labels)), frameon=False, fontsize="small", handlelength=1.4, columnspacing=1.1,
+    )  # fmt: skip
