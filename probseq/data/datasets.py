@@ -58,7 +58,7 @@ def air_passengers() -> xr.DataArray:
     """Monthly international airline passengers, 1949 to 1960, in thousands (144 months, stamped by their first day)."""
     table = _table("air_passengers.csv")
     return _series(
-        table["passengers"],
+        table["passengers"].astype(float),
         pd.to_datetime(table["month"]),
         "passengers",
         long_name="international airline passengers",

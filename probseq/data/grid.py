@@ -88,7 +88,7 @@ def _regular(X: Any, step: Any) -> Any:
         codes[counts.to_numpy() == 1] = np.arange(len(index))
         return _take(X, codes, target)
     if isinstance(index, pd.PeriodIndex) and isinstance(step, str):
-        offset = pd.tseries.frequencies.to_offset(step)
+        offset: Any = pd.tseries.frequencies.to_offset(step)
         moved = index if index.freq == offset else index.asfreq(offset)  # type: ignore[arg-type]
         target = pd.period_range(moved[0], moved[-1], freq=moved.freq)
     elif index.dtype.kind in "iuf" and isinstance(step, (int, float)):
