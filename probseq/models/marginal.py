@@ -87,6 +87,9 @@ class Marginalized(SequenceModel[MarginalState]):
 
     def predictive_draws(self, batch: Batch, state: MarginalState) -> tuple[Distribution, Tensor, Tensor]:
         """One-step laws of every draw, batch (n, t, draw), their log-weights (n, t, draw), the scored mask (n, t, k)."""
+        if self.n_draws == 1:
+            one, scored = self.model._predictive(self.params, batch, self._unpack(state))
+            return one.movedim(0, 2), state.log_weights.unsqueeze(1).expand(batch.n, batch.t, 1), scored
         scan = self._scan({}, batch, state)
         folded = map_state(lambda leaf: leaf.flatten(0, 1), scan.states)
         u = None if batch.u is None else batch.u.flatten(0, 1)

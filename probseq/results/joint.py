@@ -18,12 +18,12 @@ def make_batch(
     model: SequenceModel[Any], values: np.ndarray, lengths: np.ndarray, covariates: np.ndarray | None = None
 ) -> Batch:
     """Padded arrays (NaN = missing or padding) as the tensors a model takes."""
-    x = torch.as_tensor(np.asarray(values, dtype=np.float64))
+    array = np.asarray(values, dtype=np.float64)
+    present = ~np.isnan(array)
+    x, seen = torch.as_tensor(array), torch.from_numpy(present)
     steps = torch.as_tensor(np.asarray(lengths, dtype=np.int64))
-    real = torch.arange(x.shape[1]) < steps.unsqueeze(-1)
-    seen = ~torch.isnan(x) & real.unsqueeze(-1)
     u = None if covariates is None else torch.nan_to_num(torch.as_tensor(covariates, dtype=torch.float64))
-    filled = x if seen.numpy().all() else torch.where(seen, x, float(model.observation.fill))
+    filled = x if present.all() else torch.where(seen, x, float(model.observation.fill))
     return Batch(filled, seen, steps, u)
 
 
