@@ -271,17 +271,6 @@ class Comparison:
     def display_table(self) -> pd.DataFrame:
         """The table as text for people: named columns, rounded, empty columns left out."""
         shown = self.table.copy()
-        digits = {
-            "nats": 3,
-            "difference": 3,
-            "se": 3,
-            "crps": 4,
-            "pit_p": 2,
-            "weight": 2,
-            "seconds": 2,
-            "frozen": 3,
-            "draws": 1,
-        }
         out = pd.DataFrame(index=shown.index)
         for column, title in _COLUMNS.items():
             values = shown[column]

@@ -144,7 +144,9 @@ class Normal(Emission):
                 factor = factor.reshape(*factor.shape[:-2], *(1,) * len(components), *factor.shape[-2:])
             return FullNormal(loc=mean, scale_tril=factor)
         scale = params["scale"]
-        return DiagonalNormal(loc=mean, scale=scale if self.covariance == "diag" else scale.unsqueeze(-1).expand_as(mean))
+        if self.covariance == "spherical":
+            scale = scale.unsqueeze(-1).expand_as(mean)
+        return DiagonalNormal(loc=mean, scale=scale)
 
     def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
         if self.covariance not in ("full", "tied"):

@@ -21,10 +21,36 @@ from probseq.models.transforms import Standardize, Transform
 __all__ = ["GRU", "LSTM", "RNN"]
 
 
+_PARAMETERS = """
+
+    Parameters
+    ----------
+    hidden_size : int
+    n_layers : int
+    head : Emission
+        The law of a value given the network's output; None is ``Normal()``. ``Categorical()`` for text.
+    embedding_size : int or None
+        Size of the vectors that stand for tokens; None is the smaller of ``hidden_size`` and their number.
+    lags : tuple of int
+        Which past values enter at each step beside the memory: ``(1, 12)`` adds last year's value of monthly data.
+    standardize : bool
+        Describe continuous data in standard deviations from their mean, after ``transform``.
+    transform : transform or list of transforms
+    inference : Inference or None
+        None is ``MeanField()``: a normal law over every weight.
+    random_state : int or None
+    """
+
+
 class _Recurrent(SequenceEstimator):
     """Constructor and model that the three cells share."""
 
     cell: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__doc__ = (cls.__doc__ or "") + _PARAMETERS
+
     inferences: ClassVar[tuple[type[Inference], ...]] = (MeanField, MLE)
 
     def __init__(
@@ -48,7 +74,7 @@ class _Recurrent(SequenceEstimator):
         self.transform = transform
         self.inference = inference
         self.random_state = random_state
-        self._require(inference)
+        self._check_pair(inference)
 
     def _default_inference(self) -> Inference:
         return MeanField()
@@ -90,43 +116,19 @@ class _Recurrent(SequenceEstimator):
         )
 
 
-_PARAMETERS = """
-
-    Parameters
-    ----------
-    hidden_size : int
-    n_layers : int
-    head : Emission
-        The law of a value given the network's output; None is ``Normal()``. ``Categorical()`` for text.
-    embedding_size : int or None
-        Size of the vectors that stand for tokens; None is the smaller of ``hidden_size`` and their number.
-    lags : tuple of int
-        Which past values enter at each step beside the memory: ``(1, 12)`` adds last year's value of monthly data.
-    standardize : bool
-        Describe continuous data in standard deviations from their mean, after ``transform``.
-    transform : transform or list of transforms
-    inference : Inference or None
-        None is ``MeanField()``: a normal law over every weight.
-    random_state : int or None
-    """
-
-
 class LSTM(_Recurrent):
-    __doc__ = (
-        """Long short-term memory network whose weights carry uncertainty (Hochreiter and Schmidhuber 1997)."""
-        + _PARAMETERS
-    )
+    """Long short-term memory network whose weights carry uncertainty (Hochreiter and Schmidhuber 1997)."""
+
     cell: ClassVar[str] = "lstm"
 
 
 class GRU(_Recurrent):
-    __doc__ = """Network of gated recurrent units whose weights carry uncertainty (Cho et al. 2014).""" + _PARAMETERS
+    """Network of gated recurrent units whose weights carry uncertainty (Cho et al. 2014)."""
+
     cell: ClassVar[str] = "gru"
 
 
 class RNN(_Recurrent):
-    __doc__ = (
-        """Plain recurrent network, h_t = tanh(W x + U h), whose weights carry uncertainty (Elman 1990)."""
-        + _PARAMETERS
-    )
+    """Plain recurrent network, h_t = tanh(W x + U h), whose weights carry uncertainty (Elman 1990)."""
+
     cell: ClassVar[str] = "rnn"

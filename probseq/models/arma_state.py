@@ -94,7 +94,7 @@ class Workspace:
 
     def close(self, age: Tensor) -> ARMAState:
         """The state these arrays now hold."""
-        leaves = [
+        mean, cov, diffuse = (
             torch.from_numpy(part).reshape(*self.draw, *part.shape[1:]) for part in (self.mean, self.cov, self.diffuse)
-        ]
-        return ARMAState(*leaves, age)
+        )
+        return ARMAState(mean, cov, diffuse, age)

@@ -90,8 +90,10 @@ class IIDModel(SequenceModel[Count], ClosedForm):
 
 
 class Walk(NamedTuple):
-    """level : (*draw, n, period, k) expected next value of each season, next season first; variance : the same shape,
-    uncertainty in units of the innovation variance; known : the same shape, whether the season was ever seen."""
+    """What is known of the next value of each season, leaves (*draw, n, period, k), next season first.
+
+    level : its expectation; variance : its variance in units of the innovation variance; known : whether it was seen.
+    """
 
     level: Tensor
     variance: Tensor

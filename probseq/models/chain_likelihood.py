@@ -21,9 +21,10 @@ class _ChainLogProb(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Any, initial: Tensor, transition: Tensor, log_emission: Tensor, lengths: Tensor
     ) -> tuple[Tensor, Tensor]:
-        arrays = [a.detach().cpu().numpy() for a in (initial, transition, log_emission, lengths)]
-        ctx.arrays = arrays
-        result = chain.filter_states(*arrays[:2], chain.table_emission(arrays[2]), arrays[3], keep=False)
+        tensors = (initial, transition, log_emission, lengths)
+        start, matrix, table, steps_each = (a.detach().cpu().numpy() for a in tensors)
+        ctx.arrays = (start, matrix, table, steps_each)
+        result = chain.filter_states(start, matrix, chain.table_emission(table), steps_each, keep=False)
         steps, last = (torch.from_numpy(a) for a in (result.log_prob_steps, result.last))
         ctx.mark_non_differentiable(last)
         return steps, last

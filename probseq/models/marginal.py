@@ -86,7 +86,7 @@ class Marginalized(SequenceModel[MarginalState]):
         return self.model.predict_next(self.params, self._unpack(state), u).movedim(0, 1)
 
     def predictive_draws(self, batch: Batch, state: MarginalState) -> tuple[Distribution, Tensor, Tensor]:
-        """One-step laws of every draw, batch (n, t, draw), their log-weights (n, t, draw), the scored mask (n, t, k)."""
+        """One-step laws of every draw, batch (n, t, draw), their log-weights (n, t, draw), the scored mask."""
         if self.n_draws == 1:
             one, scored = self.model._predictive(self.params, batch, self._unpack(state))
             return one.movedim(0, 2), state.log_weights.unsqueeze(1).expand(batch.n, batch.t, 1), scored

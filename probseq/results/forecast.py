@@ -80,7 +80,7 @@ class Forecast:
 
     @property
     def backend(self) -> str:
-        """ "analytic", "mixture", "paths" or "quantiles"."""
+        """One of "analytic", "mixture", "paths" and "quantiles"."""
         return self._backend.name
 
     @property
