@@ -13,11 +13,11 @@ from probseq.plotting import PALETTE, plot_pit, plot_states, plot_weights
 from probseq.report.study import Study
 from probseq.results.plots import plot_comparison, plot_forecast, stamps
 
-__all__ = ["color_of", "difference_bars", "fan", "lead", "limits", "night", "pit", "states", "svg"]
+__all__ = ["color_of", "crps_bars", "difference_bars", "fan", "lead", "limits", "night", "pit", "states", "svg"]
 
 NARROW, WIDE = 4.8, 9.6
 _LONGEST = 1500
-_HISTORY = 2.5
+_HISTORY, _REACH = 1.5, 0.4
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10.0,
@@ -64,35 +64,21 @@ def svg(draw: Callable[[Any], Any], *, width: float = NARROW, height: float = 2.
 
 
 def night(color: str) -> str:
-    """The colour ``rrggbb`` for a dark page: its lightness turned over, hue and colourfulness kept."""
-    from matplotlib.colors import to_hex, to_rgb
-
-    oklab = _to_oklab(np.array(to_rgb(f"#{color}")))
-    turned = oklab.copy()
-    turned[0] = 0.95 - 0.74 * oklab[0]
-    return to_hex(np.clip(_from_oklab(turned), 0.0, 1.0))[1:]
-
-
-_LMS = np.array(
-    [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],
-     [0.0883024619, 0.2817188376, 0.6299787005]]
-)  # fmt: skip
-_LAB = np.array(
-    [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099],
-     [0.0259040371, 0.7827717662, -0.8086757660]]
-)  # fmt: skip
+    """The colour ``rrggbb`` for a dark page: what is white in it turns into the page, what is black into light ink."""
+    rgb = np.array([int(color[i : i + 2], 16) for i in (0, 2, 4)]) / 255
+    white, black = rgb.min(), 1 - rgb.max()
+    if white == 1:
+        return _hex(_PAGE)
+    pure = rgb - white
+    page = white**1.6  # less than its share: tints need more colour on a dark page
+    return _hex(page * _PAGE + (1 - page) / (1 - white) * (black * _INK + pure))
 
 
-def _to_oklab(rgb: np.ndarray) -> np.ndarray:
-    """B. Ottosson (2020), A perceptual color space for image processing."""
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    return _LAB @ np.cbrt(_LMS @ linear)
+_PAGE, _INK = np.array([0.11, 0.125, 0.15]), np.array([0.91, 0.92, 0.94])
 
 
-def _from_oklab(lab: np.ndarray) -> np.ndarray:
-    linear = np.linalg.inv(_LMS) @ (np.linalg.inv(_LAB) @ lab) ** 3
-    linear = np.clip(linear, 0.0, None)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+def _hex(rgb: np.ndarray) -> str:
+    return "".join(f"{round(255 * float(v)):02x}" for v in np.clip(rgb, 0, 1))
 
 
 def fan(study: Study, name: str, span: tuple[float, float], ax: Any) -> None:
@@ -109,8 +95,8 @@ def limits(study: Study) -> tuple[float, float]:
     low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
     reach = high - low
     ends = [f.quantile([0.05, 0.95]).values for f in study.forecasts.values()]
-    bottom = max(min(low, *(float(np.nanmin(e)) for e in ends)), low - reach)
-    top = min(max(high, *(float(np.nanmax(e)) for e in ends)), high + reach)
+    bottom = max(min(low, *(float(np.nanmin(e)) for e in ends)), low - _REACH * reach)
+    top = min(max(high, *(float(np.nanmax(e)) for e in ends)), high + _REACH * reach)
     if low >= 0:
         bottom = max(bottom, 0.0)
     margin = 0.04 * (top - bottom)
@@ -146,6 +132,18 @@ def difference_bars(study: Study, ax: Any) -> None:
     rows = table[table["difference"].notna()]
     names = [str(name) for name in rows.index]
     plot_weights(names, rows["difference"].to_numpy(), rows["se"].to_numpy(), xlabel="nats per value", ax=ax)
+    _paint(study, ax, names)
+
+
+def crps_bars(study: Study, ax: Any) -> None:
+    """Mean CRPS of the forecasts of all held-out steps, the smallest on top."""
+    scores = {name: study.crps(name) for name in study.forecasts}
+    names = sorted(scores, key=lambda name: scores[name])
+    plot_weights(names, [scores[name] for name in names], xlabel=study.source.unit or "unit of the data", ax=ax)
+    _paint(study, ax, names)
+
+
+def _paint(study: Study, ax: Any, names: list[str]) -> None:
     for bar, name in zip(ax.patches, names, strict=False):
         bar.set_facecolor(color_of(study, name))
 
@@ -166,7 +164,9 @@ def _legend_below(ax: Any, lowest: Any = None) -> None:
     legend = ax.get_legend()
     if legend is None:
         return
-    handles, labels = legend.legend_handles, [text.get_text() for text in legend.get_texts()]
+    handles, labels = ax.get_legend_handles_labels()
+    if not labels:
+        handles, labels = legend.legend_handles, [text.get_text() for text in legend.get_texts()]
     legend.remove()
     home = ax if lowest is None else lowest
     home.legend(

@@ -83,7 +83,7 @@ def _header(study: Study) -> str:
         "held out": f"the last {study.horizon} steps, from {when(study.test['time'].values[0])}",
         "season": f"{study.profile.period} steps" if study.profile.period else "none found",
     }
-    rows = "".join(f"<div><dt>{name}</dt><dd>{escape(text)}</dd></div>" for name, text in facts.items())
+    rows = "".join(f"<div><dt>{name}</dt><dd>{_whole_dates(text)}</dd></div>" for name, text in facts.items())
     notes = "".join(f"<p class=note>{escape(note)}</p>" for note in source.notes)
     best = study.comparison.best
     return (
@@ -94,8 +94,13 @@ def _header(study: Study) -> str:
     )
 
 
+def _whole_dates(text: str) -> str:
+    """Text in which no date and no percentage is broken over two lines."""
+    return re.sub(r"\d{4}-\d\d-\d\d", r"<span class=date>\g<0></span>", escape(text)).replace(" %", "&nbsp;%")
+
+
 def _findings(study: Study) -> str:
-    return f"<ol class=findings>{''.join(f'<li>{escape(text)}</li>' for text in findings(study))}</ol>"
+    return f"<ol class=findings>{''.join(f'<li>{_whole_dates(text)}</li>' for text in findings(study))}</ol>"
 
 
 def _ranking(study: Study) -> str:
@@ -110,10 +115,17 @@ def _ranking(study: Study) -> str:
             key="gap",
             label="Mean log-score difference to the best model with one standard error",
         )
-        bars = _card(picture, "Difference to the best, ± 1 standard error")
+        bars = _card(picture, "One step ahead", "log score less that of the best, ± 1 standard error")
+    far = figures.svg(
+        lambda ax: figures.crps_bars(study, ax),
+        height=0.7 + 0.36 * len(study.models),
+        key="crps",
+        label="Mean CRPS of the forecasts of all held-out steps",
+    )
+    bars += _card(far, f"All {study.horizon} steps at once", "mean CRPS of the forecast, lower is better")
     return (
-        f"{_table(comparison.display_table(), 'model')}<p class=note>{escape(comparison.caption)} Each value is "
-        f"predicted from everything before it.</p><ul class=note>{notes}</ul><div class=grid>{bars}</div>"
+        f"{_table(comparison.display_table(), 'model', 'ranked')}<p class=note>{escape(comparison.caption)} Each value "
+        f"is predicted from everything before it.</p><ul class=note>{notes}</ul><div class=grid>{bars}</div>"
     )
 
 
@@ -255,14 +267,14 @@ def _card(picture: str, title: str, text: str = "") -> str:
     return f"<figure class=card><figcaption><b>{escape(title)}</b>{more}</figcaption>{picture}</figure>"
 
 
-def _table(frame: pd.DataFrame, corner: str) -> str:
+def _table(frame: pd.DataFrame, corner: str, kind: str = "plain") -> str:
     head = "".join(f"<th scope=col>{escape(str(c))}</th>" for c in frame.columns)
     rows: list[str] = []
     for name, row in frame.iterrows():
         cells: Any = "".join(f"<td>{escape(str(v))}</td>" for v in row)
         rows.append(f"<tr><th scope=row>{escape(str(name))}</th>{cells}</tr>")
     return (
-        f"<div class=scroll tabindex=0><table><thead><tr><th scope=col>{corner}</th>{head}</tr></thead>"
+        f"<div class=scroll tabindex=0><table class={kind}><thead><tr><th scope=col>{corner}</th>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -289,8 +301,9 @@ h2{font-size:1.3rem;margin:0 0 .7rem}
 .kicker{color:var(--mark);font-weight:600;font-size:.85rem;margin:0}
 .lede{font-size:1.1rem;margin:0 0 1.2rem}
 p,.findings li{max-width:46rem}
-.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr));gap:.7rem 1.6rem;margin:0;
+.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(12rem,1fr));gap:.7rem 1.6rem;margin:0;
 padding:1rem 0;border-block:1px solid var(--line)}
+.facts div:first-child{grid-column:1/-1}.date{white-space:nowrap}
 dt{color:var(--soft);font-size:.85rem}dd{margin:0}
 nav{display:flex;flex-wrap:wrap;gap:.35rem 1.2rem;margin:1rem 0 0;font-size:.92rem}
 nav a{color:var(--mark);text-decoration:none}nav a:hover{text-decoration:underline}
@@ -304,7 +317,7 @@ th,td{padding:.45rem .7rem;text-align:right;white-space:nowrap}
 thead th{color:var(--soft);font-weight:500;font-size:.84rem;vertical-align:bottom;white-space:normal;min-width:4.2rem}
 tbody tr{border-top:1px solid var(--line)}
 th:first-child{text-align:left;position:sticky;left:0;background:var(--page)}
-tbody tr:first-child>*{font-weight:600}
+.ranked tbody tr:first-child>*{font-weight:600}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1rem}
 figure{margin:0 0 1rem}
 .card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.8rem .8rem .5rem;margin:0}
