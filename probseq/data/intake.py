@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from probseq.data.numeric import as_array, as_numbers, check_finite, holds_tokens, is_number
+from probseq.data.numeric import as_array, as_numbers, check_finite, holds_tokens, is_number, is_sparse
 from probseq.data.timeindex import check_index
 from probseq.errors import DataError, DataTypeError, EmptyDataError, ShapeError
 
@@ -65,7 +65,8 @@ def read(X: Any, what: str = "X") -> Intake:
         X = X.to_dataarray("variable")
     if isinstance(X, xr.DataArray):
         return _read_dataarray(X)
-    if isinstance(X, Mapping):
+    # A sparse matrix by keys is a mapping too.
+    if isinstance(X, Mapping) and not is_sparse(X):
         return _read_list(list(X.values()), names=tuple(X))
     if isinstance(X, (list, tuple)):
         return _read_list(list(X))

@@ -55,7 +55,7 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
         """The inference used for ``inference=None``."""
 
     def _transforms(self) -> list[Any]:
-        return transform_list(self.transform)
+        return transform_list(vars(self).get("transform"))
 
     def fit(
         self,
@@ -216,9 +216,12 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
         self._require(inference)
         return inference
 
+    def _check_pair(self, inference: Any) -> None:
+        """Raise at construction for an inference that cannot fit this family; what is none raises in fit."""
+        if isinstance(inference, Inference):
+            self._require(inference)
+
     def _require(self, inference: Any) -> None:
-        if inference is None:
-            return
         known = tuple(cls() for cls in self.inferences)
         names = ", ".join(type(i).__name__ for i in known if i.can_fit(self._model_class()))
         if not isinstance(inference, Inference):
@@ -281,7 +284,6 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
-        tags.input_tags.one_d_array = True
         tags.input_tags.string = True
         tags.target_tags.required = False
         return tags

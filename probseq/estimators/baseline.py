@@ -48,7 +48,7 @@ class IID(_Baseline):
         self.transform = transform
         self.inference = inference
         self.random_state = random_state
-        self._require(inference)
+        self._check_pair(inference)
 
     def _emission(self) -> Emission:
         return Normal() if self.emission is None else self.emission
@@ -70,12 +70,10 @@ class PoissonProcess(_Baseline):
     random_state : int or None
     """
 
-    transform = None
-
     def __init__(self, inference: Inference | None = None, random_state: RandomState = None) -> None:
         self.inference = inference
         self.random_state = random_state
-        self._require(inference)
+        self._check_pair(inference)
 
     def _emission(self) -> Emission:
         return Poisson()
@@ -109,7 +107,7 @@ class RandomWalk(_Baseline):
         self.transform = transform
         self.inference = inference
         self.random_state = random_state
-        self._require(inference)
+        self._check_pair(inference)
 
     def _model_class(self) -> type[SequenceModel[Any]]:
         return SeasonalWalkModel
@@ -145,7 +143,7 @@ class SeasonalNaive(_Baseline):
         self.transform = transform
         self.inference = inference
         self.random_state = random_state
-        self._require(inference)
+        self._check_pair(inference)
 
     def _model_class(self) -> type[SequenceModel[Any]]:
         return SeasonalWalkModel
@@ -169,8 +167,6 @@ class MarkovChain(_Baseline):
     random_state : int or None
     """
 
-    transform = None
-
     def __init__(
         self,
         order: int = 1,
@@ -184,7 +180,7 @@ class MarkovChain(_Baseline):
         self.n_categories = n_categories
         self.inference = inference
         self.random_state = random_state
-        self._require(inference)
+        self._check_pair(inference)
 
     def _emission(self) -> Emission:
         return Categorical(self.n_categories)

@@ -41,14 +41,13 @@ class _Training(Enum):
 TRAINING = _Training.TRAINING
 
 
-class _Unfitted(NotFittedError, SklearnNotFittedError):
+class _UnfittedError(NotFittedError, SklearnNotFittedError):
     """Both ours and scikit-learn's."""
 
 
 class FittedModel(BaseEstimator, ABC):
     """What every estimator has after ``fit`` or ``with_parameters``, and how it reads data."""
 
-    transform: Any
     random_state: RandomState
     model_: Marginalized
     info_: DataInfo
@@ -65,13 +64,31 @@ class FittedModel(BaseEstimator, ABC):
     n_scored_: int
     fit_seconds_: float
 
+    @property
+    def transform(self) -> Any:
+        """Not readable: scikit-learn takes whatever has an attribute of this name for a transformer of data."""
+        raise AttributeError("The hyper-parameter transform is read by get_params()['transform'].")
+
+    @transform.setter
+    def transform(self, value: Any) -> None:
+        vars(self)["transform"] = value
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments by name; ``deep`` adds those of emissions, transforms and inferences."""
+        params = {name: vars(self).get(name) for name in self._get_param_names()}
+        if deep:
+            for name, part in list(params.items()):
+                if hasattr(part, "get_params") and not isinstance(part, type):
+                    params.update({f"{name}__{inner}": value for inner, value in part.get_params().items()})
+        return params
+
     def _emission(self) -> Emission | None:
         """The emission whose support the data must fit."""
         return None
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):
-            raise _Unfitted(
+            raise _UnfittedError(
                 got=f"a {type(self).__name__} that is not fitted",
                 expected="a fitted model",
                 remedy="Call fit(X) or with_parameters(...) first.",
@@ -87,7 +104,7 @@ class FittedModel(BaseEstimator, ABC):
                 got=f"X has {data.n_variables} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input",
                 expected="the variables of the fit",
-                remedy="Pass the same columns.",
+                remedy="Reshape your data to (time, variable)." if data.flat else "Pass the same columns.",
             )
         names = getattr(self, "feature_names_in_", None)
         if names is not None and data.named and tuple(data.variables) != tuple(names):

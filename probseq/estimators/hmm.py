@@ -71,7 +71,7 @@ class HMM(SequenceEstimator):
         self.transform = transform
         self.inference = inference
         self.random_state = random_state
-        self._require(inference)
+        self._check_pair(inference)
 
     def _default_inference(self) -> Inference:
         return EM()

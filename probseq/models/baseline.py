@@ -207,7 +207,7 @@ class SeasonalWalkModel(SequenceModel[Walk], ClosedForm):
         n = w.sum((0, 1))
         if bool((n < 1).any()):
             raise DataError(
-                got=f"no pair of values {self.period} step(s) apart",
+                got=f"{int(batch.seen.any(-1).sum())} sample(s) and no pair of values {self.period} step(s) apart",
                 expected="at least one in every variable",
                 remedy="Pass a longer series or a smaller period.",
             )

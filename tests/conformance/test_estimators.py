@@ -43,5 +43,5 @@ def test_checks_find_a_changed_argument():
             super().__init__(emission or ps.Normal(), transform, inference, random_state)
             self.random_state = [random_state]
 
-    with pytest.raises(AssertionError, match="only stored"):
+    with pytest.raises(RuntimeError, match="modifies parameter random_state"):
         check_construction(Row("eager", lambda: Eager(emission=False)))

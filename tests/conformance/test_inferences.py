@@ -50,8 +50,10 @@ def test_impossible_pairs_raise_at_construction_with_what_works(make, works):
 
 @pytest.mark.parametrize("wrong", [ps.EM, "EM", 3])
 def test_inference_must_be_an_object(wrong):
+    model = ps.HMM(inference=wrong)
     with pytest.raises(IncompatibleError, match="inference object"):
-        ps.HMM(inference=wrong)
+        model.fit(np.arange(9.0))
+    assert not hasattr(model, "model_")
 
 
 def test_bad_options_leave_nothing_half_fitted():
