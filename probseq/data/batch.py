@@ -229,15 +229,22 @@ class Sequences:
                 got=f"horizon={horizon!r}", expected="a whole number of steps, 1 or more", remedy="Try horizon=1."
             )
         asked = timeindex.check_freq(freq)
+        steps = self.freq if asked is None else (asked,) * self.n_sequences
+        counted = [i for i, index in enumerate(self.index) if not timeindex.is_extendable(index, steps[i])]
+        dated: dict[int, pd.Index] = {}
+        if counted and covariates is not None:
+            dated = inputs.covariate_dates(covariates, as_intake(self), counted, int(horizon))
+            counted = [i for i in counted if i not in dated]
+        if counted:
+            timeindex.warn_counted([self.names[i] for i in counted] if self.many else [])
         out: list[pd.Index] = []
         for i, index in enumerate(self.index):
-            step = self.freq[i] if asked is None else asked
-            if step is None and covariates is not None:
-                dated = inputs.covariate_index(covariates, index, int(horizon))
-                if dated is not None:
-                    out.append(dated)
-                    continue
-            out.append(timeindex.extend(index, int(horizon), step, self.names[i] if self.many else None))
+            if i in dated:
+                out.append(dated[i])
+            elif i and i - 1 not in dated and steps[i] == steps[i - 1] and index.equals(self.index[i - 1]):
+                out.append(out[-1])
+            else:
+                out.append(timeindex.extend(index, int(horizon), steps[i]))
         return tuple(out)
 
     def future_covariates(

@@ -13,7 +13,7 @@ from probseq.data.numeric import as_array, as_numbers
 from probseq.data.timeindex import is_default
 from probseq.errors import CovariateError, DataError
 
-__all__ = ["ahead", "align", "align_static", "check_complete", "covariate_index", "order_by_name", "read_covariates"]
+__all__ = ["ahead", "align", "align_static", "check_complete", "covariate_dates", "order_by_name", "read_covariates"]
 
 
 def read_covariates(covariates: Any) -> Intake:
@@ -196,16 +196,24 @@ def align_static(static: Any, names: tuple[Hashable, ...], named: bool) -> tuple
     return values, labels
 
 
-def covariate_index(covariates: Any, last: pd.Index, horizon: int) -> pd.Index | None:
-    """Return the first `horizon` stamps of `covariates` after the end of `last`, or None if they carry too few."""
-    stamps = read_covariates(covariates).indexes[0]
-    if stamps is None or not _stamped(stamps) or stamps.dtype.kind != last.dtype.kind:
-        return None
-    try:
-        later = stamps[stamps > last[-1]][:horizon]
-    except TypeError:
-        return None
-    return later if len(later) == horizon else None
+def covariate_dates(covariates: Any, data: Intake, which: Sequence[int], horizon: int) -> dict[int, pd.Index]:
+    """Return the first `horizon` stamps of the covariates after the end of each sequence in `which`, where they reach.
+
+    Covariates without stamps, or with stamps of another kind than the data, date nothing.
+    """
+    given = _per_sequence(read_covariates(covariates), data)
+    out: dict[int, pd.Index] = {}
+    for i in which:
+        stamps, known = given[i][1], data.indexes[i]
+        if stamps is None or known is None or not _stamped(stamps) or stamps.dtype.kind != known.dtype.kind:
+            continue
+        try:
+            later = stamps[stamps > known[-1]][:horizon]
+        except TypeError:
+            continue
+        if len(later) == horizon:
+            out[i] = later
+    return out
 
 
 def ahead(

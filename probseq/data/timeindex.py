@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,18 @@ import pandas as pd
 
 from probseq.errors import DataError, HistoryError, IndexWarning
 
-__all__ = ["Freq", "check_freq", "check_index", "extend", "infer_step", "is_contiguous", "is_default", "steps_between"]
+__all__ = [
+    "Freq",
+    "check_freq",
+    "check_index",
+    "extend",
+    "infer_step",
+    "is_contiguous",
+    "is_default",
+    "is_extendable",
+    "steps_between",
+    "warn_counted",
+]
 
 Freq = str | int | float | None
 _CLOCKS = (pd.DatetimeIndex, pd.TimedeltaIndex)
@@ -141,8 +152,17 @@ def _clock_range(index: pd.Index, freq: str, periods: int) -> pd.Index:
     return ahead.as_unit(index.unit) if isinstance(index, _CLOCKS) else ahead
 
 
-def extend(index: pd.Index, horizon: int, freq: Freq, name: Hashable = None) -> pd.Index:
-    """Return the next `horizon` stamps after `index`; an index that cannot be extended counts its steps and warns.
+def is_extendable(index: pd.Index, freq: Freq) -> bool:
+    """Whether `extend` can continue `index` by the step `freq` rather than count."""
+    if isinstance(index, pd.PeriodIndex):
+        return True
+    if isinstance(index, _CLOCKS):
+        return isinstance(freq, str)
+    return is_numeric(index) and isinstance(freq, (int, float))
+
+
+def extend(index: pd.Index, horizon: int, freq: Freq) -> pd.Index:
+    """Return the next `horizon` stamps after `index`; one that is not extendable has its steps counted.
 
     Parameters
     ----------
@@ -150,8 +170,6 @@ def extend(index: pd.Index, horizon: int, freq: Freq, name: Hashable = None) -> 
     horizon : int
     freq : str, number or None
         The step. None, or a step of the wrong kind for this index, means that it is not known.
-    name : hashable
-        Name of the sequence in the warning.
     """
     if isinstance(index, pd.PeriodIndex):
         return pd.period_range(start=index[-1] + 1, periods=horizon, freq=index.freq)
@@ -162,15 +180,19 @@ def extend(index: pd.Index, horizon: int, freq: Freq, name: Hashable = None) -> 
         if isinstance(last, int) and isinstance(freq, int):
             return pd.RangeIndex(last + freq, last + freq * (horizon + 1), freq)
         return pd.Index(last + freq * np.arange(1, horizon + 1))
-    who = "the time index" if name is None else f"the time index of sequence {name!r}"
+    return pd.RangeIndex(len(index), len(index) + horizon)
+
+
+def warn_counted(names: Sequence[Hashable]) -> None:
+    """Warn once that the steps after these sequences are counted; no names mean the only sequence."""
+    shown = ", ".join(repr(name) for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     warnings.warn(
-        f"The frequency of {who} is not known (irregular stamps, fewer than three, or no times at all), so the "
-        "forecast counts steps. Pass freq=, put the data on a grid with on_grid(X, freq), or give future covariates "
-        "that carry their dates.",
+        f"The frequency of the time index{f' of sequence {shown}' if names else ''} is not known (irregular stamps, "
+        "fewer than three, or no times at all), so the forecast counts steps. Pass freq=, put the data on a grid with "
+        "on_grid(X, freq), or give future covariates that carry their dates.",
         IndexWarning,
         stacklevel=3,
     )
-    return pd.RangeIndex(len(index), len(index) + horizon)
 
 
 def steps_between(last: pd.Index, first: pd.Index, freq: Freq, who: str) -> int:

@@ -96,6 +96,25 @@ def test_an_irregular_index_follows_freq_or_the_dates_of_covariates():
         np.testing.assert_array_equal(data.future_covariates(2, calendar), [[[4.0], [5.0]]])
 
 
+def test_each_irregular_sequence_has_the_dates_of_its_own_covariates():
+    y = {"a": pd.Series([1.0, 2, 3, 4], IRREGULAR), "b": pd.Series([1.0, 2, 3, 4], IRREGULAR + pd.Timedelta("1D"))}
+    u = {name: pd.Series(np.zeros(4), one.index) for name, one in y.items()}
+    ahead = {"a": pd.DatetimeIndex(["2024-02-01"]), "b": pd.DatetimeIndex(["2024-03-01"])}
+    future = {name: pd.Series([1.0], stamps) for name, stamps in ahead.items()}
+    data = sequences(y, covariates=u)
+    assert [index.equals(ahead[name]) for index, name in zip(data.future_index(1, future), "ab", strict=True)] == [
+        True
+    ] * 2
+    np.testing.assert_array_equal(data.future_covariates(1, future), [[[1.0]], [[1.0]]])
+
+
+def test_many_irregular_sequences_warn_once():
+    data = sequences({name: pd.Series([1.0, 2, 3, 4], IRREGULAR) for name in "abcdefg"})
+    with pytest.warns(IndexWarning, match="sequence 'a', 'b', 'c', 'd', 'e' and 2 more") as caught:
+        data.future_index(1)
+    assert len(caught) == 1
+
+
 def test_a_short_sequence_takes_the_frequency_of_the_others():
     stamps = pd.date_range("2024-01-01", periods=3, freq="MS")
     data = sequences({"a": pd.Series([1.0, 2, 3], list(stamps)), "b": pd.Series([1.0], stamps[:1].delete([]))})
