@@ -17,9 +17,12 @@ __all__ = ["ModelJoint", "make_batch"]
 def make_batch(
     model: SequenceModel[Any], values: np.ndarray, lengths: np.ndarray, covariates: np.ndarray | None = None
 ) -> Batch:
-    """Padded arrays (NaN = missing or padding) as the tensors a model takes."""
+    """Padded arrays (NaN = missing; anything behind a sequence's length) as the tensors a model takes."""
     array = np.asarray(values, dtype=np.float64)
     present = ~np.isnan(array)
+    ends = np.asarray(lengths)
+    if (ends < array.shape[1]).any():
+        present &= (np.arange(array.shape[1]) < ends[:, None])[..., None]
     x, seen = torch.as_tensor(array), torch.from_numpy(present)
     steps = torch.as_tensor(np.asarray(lengths, dtype=np.int64))
     u = None if covariates is None else torch.nan_to_num(torch.as_tensor(covariates, dtype=torch.float64))
