@@ -20,6 +20,7 @@ from probseq.errors import DataError, EmptyDataError, ParameterError
 __all__ = ["Source", "read_source"]
 
 _TIME_NAMES = ("time", "date", "datetime", "timestamp", "ds", "period", "month", "week", "day", "quarter", "year")
+_GROUPED = r"[+-]?\d{1,3}(,\d{3})*(\.\d+)?"
 _SUFFIXES = (".csv", ".tsv", ".txt", ".gz")
 
 
@@ -110,13 +111,15 @@ def _file(path: Path, column: str | None, time: str | None) -> Source:
     table = _table(path)
     stamps, index, notes = _time(table, time, path.name)
     candidates = [name for name in table.columns if name != stamps]
-    numbers = {name: values for name in candidates if (values := _numbers(table[name])) is not None}
+    separator = table.attrs.get("separator", ",")
+    numbers = {name: values for name in candidates if (values := _numbers(table[name], separator)) is not None}
     wanted = _choose(column, list(numbers), path.name, list(table.columns))
     series = pd.Series(numbers[wanted].to_numpy(), index=index, name=wanted)
     if index is not None:
         if not index.is_monotonic_increasing:
             series = series.sort_index()
             notes.append("Rows were sorted by time.")
+        series.index.name = None
         check_index(series.index, path.name)
         series, note = _gridded(series)
         notes += [note] if note else []
@@ -143,6 +146,7 @@ def _table(path: Path) -> pd.DataFrame:
         except csv.Error:
             separator = ","
         table = pd.read_csv(path, sep=separator, encoding="utf-8-sig", skipinitialspace=True)
+        table.attrs["separator"] = separator
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(
@@ -160,15 +164,22 @@ def _stripped(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _numbers(values: pd.Series) -> pd.Series | None:
-    """The column as float64, or None if it holds something else; decimal commas are read."""
+def _numbers(values: pd.Series, separator: str = ",") -> pd.Series | None:
+    """The column as float64, or None if it holds something else.
+
+    A comma inside a number is the decimal point where columns are not separated by commas, else it groups thousands.
+    """
     if pd.api.types.is_bool_dtype(values):
         return None
     if not pd.api.types.is_numeric_dtype(values):
         text = values.astype("string").str.strip()
         plain = pd.to_numeric(text, errors="coerce")
         if bool((plain.isna() & text.notna()).any()):
-            plain = pd.to_numeric(text.str.replace(",", ".", regex=False), errors="coerce")
+            if separator != ",":
+                text = text.str.replace(",", ".", regex=False)
+            elif bool(text.dropna().str.fullmatch(_GROUPED).all()):
+                text = text.str.replace(",", "", regex=False)
+            plain = pd.to_numeric(text, errors="coerce")
         if bool((plain.isna() & text.notna() & (text != "")).any()):
             return None
         values = plain
@@ -192,7 +203,8 @@ def _time(table: pd.DataFrame, wanted: str | None, where: str) -> tuple[str | No
         if name in textual and _numbers(table[name]) is not None:
             continue
         index = _stamps(table[name])
-        if index is not None:
+        repeated = index is not None and not index.is_unique and pd.api.types.is_numeric_dtype(index)
+        if index is not None and not repeated:
             return name, index, [] if len(named) < 2 else [f"Times were taken from the column {name!r}."]
     first = table[names[0]]
     if len(names) == 2 and pd.api.types.is_integer_dtype(first) and (np.diff(first) == np.diff(first)[:1]).all():
@@ -205,6 +217,10 @@ def _stamps(values: pd.Series) -> pd.Index | None:
         return None
     if pd.api.types.is_numeric_dtype(values):
         whole = bool((values == values.round()).all())
+        if whole and values.between(17000101, 21001231).all():
+            days = pd.to_datetime(values.astype("int64").astype(str), format="%Y%m%d", errors="coerce")
+            if not days.isna().any():
+                return pd.DatetimeIndex(days)
         return pd.Index(values.astype("int64" if whole else "float64").to_numpy())
     text = values.astype("string").str.strip()
     for options in ({}, {"format": "ISO8601"}, {"dayfirst": True, "format": "mixed"}):
