@@ -312,7 +312,13 @@ class Comparison:
         for name, row in shown.iterrows():
             table.add_row(str(name), *row.tolist())
         stream = io.StringIO()
-        Console(file=stream, width=max(100, 18 + 12 * len(shown.columns)), no_color=True).print(table)
+        Console(
+            file=stream,
+            width=max(100, 18 + 12 * len(shown.columns)),
+            no_color=True,
+            force_terminal=False,
+            force_jupyter=False,
+        ).print(table)
         return "\n".join([stream.getvalue().rstrip(), *self.notes])
 
     def _repr_html_(self) -> str:

@@ -62,7 +62,7 @@ def air_passengers() -> xr.DataArray:
         pd.to_datetime(table["month"]),
         "passengers",
         long_name="international airline passengers",
-        units="thousands",
+        units="thousand passengers",
         source="Box & Jenkins, Time Series Analysis: Forecasting and Control, series G",
         licence=FACTS,
     )

@@ -35,7 +35,7 @@ def test_fan_shows_median_history_and_truth_at_their_own_times(walk):
     np.testing.assert_array_equal(line(ax, "observed").get_ydata(), test.values)
     np.testing.assert_array_equal(line(ax, "history").get_ydata(), train.values[-24:])
     assert (line(ax, "observed").get_xdata() == test["time"].values).all()
-    assert ax.get_ylabel() == "thousands"
+    assert ax.get_ylabel() == "thousand passengers"
 
 
 def test_history_and_levels_are_chosen(walk):
