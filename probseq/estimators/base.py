@@ -99,15 +99,16 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
         _check_y(y, data)
         data.require_values()
         inference = self._inference()
+        self._check_tokens(data)
         emission = self._emission()
         if emission is not None:
             emission.check(data.values, _called(data))
-        self._check_tokens(data)
         transforms, values, steps, inputs = fit_transforms(self._transforms(), data)
         if np.isinf(values).any():
             raise DataError(got="a transform that is infinite", expected="finite values", remedy="Check for zeros.")
         info = self._info(data)
         model = self._build(info)
+        model.parameters()  # raises for hyper-parameters of the emission that do not exist
         self._check_covariates(model, data)
         held_out = None if validation is None else self._held_out(validation, data, transforms, model)
         batch = make_batch(model, values, steps, inputs)
