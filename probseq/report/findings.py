@@ -20,7 +20,7 @@ _SURE = 2.0
 
 def findings(study: Study) -> list[str]:
     """Sentences, the most important first; a model is called by its short name."""
-    parts = [_winner(study), _rivals(study), _baselines(study), _moments(study), _forecasts(study)]
+    parts = [_winner(study), _rivals(study), _apart(study), _baselines(study), _moments(study), _forecasts(study)]
     return [text for text in [*parts, *_calibration(study), _draws(study), _care(study)] if text]
 
 
@@ -73,6 +73,18 @@ def _rivals(study: Study) -> str:
     return "; ".join(parts) + "." if parts else ""
 
 
+def _apart(study: Study) -> str:
+    comparison = study.comparison
+    apart = [str(name) for name in comparison.table.index if math.isnan(float(comparison.table["nats"][name]))]
+    if not apart:
+        return ""
+    several = len(apart) > 1
+    return (
+        f"{_listed(apart)} {'are' if several else 'is'} left out of this ranking: {'their' if several else 'its'} log "
+        f"score is not a {comparison.measure}, so only CRPS and calibration can be compared."
+    )
+
+
 def _baselines(study: Study) -> str:
     table = study.comparison.table["nats"].dropna()
     floor = {name: table[name] for name in _BASELINES if name in table.index}
@@ -81,7 +93,10 @@ def _baselines(study: Study) -> str:
     best = max(floor, key=lambda name: floor[name])
     losers = [str(name) for name in table.index if name not in floor and table[name] <= floor[best]]
     if not losers:
-        return f"Every model beats the best baseline, {best} ({MODELS[best]})."
+        others = [str(name) for name in table.index if name not in floor]
+        return (
+            f"{_listed(others)} {'beats' if len(others) == 1 else 'beat'} the best baseline, {best} ({MODELS[best]})."
+        )
     return f"{_listed(losers)} {'does' if len(losers) == 1 else 'do'} not beat the baseline {best} ({MODELS[best]})."
 
 
@@ -111,7 +126,9 @@ def _forecasts(study: Study) -> str:
     text = f"Forecasting all {study.horizon} steps at once from the end of the training data, {order[0]} comes closest"
     text += f" (mean CRPS {scores[order[0]]:.3g}{unit}"
     if len(order) > 1:
-        text += f"; next {order[1]} with {scores[order[1]]:.3g}; last {order[-1]} with {scores[order[-1]]:.3g}"
+        text += f"; next {order[1]} with {scores[order[1]]:.3g}"
+    if len(order) > 2:
+        text += f"; last {order[-1]} with {scores[order[-1]]:.3g}"
     text += ")."
     if len(order) > 1 and order[0] != study.comparison.best:
         text += " That is another ranking than one step ahead: a good next step and a good far view are two skills."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -223,9 +224,12 @@ def _stamps(values: pd.Series) -> pd.Index | None:
                 return pd.DatetimeIndex(days)
         return pd.Index(values.astype("int64" if whole else "float64").to_numpy())
     text = values.astype("string").str.strip()
+    zoned = bool(text.str.contains(r"[+-]\d\d:\d\d$|Z$").any())
     for options in ({}, {"format": "ISO8601"}, {"dayfirst": True, "format": "mixed"}):
         try:
-            found = pd.to_datetime(text, utc=bool(text.str.contains(r"[+-]\d\d:\d\d$|Z$").any()), **options)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that the format is guessed value by value
+                found = pd.to_datetime(text, utc=zoned, **options)
         except (ValueError, TypeError, OverflowError):
             continue
         return pd.DatetimeIndex(found)

@@ -1,0 +1,282 @@
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import probseq as ps
+from probseq.errors import DataError, EmptyDataError, ParameterError, ShapeError
+from probseq.report import read_source, run_study, write_report
+from probseq.report.defaults import choose_horizon, choose_models, describe
+from probseq.report.figures import limits, night, svg
+from probseq.report.findings import findings, state_table
+from probseq.report.page import render
+
+MONTHS = pd.date_range("2015-01-01", periods=72, freq="MS")
+
+
+@pytest.fixture(scope="module")
+def study():
+    return run_study(read_source("air_passengers"), horizon=12, models=["arma", "rw", "snaive", "hmm"], seed=1)
+
+
+@pytest.fixture(scope="module")
+def page(study):
+    return render(study, "probseq compare --horizon 12")
+
+
+class Tags(HTMLParser):
+    """Checks that elements close in the order in which they opened."""
+
+    EMPTY = {"meta", "br", "link", "img", "path", "use", "rect"}
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.attributes = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += attrs
+        self.ids += [value for key, value in attrs if key == "id"]
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in self.EMPTY:
+            return
+        while self.open[-1] in {"p", "li", "dd"} and self.open[-1] != tag:
+            self.open.pop()
+        assert self.open.pop() == tag
+
+
+def test_page_is_whole_and_needs_no_network(page):
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert len(tags.ids) == len(set(tags.ids))
+    outside = [v for k, v in tags.attributes if k in ("src", "href", "xlink:href") and not v.startswith("#")]
+    assert outside == []
+    assert "@import" not in page and "<script" not in page
+    inside = [v[1:] for k, v in tags.attributes if k in ("href", "xlink:href")]
+    assert set(inside) <= set(tags.ids)
+    assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(tags.ids)
+
+
+def test_page_shows_every_model_and_how_to_repeat_it(page, study):
+    for word in ("Findings", "Ranking", "Forecasts", "Hidden states", "Who wins when", "Calibration"):
+        assert f"<h2>{word}</h2>" in page
+    assert page.count("aria-label=") == 2 + 4 + 2 + 2 + 4
+    assert "probseq compare --horizon 12" in page
+    assert f"probseq {ps.__version__}" in page
+    for name in study.models:
+        assert f"<th scope=row>{name}</th>" in page
+
+
+def test_code_of_the_page_runs_to_the_same_table(page, study):
+    import html
+
+    code = html.unescape(re.findall(r"<pre>(import.*?)</pre>", page, re.DOTALL)[0])
+    scope = {}
+    exec(code.replace("print(", "table = ("), scope)
+    again = scope["table"].table
+    pd.testing.assert_series_equal(again["nats"], study.comparison.table["nats"])
+
+
+def test_every_colour_has_a_night_version(page):
+    used = set(re.findall(r"var\(--c([0-9a-f]{6})\)", page))
+    assert used
+    for color in used:
+        assert page.count(f"--c{color}:#") == 2
+    assert not re.search(r"(fill|stroke): #", page)
+
+
+def test_night_turns_paper_dark_and_ink_light():
+    brightness = lambda c: sum(int(c[i : i + 2], 16) for i in (0, 2, 4))  # noqa: E731
+    assert brightness(night("ffffff")) < 150 < 500 < brightness(night("222222"))
+    assert brightness(night("000000")) > 650
+    red, green, blue = (int(night("0072b2")[i : i + 2], 16) for i in (0, 2, 4))
+    assert blue > green > red
+
+
+def test_markup_in_names_is_text(tmp_path):
+    path = tmp_path / "x.csv"
+    values = np.random.default_rng(0).normal(size=40).cumsum()
+    pd.DataFrame({"<b>bad</b>": values}).to_csv(path, index=False)
+    text = render(run_study(read_source(str(path)), models=["rw", "iid"]))
+    assert "<b>bad</b>" not in text and "&lt;b&gt;bad&lt;/b&gt;" in text
+
+
+def test_report_is_written(tmp_path, study):
+    path = write_report(study, tmp_path / "r.html")
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert path.stat().st_size < 800_000
+
+
+def test_findings_follow_the_numbers(study):
+    said = findings(study)
+    table = study.comparison.table
+    assert said[0].startswith(f"{study.comparison.best} ")
+    assert f"{np.exp(-table['difference'].iloc[1]):.2f} times" in said[0]
+    ratios = -table["difference"].iloc[1:] / table["se"].iloc[1:]
+    ahead, _, level = said[1].partition("less than two")
+    for name, ratio in ratios.items():
+        assert f"{name} ({ratio:.1f})" in (ahead if ratio > 2 and ahead else level or ahead)
+    assert any("rest on 12 values" in text for text in said)
+
+
+def test_scores_of_the_far_forecast_are_its_own(study):
+    forecast = study.forecasts["rw"]
+    assert study.crps("rw") == pytest.approx(float(forecast.crps(study.test).mean()))
+    low, high = limits(study)
+    assert low < float(study.test.min()) and high > float(study.test.max())
+
+
+def test_states_are_counted(study):
+    table = state_table(study)
+    shares = [int(text.split()[0]) for text in table["share of the time"]]
+    assert abs(sum(shares) - 100) <= len(shares)
+
+
+def test_pictures_are_the_same_every_time():
+    draw = lambda ax: ax.plot([1, 2, 3])  # noqa: E731
+    assert svg(draw, key="k", label="a line") == svg(draw, key="k", label="a line")
+
+
+def test_counts_are_compared_among_themselves():
+    found = run_study(read_source("earthquakes"), models=["hmm", "arma", "iid"])
+    text = " ".join(findings(found))
+    assert found.profile.counts
+    assert "arma is left out of this ranking" in text
+    assert "nats per value" in text and "nan" not in text
+    render(found)
+
+
+@pytest.mark.parametrize(
+    ("values", "freq", "expected"),
+    [
+        (ps.datasets.air_passengers().values, "MS", {"positive": True, "wanders": True, "period": 12, "counts": False}),
+        (ps.datasets.earthquakes().values, 1, {"positive": False, "counts": True, "period": None}),
+        (ps.datasets.lake_huron().values, 1, {"positive": True, "wanders": False, "period": None}),
+        (ps.datasets.sp500().values, "W-FRI", {"positive": True, "wanders": True, "period": None}),
+        (ps.datasets.co2().values, "W-SAT", {"gaps": True, "wanders": True}),
+        (np.r_[-1.0, np.arange(20.0)], None, {"positive": False, "counts": False}),
+    ],
+)
+def test_series_are_described(values, freq, expected):
+    found = describe(np.asarray(values, float), freq)
+    assert {name: getattr(found, name) for name in expected} == expected
+
+
+def test_choices_follow_the_profile():
+    air = ps.datasets.air_passengers().values.astype(float)
+    chosen = choose_models(describe(air, "MS"))
+    assert list(chosen) == ["hmm", "arma", "lstm", "rw", "snaive"]
+    assert repr(chosen["hmm"].get_params()["transform"]) == "[Log(), Difference()]"
+    assert chosen["arma"].seasonal_order == (0, 1, 1, 12)
+    assert chosen["lstm"].lags == (1, 12)
+    plain = choose_models(describe(air, "MS", period=1))
+    assert "snaive" not in plain and plain["arma"].order == (1, 1, 1)
+    counts = choose_models(describe(ps.datasets.earthquakes().values.astype(float)))
+    assert counts["hmm"].emission == ps.Poisson() and "iid" in counts
+    level = choose_models(describe(ps.datasets.sunspots().values))
+    assert level["hmm"].get_params()["transform"] is None and level["arma"].order == (1, 0, 1)
+    holes = np.where(np.arange(144) == 70, np.nan, air)
+    assert repr(choose_models(describe(holes))["hmm"].get_params()["transform"]) == "[Log()]"
+
+
+def test_bad_choices_are_named():
+    air = ps.datasets.air_passengers().values.astype(float)
+    with pytest.raises(ParameterError, match="'foo'"):
+        choose_models(describe(air), ["foo"])
+    with pytest.raises(ParameterError, match="without a season"):
+        choose_models(describe(air), ["snaive"])
+    with pytest.raises(ParameterError, match="--period 100"):
+        describe(air, "MS", period=100)
+    with pytest.raises(ShapeError, match="at least 8"):
+        describe(air[:5])
+    with pytest.raises(ShapeError, match="constant"):
+        describe(np.ones(30))
+
+
+def test_horizon_is_two_years_of_months_or_a_sixth():
+    assert choose_horizon(144, "MS") == 24
+    assert choose_horizon(60, "MS") == 10
+    assert choose_horizon(98, 1) == 16
+    assert choose_horizon(5000, "D") == 100
+
+
+def table(path, frame, **options):
+    frame.to_csv(path, index=False, **options)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["date", "ds", "when"])
+def test_time_column_is_found(tmp_path, name):
+    file = table(tmp_path / "x.csv", pd.DataFrame({"y": np.arange(72.0), name: MONTHS}))
+    source = read_source(file)
+    assert source.freq == "MS" and source.series.name == "y"
+    assert source.series["time"].values[0] == np.datetime64("2015-01-01")
+
+
+def test_years_and_whole_days_are_times(tmp_path):
+    years = read_source(table(tmp_path / "x.csv", pd.DataFrame({"year": range(1900, 1910), "y": np.arange(10) * 1.5})))
+    assert years.series["time"].values[-1] == 1909
+    days = pd.DataFrame({"date": [20240101 + i for i in range(9)], "y": np.arange(9) * 1.5})
+    assert read_source(table(tmp_path / "z.csv", days)).freq == "D"
+
+
+def test_rows_are_sorted_and_gaps_become_missing_values(tmp_path):
+    frame = pd.DataFrame({"date": MONTHS, "y": np.arange(72.0)}).drop(index=[10, 11, 40])
+    source = read_source(table(tmp_path / "x.csv", frame.iloc[::-1]))
+    assert source.series.size == 72 and int(np.isnan(source.series).sum()) == 3
+    assert "sorted" in source.notes[0] and "3 steps" in source.notes[1]
+    assert float(source.series.sel(time="2016-02-01")) == 13.0
+
+
+def test_decimal_commas_and_thousands(tmp_path):
+    (tmp_path / "a.csv").write_text("date;y\n2024-01-01;1,5\n2024-01-02;-2,25\n")
+    assert read_source(str(tmp_path / "a.csv")).series.values.tolist() == [1.5, -2.25]
+    (tmp_path / "b.csv").write_text('date,y\n2024-01-01,"1,500"\n2024-01-02,"2,250.5"\n')
+    assert read_source(str(tmp_path / "b.csv")).series.values.tolist() == [1500.0, 2250.5]
+
+
+def test_missing_ends_are_cut_and_rows_counted(tmp_path):
+    file = table(tmp_path / "x.csv", pd.DataFrame({"y": [np.nan, 1, 2, np.nan, 4, np.nan], "z": list("abcdef")}))
+    source = read_source(file)
+    assert source.series.values.tolist()[:2] == [1.0, 2.0] and source.series.size == 4
+    assert "rows are counted" in source.notes[0]
+
+
+def test_wrong_sources_say_what_is_there(tmp_path):
+    frame = pd.DataFrame({"date": MONTHS, "sales": np.arange(72.0), "visits": 1.0, "shop": "a"})
+    file = table(tmp_path / "x.csv", frame)
+    with pytest.raises(ParameterError, match="one of sales, visits"):
+        read_source(file)
+    with pytest.raises(ParameterError, match=r"one of date, sales, visits, shop.*Did you mean 'sales'"):
+        read_source(file, "sale")
+    with pytest.raises(DataError, match="does not hold numbers"):
+        read_source(file, "shop")
+    with pytest.raises(ParameterError, match="'tim'"):
+        read_source(file, "sales", "tim")
+    with pytest.raises(DataError, match="time column 'shop'"):
+        read_source(file, "sales", "shop")
+    with pytest.raises(ParameterError, match="that exists"):
+        read_source(str(tmp_path / "none.csv"))
+    with pytest.raises(ParameterError, match="Did you mean 'earthquakes'"):
+        read_source("earthquake")
+    with pytest.raises(DataError, match="list of sequences"):
+        read_source("tang_poems")
+    with pytest.raises(ParameterError, match="waiting, duration"):
+        read_source("old_faithful")
+    assert read_source("old_faithful", "waiting").series.dims == ("time",)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [("", DataError), ("a,b\n", EmptyDataError), ("a,b\nx,y\n", DataError), ("y\n1\ninf\n2\n", DataError),
+     ("date,y\n2024-01-01,1\n2024-01-01,2\n2024-01-02,3\n", DataError)],
+)  # fmt: skip
+def test_files_without_a_series_raise(tmp_path, text, error):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(error):
+        read_source(str(tmp_path / "x.csv"))
