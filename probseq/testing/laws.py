@@ -144,10 +144,14 @@ def _local_ratio(x: np.ndarray, log_p: np.ndarray) -> float:
     """
     half = len(x) // 2
     first, second = x[:half], x[half:]
-    centre = first[log_p[:half].argmax()]
+    low, high = np.quantile(first, [0.25, 0.75], axis=0)
+    inner = ((first >= low) & (first <= high)).all(1)
+    # Away from the edges of the support; any point will do where the coordinates leave no common middle.
+    candidates = np.where(inner if inner.any() else True, log_p[:half], -np.inf)
+    centre = first[candidates.argmax()]
     root = np.linalg.cholesky(np.cov(first.T).reshape(x.shape[1], -1))
     distance = np.linalg.norm(np.linalg.solve(root, (first - centre).T), axis=0)
-    close = first[distance <= np.quantile(distance, 0.2)]
+    close = first[distance <= np.quantile(distance, 0.1)]
     axes = 2.0 * np.linalg.cholesky(np.cov(close.T).reshape(x.shape[1], -1))
     y = np.abs(np.linalg.solve(axes, (second - centre).T))
     with np.errstate(divide="ignore"):

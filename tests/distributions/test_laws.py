@@ -1,0 +1,157 @@
+"""Distributions against scipy, and the agreement of density, cdf, quantiles, moments and samples."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from scipy import stats
+
+from probseq.distributions.base import Distribution
+from probseq.distributions.bijections import Affine, BoxCoxInverse, Exponential, ScaledSigmoid
+from probseq.distributions.categorical import Bits, Categories
+from probseq.distributions.compose import Mixture, mixture, push
+from probseq.distributions.counts import PoissonCounts
+from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
+from probseq.errors import IncompatibleError
+from probseq.testing import check_distribution
+
+rng = np.random.default_rng(0)
+
+
+def t(*shape, low=-1.0, high=1.0):
+    return torch.as_tensor(rng.uniform(low, high, shape))
+
+
+def factors(*shape):
+    return torch.tril(t(*shape, 2, 2)) + 1.2 * torch.eye(2)
+
+
+LAWS = {
+    "diagonal normal": DiagonalNormal(loc=t(3, 2), scale=t(3, 2, low=0.3)),
+    "full normal": FullNormal(loc=t(3, 2), scale_tril=factors(3)),
+    "student": DiagonalStudentT(df=t(3, 2, low=2.5, high=9), loc=t(3, 2), scale=t(3, 2, low=0.3)),
+    "poisson": PoissonCounts(rate=t(3, 2, low=0.2, high=9)),
+    "categories": Categories(logits=t(3, 2, 4)),
+    "bits": Bits(logit=t(3, 2)),
+    "lognormal": push(DiagonalNormal(loc=t(3, 2), scale=t(3, 2, low=0.3)), Exponential()),
+    "correlated lognormal": push(FullNormal(loc=t(3, 2), scale_tril=0.5 * factors(3)), Exponential(1.0)),
+    "logit-normal": push(DiagonalNormal(loc=t(3, 2), scale=t(3, 2, low=0.3)), ScaledSigmoid(-1, 3)),
+    "boxcox": push(DiagonalNormal(loc=t(3, 1), scale=t(3, 1, low=0.6)), BoxCoxInverse(0.7)),
+    "negative boxcox": push(DiagonalNormal(loc=t(3, 1), scale=t(3, 1, low=0.2, high=0.4)), BoxCoxInverse(-0.5)),
+    "scaled full normal": push(FullNormal(loc=t(3, 2), scale_tril=factors(3)), Affine(t(2), t(2, low=1, high=2))),
+    "mixture of normals": mixture(
+        torch.log_softmax(t(3, 4), -1), DiagonalNormal(loc=5 * t(3, 4, 2), scale=t(3, 4, 2, low=0.3))
+    ),
+    "mixture of full normals": mixture(
+        torch.log_softmax(t(3, 4), -1), FullNormal(loc=t(3, 4, 2), scale_tril=factors(3, 4))
+    ),
+    "mixture of counts": mixture(torch.log_softmax(t(3, 4), -1), PoissonCounts(rate=t(3, 4, 2, low=0.5, high=9))),
+    "mixture of categories": mixture(torch.log_softmax(t(3, 4), -1), Categories(logits=t(3, 4, 2, 3))),
+    "mixture with a weight of 0": mixture(
+        torch.log(torch.tensor([[0.4, 0.0, 0.6]], dtype=torch.float64)),
+        DiagonalNormal(loc=t(1, 3, 1), scale=t(1, 3, 1, low=0.3)),
+    ),
+    "pushed mixture": push(
+        mixture(torch.log_softmax(t(3, 2), -1), DiagonalNormal(loc=t(3, 2, 1), scale=t(3, 2, 1, low=0.6))),
+        BoxCoxInverse(0.5),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_one_law(name):
+    check_distribution(LAWS[name])
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_batch_dimensions(name):
+    law = LAWS[name]
+    n = law.batch_shape[0]
+    x = law.sample((), generator=torch.Generator().manual_seed(0))
+    expected = law.log_prob(x)
+    assert_allclose(law[0].log_prob(x[0]), expected[0])
+    assert_allclose(law.reshape(1, n).log_prob(x[None]), expected[None])
+    spread = law[None].expand(torch.Size((5, n)))
+    assert spread.batch_shape == (5, n)
+    assert_allclose(spread.log_prob(x), expected.expand(5, n))
+    moved = spread.movedim(0, 1)
+    assert moved.batch_shape == (n, 5)
+    assert_allclose(moved.log_prob(x[:, None]), expected[:, None].expand(n, 5))
+    assert law[..., None].batch_shape == (n, 1)
+
+
+def test_densities_against_scipy():
+    x = torch.tensor([[0.7, -1.2]], dtype=torch.float64)
+    normal = FullNormal(
+        loc=torch.tensor([[0.1, 0.2]], dtype=torch.float64),
+        scale_tril=torch.tensor([[[1.0, 0], [0.5, 2.0]]], dtype=torch.float64),
+    )
+    reference = stats.multivariate_normal([0.1, 0.2], normal.covariance[0].numpy())
+    assert_allclose(normal.log_prob(x), reference.logpdf(x.numpy()), rtol=1e-12)
+    assert_allclose(normal.entropy(), reference.entropy(), rtol=1e-12)
+    student = DiagonalStudentT(
+        df=torch.tensor([3.0], dtype=torch.float64),
+        loc=torch.tensor([0.5], dtype=torch.float64),
+        scale=torch.tensor([2.0], dtype=torch.float64),
+    )
+    assert_allclose(student.log_prob(x[..., :1]), stats.t(3, 0.5, 2).logpdf(0.7), rtol=1e-12)
+    assert_allclose(student.variance, stats.t(3, 0.5, 2).var(), rtol=1e-12)
+    poisson = PoissonCounts(rate=torch.tensor([2.5], dtype=torch.float64))
+    counts = torch.arange(9).double().unsqueeze(-1)
+    assert_allclose(poisson.log_prob(counts), stats.poisson(2.5).logpmf(np.arange(9)), rtol=1e-12)
+    assert_allclose(
+        poisson.icdf(torch.tensor([[0.001], [0.5], [0.999]], dtype=torch.float64))[:, 0],
+        stats.poisson(2.5).ppf([0.001, 0.5, 0.999]),
+    )
+
+
+def test_moments_that_do_not_exist():
+    student = DiagonalStudentT(
+        df=torch.tensor([1.5, 0.9], dtype=torch.float64), loc=torch.zeros(2).double(), scale=torch.ones(2).double()
+    )
+    assert torch.isinf(student.variance[0]) and torch.isnan(student.mean[1])
+    heavy = push(DiagonalStudentT(df=t(1, low=3, high=9), loc=t(1), scale=t(1, low=1, high=2)), Exponential())
+    assert bool(torch.isinf(heavy.mean).all())
+
+
+def test_mixture_marginalises_missing_coordinates_exactly():
+    weights = torch.log(torch.tensor([0.3, 0.7], dtype=torch.float64))
+    parts = FullNormal(loc=t(2, 2), scale_tril=factors(2))
+    x, seen = t(2), torch.tensor([True, False])
+    expected = sum(
+        float(w.exp()) * stats.norm(float(m[0]), float(v[0].sqrt())).pdf(float(x[0]))
+        for w, m, v in zip(weights, parts.mean, parts.variance)
+    )
+    assert_allclose(Mixture(weights, parts).log_prob_seen(x, seen).exp(), expected, rtol=1e-12)
+    assert float(Mixture(weights, parts).log_prob_seen(x, torch.zeros(2, dtype=torch.bool))) == 0.0
+
+
+def test_mixture_of_mixtures_is_flat():
+    inner = Mixture(torch.log_softmax(t(3, 2), -1), DiagonalNormal(loc=t(3, 2, 1), scale=t(3, 2, 1, low=0.5)))
+    outer = torch.log_softmax(t(3), -1)
+    both = mixture(outer, inner)
+    x = t(1)
+    assert not isinstance(both.components, Mixture)
+    assert_allclose(both.log_prob(x), torch.logsumexp(outer + inner.log_prob(x.expand(3, 1)), -1), rtol=1e-12)
+    single = mixture(torch.zeros(3, 1).double(), DiagonalNormal(loc=t(3, 1, 1), scale=t(3, 1, 1, low=0.5)))
+    assert isinstance(single, DiagonalNormal)
+
+
+def test_values_outside_the_support_have_no_density_and_no_nan():
+    law = LAWS["lognormal"]
+    x = torch.full((3, 2), -1.0).double().requires_grad_()
+    value = law.log_prob(x)
+    assert bool(torch.isneginf(value).all()) and bool((law.cdf(x) == 0).all())
+    bounded = LAWS["logit-normal"]
+    assert bool((bounded.cdf(torch.full((3, 2), 9.0).double()) == 1).all())
+
+
+@pytest.mark.parametrize("law", [PoissonCounts(rate=t(1, low=1, high=2)), Categories(logits=t(1, 3)), Bits(logit=t(1))])
+def test_discrete_laws_are_not_transformed(law: Distribution):
+    with pytest.raises(IncompatibleError, match="continuous"):
+        push(law, Exponential())
+
+
+def test_a_bounded_map_needs_independent_coordinates():
+    with pytest.raises(IncompatibleError, match="independent"):
+        push(FullNormal(loc=t(2), scale_tril=factors()), BoxCoxInverse(0.5))

@@ -1,0 +1,87 @@
+"""Averaging over draws that never move, against the sum over draws written out."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from probseq.distributions.emissions import Normal, Observation, Poisson
+from probseq.models.arma import ARMAModel
+from probseq.models.baseline import IIDModel
+from probseq.models.hmm import HiddenMarkovModel
+from probseq.models.marginal import Marginalized
+from probseq.results.joint import make_batch
+from probseq.testing.cases import ModelCase, stream
+
+WEIGHTS = torch.log(torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64))
+MODELS = {
+    "IID": IIDModel(Normal(), Observation(2)),
+    "HMM": HiddenMarkovModel(2, Poisson(), Poisson().observation(1)),
+    "ARMA": ARMAModel(Observation(1), (1, 0, 1)),
+}
+
+
+@pytest.fixture(params=MODELS)
+def setup(request):
+    case = ModelCase(MODELS[request.param])
+    many = case.random_params((3,))
+    return case, many, Marginalized(case.model, many, WEIGHTS)
+
+
+def test_log_prob_is_the_mixture_and_the_state_holds_the_posterior(setup):
+    case, many, model = setup
+    each = case.model.log_prob(many, case.batch)
+    joint = WEIGHTS.unsqueeze(-1) + each
+    steps = model.log_prob_steps({}, case.batch)
+    assert_allclose(steps.values.sum(-1), torch.logsumexp(joint, 0), rtol=1e-10)
+    assert_allclose(steps.final.log_weights, torch.log_softmax(joint, 0).T, atol=1e-9)
+    assert_allclose(model.reset_weights(steps.final).log_weights[0], WEIGHTS)
+
+
+def test_frozen_weights_average_each_step(setup):
+    case, many, model = setup
+    each = case.model.log_prob_steps(many, case.batch)
+    expected = torch.logsumexp(WEIGHTS[:, None, None] + each.values, 0)
+    frozen = model.frozen().log_prob_steps({}, case.batch)
+    assert_allclose(frozen.values, torch.where(each.scored.any(-1), expected, 0.0), rtol=1e-9, atol=1e-10)
+
+
+def test_one_draw_is_the_model_itself(setup):
+    case, many, _ = setup
+    one = {name: value[:1] for name, value in many.items()}
+    alone = case.model.log_prob(one, case.batch)[0]
+    assert_allclose(Marginalized(case.model, one).log_prob({}, case.batch), alone, rtol=1e-12)
+
+
+def test_paths_choose_draws_by_their_weights_and_keep_them():
+    params = {"mean": torch.tensor([[0.0], [100.0], [200.0]], dtype=torch.float64), "scale": torch.ones(3, 1).double()}
+    model = Marginalized(IIDModel(Normal(), Observation(1)), params, WEIGHTS)
+    x, final = model.sample({}, model.initial_state({}, 4000), 3, stream(0, "paths"))
+    chosen = torch.round(x[..., 0] / 100)
+    assert bool((chosen == chosen[:, :1]).all())
+    shares = torch.bincount(chosen[:, 0].long()) / 4000
+    assert_allclose(shares, [0.6, 0.3, 0.1], atol=0.03)
+    # After a path its draw is known, to the path and to whoever scores it.
+    assert_allclose(final.log_weights.exp().argmax(-1), chosen[:, 0])
+    batch = make_batch(model, x.numpy(), np.full(4000, 3))
+    assert_allclose(model.filter({}, batch).log_weights.exp(), final.log_weights.exp(), atol=1e-12)
+
+
+def test_state_after_sampling_continues_the_same_path():
+    case = ModelCase(MODELS["ARMA"])
+    model = Marginalized(case.model, case.random_params((3,)), WEIGHTS)
+    x, final = model.sample({}, model.initial_state({}, 5), 4, stream(1, "paths"))
+    chosen = final.log_weights.argmax(-1)
+    batch = make_batch(model, x.numpy(), np.full(5, 4))
+    replayed = model.filter({}, batch)
+    rows = torch.arange(5)
+    assert_allclose(final.inner.mean[rows, chosen], replayed.inner.mean[rows, chosen], rtol=1e-8, atol=1e-10)
+
+
+def test_weights_survive_impossible_values():
+    params = {"rate": torch.tensor([[1e-12], [5.0]], dtype=torch.float64)}
+    model = Marginalized(IIDModel(Poisson(), Poisson().observation(1)), params)
+    batch = make_batch(model, np.full((1, 40, 1), 9.0), np.array([40]))
+    steps = model.log_prob_steps({}, batch)
+    assert bool(torch.isfinite(steps.values).all())
+    assert_allclose(steps.final.log_weights.exp(), [[0.0, 1.0]], atol=1e-12)
