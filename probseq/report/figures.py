@@ -16,7 +16,7 @@ from probseq.results.plots import plot_comparison, plot_forecast, stamps
 __all__ = ["color_of", "crps_bars", "difference_bars", "fan", "lead", "limits", "night", "pit", "states", "svg"]
 
 NARROW, WIDE = 4.8, 9.6
-_LONGEST = 1500
+_LONGEST, _MOST_DOTS = 1500, 50
 _HISTORY, _REACH = 1.5, 0.4
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -85,6 +85,9 @@ def fan(study: Study, name: str, span: tuple[float, float], ax: Any) -> None:
     """The forecast of all held-out steps against what came, on a vertical axis that the models share (``limits``)."""
     shown = int(min(study.train.sizes["time"], _HISTORY * study.horizon))
     plot_forecast(study.forecasts[name], study.test, history=shown, color=color_of(study, name), ax=ax)
+    if study.horizon > _MOST_DOTS:
+        for line in ax.lines:
+            line.set_marker("")
     ax.set_ylim(*span)
     _legend_below(ax)
 
