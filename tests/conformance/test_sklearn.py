@@ -58,7 +58,6 @@ def test_grid_search_over_ragged_sequences():
     X = ragged()
     search = GridSearchCV(quick(), {"n_states": [1, 2]}, cv=KFold(3)).fit(X)
     assert search.best_params_ == {"n_states": 2}
-    assert search.best_score_ == pytest.approx()
     by_hand = [clone(quick(2)).fit([X[i] for i in a]).score([X[i] for i in b]) for a, b in KFold(3).split(X)]
     assert search.best_score_ == pytest.approx(np.mean(by_hand), rel=1e-10)
 

@@ -32,6 +32,14 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own handler of Ctrl-C, which a process started in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class TwoWeights(RecurrentModel):
     """A net with two free weights: one recurrent, one of the head; the rest stay where they are."""
 
@@ -202,7 +210,7 @@ def test_divergence_is_counted_once_a_pass():
     assert losses[0] == pytest.approx(float(expected) / 60, abs=1e-6)
 
 
-def test_a_seed_repeats_and_global_generators_stay(tmp_path, monkeypatch, capfd):
+def test_a_seed_repeats_and_global_generators_stay(tmp_path, monkeypatch, capfd, interruptible):
     monkeypatch.chdir(tmp_path)
     model, batch = small_net(), series(dtype=torch.float32)
     inference = MeanField(n_draws=3, max_epochs=4)
@@ -244,7 +252,7 @@ def test_an_objective_that_is_not_finite_names_the_batch():
 
 
 @pytest.mark.parametrize("how", ["progress", "signal"])
-def test_an_interrupt_keeps_what_was_found(how):
+def test_an_interrupt_keeps_what_was_found(how, interruptible):
     def interrupt(epoch, value):
         if epoch >= 50:
             if how == "progress":
