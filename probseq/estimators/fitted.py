@@ -71,14 +71,14 @@ class FittedModel(BaseEstimator, ABC):
 
     @transform.setter
     def transform(self, value: Any) -> None:
-        vars(self)["transform"] = value
+        self.__dict__["transform"] = value
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name; ``deep`` adds those of emissions, transforms and inferences."""
         params = {name: vars(self).get(name) for name in self._get_param_names()}
         if deep:
             for name, part in list(params.items()):
-                if hasattr(part, "get_params") and not isinstance(part, type):
+                if part is not None and hasattr(part, "get_params") and not isinstance(part, type):
                     params.update({f"{name}__{inner}": value for inner, value in part.get_params().items()})
         return params
 

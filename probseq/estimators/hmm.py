@@ -20,7 +20,7 @@ from probseq.inference.em import EM
 from probseq.inference.optimize import MLE
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.hmm import HiddenMarkovModel
-from probseq.models.transforms import unwrap
+from probseq.models.wrappers import unwrap
 
 __all__ = ["HMM"]
 

@@ -9,7 +9,7 @@ from probseq.models.base import SequenceModel, Steps
 from probseq.models.baseline import IIDModel, SeasonalWalkModel
 from probseq.models.hmm import HiddenMarkovModel
 from probseq.models.recurrent import RecurrentModel
-from probseq.models.transforms import DifferencedModel
+from probseq.models.wrappers import DifferencedModel
 from probseq.testing import ROWS, check_model, model_checks
 
 

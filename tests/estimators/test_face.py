@@ -36,7 +36,7 @@ def test_text_in_text_out(tmp_path):
     state = model.initial_state()
     for letter in "she":
         state = model.update(state, letter)
-    assert model.predictive_at(state).probs().sel(category=" ").item() > 0.3
+    assert model.predictive_at(state).probs().sel(category=" ").item() > 0.25
 
 
 def test_predict_gives_tokens():

@@ -13,7 +13,7 @@ from probseq.errors import DataError, DegenerateWarning, IncompatibleError, Para
 from probseq.models.base import SequenceModel
 from probseq.models.baseline import IIDModel
 from probseq.models.hmm import HiddenMarkovModel
-from probseq.models.transforms import ElementwiseModel
+from probseq.models.wrappers import ElementwiseModel
 from probseq.results.joint import make_batch
 from probseq.testing.cases import ModelCase
 
