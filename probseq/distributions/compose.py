@@ -200,7 +200,10 @@ class Pushforward(Distribution):
     def icdf(self, q: Tensor) -> Tensor:
         if not self.bijection.onto_reals:
             low, mass = self.range_probability()
-            q = low + q * mass
+            # A level below one stays below one, whatever the rounding: its quantile is finite.
+            highest = 1.0 - torch.finfo(mass.dtype).eps / 2
+            inner = low + q * mass
+            q = torch.where(q < 1, inner.clamp_max(highest), inner)
         return self.bijection.forward(self.base.icdf(q))
 
     @property

@@ -162,11 +162,13 @@ class LawBackend(Backend):
         inverse = parts.bijection.inverse if isinstance(parts, Pushforward) else (lambda x: x)
         base = parts.base if isinstance(parts, Pushforward) else parts
         ends = torch.full((law.n_variables,), _TAIL, dtype=torch.float64)
-        inside = torch.as_tensor(np.where(np.isnan(y), _numpy(law.mean), y))
-        centre = inverse(inside)
-        low = torch.minimum(base.icdf(ends).amin(-2), centre)
-        high = torch.maximum(base.icdf(1 - ends).amax(-2), centre)
-        total = torch.zeros_like(centre)
+        low, high = base.icdf(ends).amin(-2), base.icdf(1 - ends).amax(-2)
+        y_seen = torch.as_tensor(np.where(np.isnan(y), _numpy(law.icdf(torch.full_like(low, 0.5))), y))
+        possible = (y_seen > forward(low)) & (y_seen < forward(high))
+        centre = inverse(torch.where(possible, y_seen, forward(0.5 * (low + high))))
+        # Beyond all quantiles (or outside the support) the integrand is 1 up to the nearest of them.
+        centre = torch.where(possible, centre, torch.where(y_seen <= forward(low), low, high))
+        total = torch.where(possible, torch.zeros_like(centre), (y_seen - forward(centre)).abs())
         nodes, weights = np.polynomial.legendre.leggauss(_NODES)
         for start, stop, above in ((low, centre, 0.0), (centre, high, 1.0)):
             width = (stop - start) / _PANELS

@@ -146,6 +146,12 @@ def test_values_outside_the_support_have_no_density_and_no_nan():
     assert bool((bounded.cdf(torch.full((3, 2), 9.0).double()) == 1).all())
 
 
+def test_a_renormalised_quantile_is_finite_below_level_one():
+    law = push(DiagonalNormal(loc=t(1), scale=t(1, low=1.5, high=2)), BoxCoxInverse(0.5))
+    level = torch.tensor([1 - 1e-16], dtype=torch.float64)
+    assert bool(torch.isfinite(law.icdf(level)).all()) and bool(torch.isinf(law.icdf(torch.ones_like(level))).all())
+
+
 @pytest.mark.parametrize("law", [PoissonCounts(rate=t(1, low=1, high=2)), Categories(logits=t(1, 3)), Bits(logit=t(1))])
 def test_discrete_laws_are_not_transformed(law: Distribution):
     with pytest.raises(IncompatibleError, match="continuous"):

@@ -52,7 +52,7 @@ def forecasts(draw):
     labels = sequences(np.zeros(T))
     backend = draw(st.sampled_from(["analytic", "mixture", "paths", "quantiles"]))
     if backend == "paths":
-        n = draw(st.integers(1, 30))
+        n = draw(st.integers(2, 30))
         values = draw(st.lists(st.integers(-5, 5), min_size=n * T, max_size=n * T))
         return Forecast.from_paths(np.array(values, dtype=float).reshape(n, T), discrete=draw(st.booleans()))
     if backend == "quantiles":

@@ -189,3 +189,14 @@ def test_map_and_aggregate_check_what_they_get(arma):
         forecast.map(lambda x: x[0])
     with pytest.raises(ParameterError, match="whole number"):
         forecast.sample(0)
+
+
+def test_crps_of_a_mixture_outside_its_support(averaged):
+    """Below the support the score grows by the distance: F is 0 all the way."""
+    x = np.exp(X / 20)
+    model = ps.LSTM(2, transform=ps.Log(), inference=ps.MeanField(n_draws=3, max_epochs=2), random_state=0).fit(x)
+    forecast = model.forecast(1) if model.forecast(1).exact else model.predictive(x)
+    n = forecast.n_steps
+    near, far = forecast.crps(np.full(n, 0.0)).values, forecast.crps(np.full(n, -2.0)).values
+    assert np.isfinite(far).all()
+    assert_allclose(far - near, 2.0, rtol=1e-6)
