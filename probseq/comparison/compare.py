@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import math
 from collections import Counter
@@ -16,6 +17,7 @@ from probseq.comparison.evidence import LEVELS, Evidence, collect
 from probseq.data.sequences import Sequences
 from probseq.errors import DataError, ParameterError
 from probseq.estimators.base import SequenceEstimator
+from probseq.estimators.fitted import without_inputs
 from probseq.evaluation.calibration import uniformity_test
 from probseq.evaluation.uncertainty import MeanEstimate, paired_difference
 from probseq.evaluation.weights import stacking_weights
@@ -91,7 +93,9 @@ def compare(
         raise ParameterError(got=f"per={per!r}", expected='"value", "step" or "sequence"', remedy="Choose one of them.")
     found = []
     for name, model in named.items():
-        data = model._read(X, lengths, covariates if model.model_.n_covariates else None)
+        uses_inputs = model.model_.n_covariates > 0
+        own = without_inputs(X) if isinstance(X, Sequences) and not uses_inputs else X
+        data = model._read(own, lengths, covariates if uses_inputs else None)
         found.append(collect(name, model, data, history))
     return Comparison(found, per)
 
@@ -99,6 +103,12 @@ def compare(
 def _named(models: Any) -> dict[str, SequenceEstimator]:
     if isinstance(models, SequenceEstimator):
         models = [models]
+    if not isinstance(models, Mapping | list | tuple):
+        raise ParameterError(
+            got=f"models of type {type(models).__name__}",
+            expected="a dict or list of fitted models",
+            remedy="Fit some.",
+        )
     if not isinstance(models, Mapping):
         names = [type(m).__name__ for m in models]
         again = Counter(names)
@@ -173,9 +183,16 @@ class Comparison:
     def _mean(self, steps: np.ndarray, unit: float) -> float:
         return float(steps[self._steps].sum() / unit)
 
+    def _of(self, name: str) -> Evidence:
+        if name not in self.evidence:
+            raise ParameterError(
+                got=f"model {name!r}", expected=f"one of {list(self.evidence)}", remedy="Check the name."
+            )
+        return self.evidence[name]
+
     def difference(self, name: str, other: str | None = None) -> MeanEstimate:
         """Mean paired difference of two models' scores (``other`` is the best by default) with its standard error."""
-        a, b = self.evidence[name], self.evidence[self.best if other is None else other]
+        a, b = self._of(name), self._of(self.best if other is None else other)
         scale = self.n_steps / self._total
         first, second = (np.where(self._steps, e.log_prob, np.nan) * scale for e in (a, b))
         return paired_difference(first, second)
@@ -191,6 +208,9 @@ class Comparison:
         gap = se = math.nan
         if same and e.name == self.best:
             gap, se = 0.0, math.nan
+        elif same and not math.isfinite(nats):
+            gap = nats
+            notes.append("gave probability zero to a value that came")
         elif same:
             estimate = self.difference(e.name)
             gap, se = estimate.mean, estimate.standard_error
@@ -259,7 +279,7 @@ class Comparison:
 
     def pit(self, name: str) -> np.ndarray:
         """PIT values of one model over the common steps; empty for categories."""
-        e = self.evidence[name]
+        e = self._of(name)
         return np.zeros(0) if e.pit is None else e.pit[e.scored & self._steps[..., None]]
 
     # out ------------------------------------------------------------------------------------------------------------
@@ -322,7 +342,7 @@ class Comparison:
         return "\n".join([stream.getvalue().rstrip(), *self.notes])
 
     def _repr_html_(self) -> str:
-        notes = "".join(f"<li>{note}</li>" for note in self.notes)
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
         return f"{self.display_table().to_html()}<p>{self.caption}</p><ul>{notes}</ul>"
 
     def plot(self, ax: Any = None, other: str | None = None) -> Any:

@@ -38,6 +38,13 @@ def concat_history(history: Sequences, data: Sequences) -> Sequences:
         step = history.freq[row]
         if step is None and len(past) < SHORTEST_REGULAR:
             step = data.freq[i]
+        own = data.freq[i]
+        if step is not None and own is not None and own != step and len(present) >= SHORTEST_REGULAR:
+            raise HistoryError(
+                got=f"data in steps of {own} after a history in steps of {step} ({who})",
+                expected="the same step in both",
+                remedy="Put both on one grid with ps.on_grid(X, freq).",
+            )
         gap = timeindex.steps_between(past, present, step, who) - 1
         if gap and data.covariates is not None:
             raise HistoryError(

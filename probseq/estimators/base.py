@@ -18,12 +18,12 @@ from probseq.errors import (
     CovariateError,
     DataError,
     DataTypeError,
-    DataWarning,
     DegenerateWarning,
     IncompatibleError,
     ParameterError,
+    ShapeError,
 )
-from probseq.estimators.fitted import TRAINING, _called
+from probseq.estimators.fitted import TRAINING, _called, check_y, fingerprint
 from probseq.estimators.pipeline import DataInfo, FittedTransforms, fit_transforms, model_inputs, transform_list
 from probseq.estimators.predicting import Predicting
 from probseq.estimators.scoring import Scoring
@@ -96,7 +96,7 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
         """
         started = time.perf_counter()
         data = sequences(X, lengths=lengths, covariates=covariates, static=static)
-        _check_y(y, data)
+        check_y(y, data)
         data.require_values()
         inference = self._inference()
         self._check_tokens(data)
@@ -149,7 +149,9 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
                     remedy="Check the values.",
                 )
             values[name] = value.unsqueeze(0)
-        constants = tuple(t.constants(np.full((1, 3, info.n_variables), np.nan)) for t in fitted._transforms())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DegenerateWarning)  # no data: a standardisation changes nothing
+            constants = tuple(t.constants(np.full((1, 3, info.n_variables), np.nan)) for t in fitted._transforms())
         transforms = FittedTransforms(tuple(fitted._transforms()), constants)
         draws = Draws(values, log_prob=math.nan, objective=math.nan, status="exact")
         fitted._adopt(model, transforms, draws, info, None)
@@ -192,6 +194,7 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
                 steps = fitted.log_prob_steps({}, make_batch(fitted, data.values, data.lengths, model_inputs(data)))
         # Nothing is set before everything that can fail has been done: a failed fit leaves no trace.
         self.info_, self.transforms_, self.draws_, self.model_ = info, transforms, draws, fitted
+        self.emission_ = self._emission()
         self.n_features_in_ = info.n_variables
         self.converged_, self.n_iter_, self.status_ = draws.converged, draws.n_iter, draws.status
         self.n_parameters_ = fitted.n_parameters
@@ -206,7 +209,7 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
             self.feature_names_in_ = np.asarray(data.variables, dtype=object)
         self.covariate_names_ = (*data.covariate_names, *data.static_names)
         self.vocabulary_ = data.vocabulary
-        self.training_fingerprint_ = data.fingerprint()
+        self.training_fingerprint_ = fingerprint(data)
         # The draws were found from these data: replaying them must not weigh the draws a second time.
         self.training_state_ = fitted.reset_weights(steps.final)
         self.log_likelihood_ = float(steps.values.double().sum())
@@ -266,7 +269,24 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
     def _held_out(
         self, validation: Any, data: Sequences, transforms: FittedTransforms, model: SequenceModel[Any]
     ) -> Batch:
-        held_out = sequences(validation, vocabulary=data.vocabulary)
+        held_out = sequences(validation, vocabulary=data.vocabulary).require_values()
+        same = held_out.n_variables == data.n_variables and (held_out.vocabulary is None) == (data.vocabulary is None)
+        if not same or held_out.n_covariates + len(held_out.static_names) != model.n_covariates:
+            raise ShapeError(
+                got=f"validation data with {held_out.n_variables} variables and {held_out.n_covariates} covariates",
+                expected=f"{data.n_variables} variables and {model.n_covariates} covariates, as in X",
+                remedy="Read both alike; ps.sequences(X, covariates=...) adds covariates.",
+            )
+        emission = self._emission()
+        if emission is not None:
+            emission.check(held_out.values, "the validation data")
+        categories = model.observation.n_categories
+        if categories is not None and np.nanmax(held_out.values) >= categories:
+            raise DataError(
+                got=f"code {np.nanmax(held_out.values):g} in the validation data",
+                expected=f"codes below {categories}",
+                remedy="Fit with all codes.",
+            )
         values, lengths, inputs = held_out.values, held_out.lengths, model_inputs(held_out)
         for transform, constants in zip(transforms.transforms, transforms.constants, strict=True):
             lag = values.shape[1]
@@ -291,21 +311,6 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
-
-
-def _check_y(y: Any, data: Sequences) -> None:
-    """``y`` is ignored, with a warning, only where it can be nothing but scikit-learn's empty gesture."""
-    if y is None:
-        return
-    shape = np.shape(y)
-    if len(shape) == 1 and data.n_sequences in (1, shape[0]) and shape[0] in (int(data.lengths[0]), data.n_sequences):
-        warnings.warn("y is ignored: a sequence model predicts X itself.", DataWarning, stacklevel=3)
-        return
-    raise DataError(
-        got=f"y of shape {shape}",
-        expected="no y: a sequence model predicts X itself",
-        remedy="Pass lengths=... for lengths and covariates=... for inputs, by name.",
-    )
 
 
 def _sequence_weights(weights: Any, data: Sequences) -> torch.Tensor | None:

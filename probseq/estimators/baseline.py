@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
+
 from probseq._random import RandomState
-from probseq.distributions.emissions import Categorical, Emission, Normal, Observation, Poisson
+from probseq.distributions.emissions import Categorical, Emission, Observation, Poisson
 from probseq.errors import ParameterError
 from probseq.estimators.base import SequenceEstimator
-from probseq.estimators.pipeline import DataInfo
+from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.inference.base import Inference
 from probseq.inference.optimize import MLE
 from probseq.models.base import SequenceModel
@@ -51,7 +53,7 @@ class IID(_Baseline):
         self._check_pair(inference)
 
     def _emission(self) -> Emission:
-        return Normal() if self.emission is None else self.emission
+        return emission_or_normal(self.emission, "emission")
 
     def _model_class(self) -> type[SequenceModel[Any]]:
         return IIDModel
@@ -149,9 +151,9 @@ class SeasonalNaive(_Baseline):
         return SeasonalWalkModel
 
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
-        if not isinstance(self.period, int) or isinstance(self.period, bool) or self.period < 1:
+        if not isinstance(self.period, int | np.integer) or isinstance(self.period, bool) or self.period < 1:
             raise ParameterError(got=f"period={self.period!r}", expected="an integer from 1", remedy="Use period=12.")
-        return SeasonalWalkModel(Observation(info.n_variables), self.period, bool(self.drift))
+        return SeasonalWalkModel(Observation(info.n_variables), int(self.period), bool(self.drift))
 
 
 class MarkovChain(_Baseline):

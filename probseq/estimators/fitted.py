@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC
 from dataclasses import replace
 from enum import Enum
@@ -19,11 +20,15 @@ from probseq.distributions.emissions import Emission
 from probseq.errors import (
     CovariateError,
     DataError,
+    DataTypeError,
+    DataWarning,
     HistoryError,
     NotFittedError,
+    ParameterError,
     ShapeError,
 )
 from probseq.estimators.pipeline import DataInfo, FittedTransforms, future_inputs, model_inputs
+from probseq.estimators.state import State, leaves_of
 from probseq.inference.base import Draws
 from probseq.models.base import Batch, Steps, map_state
 from probseq.models.marginal import Marginalized
@@ -50,6 +55,7 @@ class FittedModel(BaseEstimator, ABC):
 
     random_state: RandomState
     model_: Marginalized
+    emission_: Emission | None
     info_: DataInfo
     transforms_: FittedTransforms
     draws_: Draws
@@ -97,8 +103,28 @@ class FittedModel(BaseEstimator, ABC):
     def _read(self, X: Any, lengths: Any = None, covariates: Any = None) -> Sequences:
         """Read data for a fitted model."""
         self._check_fitted()
-        vocabulary = self.vocabulary_
-        data = sequences(X, lengths=lengths, covariates=covariates, vocabulary=vocabulary)
+        data = sequences(X, lengths=lengths, covariates=covariates, vocabulary=self._words(X))
+        return self._checked(data)
+
+    def _read_past(self, history: Any) -> Sequences:
+        """Read a history: a text that goes on has not ended, and inputs that the model does not use are left out."""
+        self._check_fitted()
+        end = None if self.vocabulary_ is None or isinstance(history, Sequences) else False
+        past = sequences(history, vocabulary=self._words(history), end=end)
+        if not self.model_.n_covariates:
+            past = without_inputs(past)
+        return self._checked(past)
+
+    def _words(self, X: Any) -> Any:
+        """The vocabulary to read X with; data that were read already keep theirs, to be compared."""
+        return None if isinstance(X, Sequences) and X.vocabulary is None else self.vocabulary_
+
+    def _checked(self, data: Sequences) -> Sequences:
+        """Data that this model can take, or an error that says why not."""
+        if (data.vocabulary is None) != (self.vocabulary_ is None):
+            tokens, numbers = "tokens", "numbers"
+            got, expected = (numbers, tokens) if data.vocabulary is None else (tokens, numbers)
+            raise DataTypeError(got=got, expected=f"{expected}, as in the fit", remedy="Pass data of the same kind.")
         if data.n_variables != self.n_features_in_:
             raise ShapeError(
                 got=f"X has {data.n_variables} features, but {type(self).__name__} is expecting "
@@ -119,11 +145,12 @@ class FittedModel(BaseEstimator, ABC):
             raise CovariateError(
                 got=f"{n_inputs} covariates",
                 expected=f"{self.model_.n_covariates}: {list(self.covariate_names_)}",
-                remedy="Pass covariates= with the names of the fit.",
+                remedy="Pass covariates= with the names of the fit (a history and static inputs through "
+                "ps.sequences(X, covariates=..., static=...)).",
             )
-        emission = self._emission()
-        if emission is not None:
-            emission.check(data.values, _called(data))
+        if self.emission_ is not None:
+            self.emission_.check(data.values, _called(data))
+        self.transforms_.check(data.values)
         categories = self.model_.observation.n_categories
         if categories is not None and np.nanmax(data.values, initial=0) >= categories:
             raise DataError(
@@ -149,16 +176,17 @@ class FittedModel(BaseEstimator, ABC):
             holes = np.full((len(gaps), int(gaps.max()), self.n_features_in_), np.nan)
             batch = make_batch(self.model_, holes, gaps)
             return self.model_.filter({}, batch, state)
-        past = history if isinstance(history, Sequences) else self._read(history)
-        joined = data.concat_history(past)
+        joined = data.concat_history(self._read_past(history))
         before = joined.slice_time(0, joined.lengths - data.lengths)
         return self.model_.filter({}, self._batch(before))
 
     def _is_training(self, history: Any) -> bool:
         if self.training_fingerprint_ is None:
             return False
-        past = history if isinstance(history, Sequences) else self._read(history)
-        return past.fingerprint() == self.training_fingerprint_
+        past = history
+        if not isinstance(history, Sequences):
+            past = sequences(history, vocabulary=self.vocabulary_)
+        return fingerprint(past) == self.training_fingerprint_
 
     def _training(self) -> tuple[Sequences, Any]:
         if self.training_ is None or self.training_state_ is None:
@@ -166,6 +194,12 @@ class FittedModel(BaseEstimator, ABC):
                 got="history=ps.TRAINING for a model without training data",
                 expected="a model fitted with fit(X)",
                 remedy="Pass history=X, or history=None to start anew.",
+            )
+        if self.vocabulary_ is not None and self.vocabulary_.end is not None:
+            raise HistoryError(
+                got="history=ps.TRAINING for texts, which have all ended",
+                expected="a text that goes on",
+                remedy="Pass history='its beginning', or history=None to start anew.",
             )
         return self.training_, self.training_state_
 
@@ -194,6 +228,8 @@ class FittedModel(BaseEstimator, ABC):
                 remedy="Pass covariates=.",
             )
         inputs = sequences(covariates).values
+        if len(inputs) == 1:
+            inputs = np.repeat(inputs, labels.n_sequences, 0)
         if inputs.shape != (labels.n_sequences, steps, self.model_.n_covariates):
             raise CovariateError(
                 got=f"covariates of shape {inputs.shape}",
@@ -201,6 +237,22 @@ class FittedModel(BaseEstimator, ABC):
                 remedy="Pass one row a step.",
             )
         return inputs
+
+    def _check_state(self, state: Any) -> None:
+        """Raise unless ``state`` is one of this model's."""
+        template = leaves_of(self.model_.initial_state({}, 1))
+        fits = isinstance(state, State)
+        if fits:
+            leaves = leaves_of(state.tree)
+            fits = len(leaves) == len(template) and all(
+                a.shape[1:] == b.shape[1:] for a, b in zip(leaves, template, strict=True)
+            )
+        if not fits:
+            raise ParameterError(
+                got=repr(state) if isinstance(state, State) else f"state={state!r}",
+                expected=f"a state of this {type(self).__name__}",
+                remedy="Make one with initial_state() or filter(X).",
+            )
 
     def _unlabelled(self, n: int) -> Sequences:
         values = np.full((n, 1, self.n_features_in_), 0.0)
@@ -213,6 +265,15 @@ class FittedModel(BaseEstimator, ABC):
         return replace(
             labels, variables=past.variables, flat=past.flat, named=past.named, attrs=past.attrs, is_text=past.is_text
         )
+
+
+def fingerprint(data: Sequences) -> str:
+    """What tells training data from others: values, lengths and names, whatever inputs stand beside them."""
+    return without_inputs(data).fingerprint()
+
+
+def without_inputs(data: Sequences) -> Sequences:
+    return replace(data, covariates=None, covariate_names=(), static=None, static_names=())
 
 
 def _called(data: Sequences) -> str:
@@ -229,3 +290,18 @@ def _follow(past: Sequences, data: Sequences) -> tuple[np.ndarray, np.ndarray]:
         at = {name: i for i, name in enumerate(past.names)}
         rows = np.array([at[name] for name in data.names])
     return rows, joined.lengths - data.lengths - 1
+
+
+def check_y(y: Any, data: Sequences) -> None:
+    """``y`` is ignored, with a warning, only where it can be nothing but scikit-learn's empty gesture."""
+    if y is None:
+        return
+    shape = np.shape(y)
+    if len(shape) == 1 and data.n_sequences in (1, shape[0]) and shape[0] in (int(data.lengths[0]), data.n_sequences):
+        warnings.warn("y is ignored: a sequence model predicts X itself.", DataWarning, stacklevel=4)
+        return
+    raise DataError(
+        got=f"y of shape {shape}",
+        expected="no y: a sequence model predicts X itself",
+        remedy="Pass lengths=... for lengths and covariates=... for inputs, by name.",
+    )

@@ -98,6 +98,12 @@ def generate(
     seed = estimator.random_state if random_state is None else random_state
     generator = torch_generator(seed)
     if states:
+        if tempering(*shaping) is not None:
+            raise ParameterError(
+                got="states=True with temperature, top_k or top_p",
+                expected="the model's own law of states and values",
+                remedy="Leave the one or the other out.",
+            )
         values, hidden = estimator._sample_states(state, int(length), generator)
         labelled = labels.label(hidden, ("sequence", "time"), name="state", index=(index,) * n)
         return _values(estimator, labels, values, index, n_sequences), labelled
@@ -113,22 +119,13 @@ def _start(estimator: SequenceEstimator, history: Any, n: int, length: int) -> t
     if history is TRAINING or estimator._is_training(history):
         past, state = estimator._training()
     else:
-        past = history if isinstance(history, Sequences) else _without_end(estimator, history)
+        past = estimator._read_past(history)
         state = estimator.model_.filter({}, estimator._batch(past))
     if past.n_sequences != 1:
         raise HistoryError(
             got=f"a history of {past.n_sequences} sequences", expected="one sequence", remedy="Select one to continue."
         )
     return map_state(lambda leaf: leaf.expand(n, *leaf.shape[1:]), state), past.future_index(length)[0]
-
-
-def _without_end(estimator: SequenceEstimator, history: Any) -> Sequences:
-    """A text to be continued has not ended."""
-    from probseq.data.sequences import sequences
-
-    if estimator.vocabulary_ is None:
-        return estimator._read(history)
-    return estimator._read(sequences(history, vocabulary=estimator.vocabulary_, end=False))
 
 
 def _values(

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from probseq._random import RandomState, torch_generator
 from probseq.data.sequences import Sequences
-from probseq.distributions.emissions import Emission, Normal
+from probseq.distributions.emissions import Emission
 from probseq.errors import ParameterError
 from probseq.estimators.base import SequenceEstimator
-from probseq.estimators.pipeline import DataInfo
+from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.inference.base import Inference
 from probseq.inference.em import EM
 from probseq.inference.optimize import MLE
@@ -80,15 +80,7 @@ class HMM(SequenceEstimator):
         return HiddenMarkovModel
 
     def _emission(self) -> Emission:
-        if self.emission is None:
-            return Normal()
-        if not isinstance(self.emission, Emission):
-            raise ParameterError(
-                got=f"emission={self.emission!r}",
-                expected="an emission such as ps.Normal()",
-                remedy="Write its parentheses.",
-            )
-        return self.emission
+        return emission_or_normal(self.emission, "emission")
 
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
         emission = self._emission()
@@ -149,7 +141,7 @@ class HMM(SequenceEstimator):
         with torch.no_grad():
             pi = self._chain().stationary_distribution(self.model_.params).numpy()
         if self.model_.n_draws == 1:
-            return xr.DataArray(pi[0], dims="state", name="stationary", coords={"state": np.arange(self.n_states)})
+            return xr.DataArray(pi[0], dims="state", name="stationary", coords={"state": np.arange(pi.shape[-1])})
         return xr.DataArray(pi, dims=("draw", "state"), name="stationary")
 
     def _chain(self) -> HiddenMarkovModel:

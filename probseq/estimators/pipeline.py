@@ -9,11 +9,20 @@ import numpy as np
 import pandas as pd
 
 from probseq.data.sequences import Sequences
+from probseq.distributions.emissions import Emission, Normal
 from probseq.errors import ParameterError, ShapeError
 from probseq.models.base import SequenceModel
-from probseq.models.transforms import Difference, Transform
+from probseq.models.transforms import Difference, ElementwiseTransform, Transform
 
-__all__ = ["DataInfo", "FittedTransforms", "fit_transforms", "future_inputs", "model_inputs", "transform_list"]
+__all__ = [
+    "DataInfo",
+    "FittedTransforms",
+    "emission_or_normal",
+    "fit_transforms",
+    "future_inputs",
+    "model_inputs",
+    "transform_list",
+]
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,17 @@ def future_inputs(past: Sequences, horizon: int, covariates: Any, index: tuple[p
     return _beside(past.future_covariates(horizon, covariates, index), past.static, horizon)
 
 
+def emission_or_normal(emission: Any, name: str) -> Emission:
+    """What users pass as ``emission=`` or ``head=``; None is ``Normal()``."""
+    if emission is None:
+        return Normal()
+    if not isinstance(emission, Emission):
+        raise ParameterError(
+            got=f"{name}={emission!r}", expected="an emission such as ps.Normal()", remedy="Write its parentheses."
+        )
+    return emission
+
+
 def transform_list(transform: Any) -> list[Transform]:
     """What users pass as ``transform=``: None, one transform or several, applied in order."""
     if transform is None:
@@ -78,6 +98,13 @@ class FittedTransforms:
 
     transforms: tuple[Transform, ...]
     constants: tuple[dict[str, Any], ...]
+
+    def check(self, values: np.ndarray) -> None:
+        """Raise ``SupportError`` for values (n, t, k) that an elementwise transform cannot take."""
+        for transform, constants in zip(self.transforms, self.constants, strict=True):
+            if not isinstance(transform, ElementwiseTransform):
+                return  # behind a difference the support depends on the past
+            values = transform.apply(values, constants)
 
     def wrap(self, model: SequenceModel[Any]) -> SequenceModel[Any]:
         """The model on the data's scale: the last transform is the innermost wrapper."""

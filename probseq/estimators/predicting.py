@@ -92,10 +92,13 @@ class Predicting(FittedModel):
         return forecast.median().rename("prediction").drop_vars("quantile", errors="ignore")
 
     def _tokens(self, codes: xr.DataArray) -> xr.DataArray:
+        """Tokens for codes; "" (or -1 for codes without a vocabulary) where there is no step."""
+        there = ~np.isnan(codes.values)
+        whole = np.where(there, codes.values, -1).astype(int)
         if self.vocabulary_ is None:
-            return codes.rename("prediction").astype(int)
-        words = np.asarray(self.vocabulary_.tokens, dtype=object)
-        return codes.copy(data=words[codes.values.astype(int)]).rename("prediction")
+            return codes.copy(data=whole).rename("prediction")
+        words = np.asarray([*self.vocabulary_.tokens, ""], dtype=object)
+        return codes.copy(data=words[whole]).rename("prediction")
 
     def forecast(
         self,
@@ -126,6 +129,11 @@ class Predicting(FittedModel):
         self._check_fitted()
         steps = _check_horizon(horizon)
         if state is not None:
+            self._check_state(state)
+            if history is not TRAINING:
+                raise ParameterError(
+                    got="both state= and history=", expected="one of them", remedy="A state knows its past."
+                )
             labels = self._unlabelled(state.n)
             tree, past = state.tree, None
             index: tuple[pd.Index, ...] = tuple(pd.RangeIndex(1, steps + 1) for _ in range(state.n))
@@ -135,10 +143,8 @@ class Predicting(FittedModel):
         else:
             if history is TRAINING or self._is_training(history):
                 past, tree = self._training()
-                if history is not TRAINING:
-                    past = history if isinstance(history, Sequences) else self._read(history)
             else:
-                past = history if isinstance(history, Sequences) else self._read(history)
+                past = self._read_past(history)
                 tree = self.model_.filter({}, self._batch(past))
             labels, index = past, past.future_index(steps, covariates)
         inputs = self._future_inputs(labels, covariates, steps, index)

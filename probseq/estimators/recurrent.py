@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from probseq._random import RandomState
-from probseq.distributions.emissions import Categorical, Emission, Normal
+from probseq.distributions.emissions import Categorical, Emission
 from probseq.errors import ParameterError
 from probseq.estimators.base import SequenceEstimator
-from probseq.estimators.pipeline import DataInfo
+from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.inference.base import Inference
 from probseq.inference.optimize import MLE
 from probseq.inference.variational import MeanField
@@ -83,13 +83,7 @@ class _Recurrent(SequenceEstimator):
         return RecurrentModel
 
     def _emission(self) -> Emission:
-        if self.head is None:
-            return Normal()
-        if not isinstance(self.head, Emission):
-            raise ParameterError(
-                got=f"head={self.head!r}", expected="an emission such as ps.Normal()", remedy="Write its parentheses."
-            )
-        return self.head
+        return emission_or_normal(self.head, "head")
 
     def _transforms(self) -> list[Transform]:
         transforms = super()._transforms()

@@ -12,7 +12,7 @@ from probseq.errors import (
     DataError,
     ParameterError,
 )
-from probseq.estimators.fitted import FittedModel
+from probseq.estimators.fitted import FittedModel, check_y
 
 __all__ = ["Scoring"]
 
@@ -59,6 +59,7 @@ class Scoring(FittedModel):
     ) -> float:
         """Mean log p(x_t | x_<t) in nats per scored value; higher is better."""
         data = self._read(X, lengths, covariates)
+        check_y(y, data)
         steps = self._steps(data, self._begin(data, history))
         n = int(np.count_nonzero(steps.scored.numpy()))
         if n == 0:
@@ -88,7 +89,7 @@ class Scoring(FittedModel):
         variables: dict[str, Any] = {}
         sizes: dict[str, int] = {}
         for name, spec in self.model_.model.parameters().items():
-            value = self.model_.params[name].detach().numpy()
+            value = self.model_.params[name].detach().numpy().copy()  # theirs to change
             words = spec.dims if len(spec.dims) == len(spec.shape) else _axes(name, spec.shape)
             dims = _unique_dims(words, name, spec.shape, sizes)
             one = value.shape[0] == 1

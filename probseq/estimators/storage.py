@@ -60,7 +60,10 @@ def save(estimator: SequenceEstimator, path: Any) -> None:
         "fingerprint": estimator.training_fingerprint_,
     }
     metadata = {"format": _FORMAT, "version": str(_VERSION), "header": json.dumps(header, allow_nan=True)}
-    save_file({k: v.detach().clone() for k, v in tensors.items()}, str(Path(path)), metadata=metadata)
+    file = Path(path)
+    if not file.absolute().parent.is_dir():
+        raise FileNotFoundError(f"No folder {file.absolute().parent}; make it first.")
+    save_file({k: v.detach().clone() for k, v in tensors.items()}, str(file), metadata=metadata)
 
 
 def load(path: Any) -> SequenceEstimator:

@@ -11,6 +11,7 @@ import torch
 from probseq.errors import (
     CovariateError,
     DataError,
+    ParameterError,
     ShapeError,
 )
 from probseq.estimators.fitted import FittedModel
@@ -27,7 +28,11 @@ class Streaming(FittedModel):
     def initial_state(self, n_sequences: int = 1) -> State:
         """The state before the first step of new sequences."""
         self._check_fitted()
-        return State(self.model_.initial_state({}, n_sequences), n_sequences)
+        if not isinstance(n_sequences, int | np.integer) or isinstance(n_sequences, bool) or n_sequences < 1:
+            raise ParameterError(
+                got=f"n_sequences={n_sequences!r}", expected="a whole number from 1", remedy="Try n_sequences=1."
+            )
+        return State(self.model_.initial_state({}, int(n_sequences)), int(n_sequences))
 
     def filter(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> State:
         """The state after X."""
@@ -43,10 +48,16 @@ class Streaming(FittedModel):
         x : a number, (k,), or (n, k); NaN is missing. A token for text models.
         """
         self._check_fitted()
+        self._check_state(state)
         value = self._one_step(x, state.n, self.n_features_in_, "x")
-        emission = self._emission()
-        if emission is not None:
-            emission.check(value)
+        if self.emission_ is not None:
+            self.emission_.check(value)
+        self.transforms_.check(value[:, None, :])
+        categories = self.model_.observation.n_categories
+        if categories is not None and (value >= categories).any():
+            raise DataError(
+                got=f"code {value.max():g}", expected=f"codes below {categories}", remedy="Fit with all codes."
+            )
         if np.isinf(value).any():
             raise DataError(got="an infinite value", expected="finite values or NaN", remedy="Mark it as missing.")
         seen = ~np.isnan(value)
@@ -58,6 +69,7 @@ class Streaming(FittedModel):
     def predictive_at(self, state: State, *, covariates: Any = None) -> Forecast:
         """The predictive distribution of the next step."""
         self._check_fitted()
+        self._check_state(state)
         u = self._one_input(covariates, state.n)
         ready = self.model_.scores_next(state.tree)
         with torch.no_grad():

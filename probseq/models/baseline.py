@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -248,11 +249,11 @@ class MarkovChainModel(SequenceModel[Context], ClosedForm):
                 expected="one variable of categories",
                 remedy="Pass one text, or codes in one column.",
             )
-        if not isinstance(order, int) or isinstance(order, bool) or order < 1:
+        if not isinstance(order, int | np.integer) or isinstance(order, bool) or order < 1:
             raise ParameterError(got=f"order={order!r}", expected="an integer of at least 1", remedy="Use order=1.")
-        if not (isinstance(smoothing, int | float) and 0 <= smoothing < math.inf):
+        if not (isinstance(smoothing, int | float | np.number) and 0 <= smoothing < math.inf):
             raise ParameterError(got=f"smoothing={smoothing!r}", expected="a number >= 0", remedy="Use smoothing=0.5.")
-        self.observation, self.order, self.smoothing = observation, order, smoothing
+        self.observation, self.order, self.smoothing = observation, int(order), float(smoothing)
         self.n_tokens = observation.n_categories
         self.base = self.n_tokens + 1
         self.n_contexts = self.base**order
@@ -289,7 +290,9 @@ class MarkovChainModel(SequenceModel[Context], ClosedForm):
         code = x[..., 0].long().clamp(0, c - 1)
         chosen = torch.nn.functional.one_hot(code, c).to(self.dtype)
         weight = torch.where(seen[..., :1], chosen, torch.ones_like(chosen)).expand(*lead, c)
-        joint = joint * weight.unsqueeze(-2)
+        possible = (joint * weight.unsqueeze(-2)).sum((-2, -1), keepdim=True) > 0
+        # A token of probability zero was seen all the same: what follows is predicted from it.
+        joint = torch.where(possible, joint, state.belief.unsqueeze(-1)) * weight.unsqueeze(-2)
         # Dropping the oldest token: contexts are numbers in base C+1 with the newest token as last digit.
         oldest = joint.reshape(*lead, self.base, m // self.base, c).sum(-3)
         new = torch.zeros(*lead, m // self.base, self.base, dtype=self.dtype)

@@ -207,6 +207,12 @@ class DifferencedModel(WrapperModel):
         return Batch(torch.where(seen, z, fill), seen, lengths, u), values, first
 
     def inner_problem(self, batch: Batch, state: DifferenceState[Any]) -> tuple[Batch, Any, int]:
+        if not bool((state.steps.clamp_max(self.lag) == state.steps.flatten()[0].clamp_max(self.lag)).all()):
+            raise DataError(
+                got=f"histories of different lengths, some shorter than lag={self.lag}",
+                expected="at least as many steps as the lag in every history",
+                remedy="Lengthen the short histories, or ask for one sequence at a time.",
+            )
         inner_batch, _, first = self._windows(batch, state)
         return inner_batch, state.inner, first
 
