@@ -17,6 +17,7 @@ from probseq.errors import ParameterError, ShapeError, UnsupportedError
 from probseq.evaluation import scores
 from probseq.results.backends import Backend, JointLaw, LawBackend, PathsBackend, QuantilesBackend
 from probseq.results.construct import labels_for, path_array, quantile_array, select_variables
+from probseq.results.joint import MarginalJoint
 from probseq.results.regions import entropy, shortest_interval
 
 __all__ = ["Forecast"]
@@ -69,7 +70,7 @@ class Forecast:
     ) -> None:
         self._backend, self._labels, self._index = backend, labels, index
         self._joint, self._history, self._scored = joint, history, scored
-        self._generator = torch_generator(random_state)
+        self._random_state, self._generator = random_state, torch_generator(random_state)
         self.future = future
         self.method = method or _EXACT.get(backend.name, backend.name)
 
@@ -304,10 +305,12 @@ class Forecast:
             self._backend.marginal(which),
             select_variables(self._labels, which),
             self._index,
+            joint=None if self._joint is None else MarginalJoint(self._joint, which, len(known)),
             history=None if self._history is None else select_variables(self._history, which),
             future=self.future,
             scored=None if self._scored is None else self._scored[..., which],
             method=self.method,
+            random_state=self._random_state,
         )
 
     def decompose(self) -> xr.Dataset:

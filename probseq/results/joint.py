@@ -11,7 +11,7 @@ from torch import Tensor
 from probseq.models.base import Batch, SequenceModel, map_state
 from probseq.results.backends import JointLaw
 
-__all__ = ["ModelJoint", "make_batch"]
+__all__ = ["MarginalJoint", "ModelJoint", "make_batch"]
 
 
 def make_batch(
@@ -60,6 +60,28 @@ class ModelJoint(JointLaw):
             steps = self.model.log_prob_steps({}, batch, self.state)
         scored = steps.scored.any(-1).numpy()
         return np.where(scored, steps.values.numpy(), np.nan)
+
+
+class MarginalJoint(JointLaw):
+    """The law of some of the variables over all steps: the others are integrated out.
+
+    Parameters
+    ----------
+    full : JointLaw over all variables
+    which : positions of the variables that stay
+    n_variables : int, those of ``full``
+    """
+
+    def __init__(self, full: JointLaw, which: list[int], n_variables: int) -> None:
+        self.full, self.which, self.n_variables = full, which, n_variables
+
+    def sample(self, n_paths: int, generator: torch.Generator) -> np.ndarray:
+        return self.full.sample(n_paths, generator)[..., self.which]
+
+    def log_prob(self, values: np.ndarray) -> np.ndarray:
+        whole = np.full((*values.shape[:2], self.n_variables), np.nan)
+        whole[..., self.which] = values
+        return self.full.log_prob(whole)
 
 
 def _first_leaf(state: Any) -> Tensor:

@@ -200,3 +200,19 @@ def test_crps_of_a_mixture_outside_its_support(averaged):
     near, far = forecast.crps(np.full(n, 0.0)).values, forecast.crps(np.full(n, -2.0)).values
     assert np.isfinite(far).all()
     assert_allclose(far - near, 2.0, rtol=1e-6)
+
+
+def test_a_marginal_keeps_its_law_over_time():
+    rng = np.random.default_rng(3)
+    y = np.cumsum(rng.normal(size=(200, 2)) @ np.array([[1.0, 0.5], [0.0, 1.0]]), 0) * 0.3
+    forecast = ps.HMM(2, random_state=0).fit(y).forecast(4, random_state=5)
+    assert forecast.marginal("x1")._joint is not None
+    one = forecast.marginal("x1")
+    assert_allclose(one.sample(50, random_state=1).squeeze(), forecast.sample(50, random_state=1)[..., 1])
+    whole = forecast.aggregate("sum", n_paths=500).marginal("x1")
+    assert_allclose(one.aggregate("sum", n_paths=500).mean().squeeze(), whole.mean().squeeze())
+    truth = np.full((4, 2), np.nan)
+    truth[:, 1] = y[-4:, 1]
+    assert_allclose(one.log_prob(y[-4:, 1:], joint=True), forecast.log_prob(truth, joint=True), rtol=1e-12)
+    assert_allclose(one.sample(3), forecast.marginal("x1").sample(3))
+    assert_allclose(forecast.marginal(["x1", "x0"]).marginal("x1").sample(9, random_state=2), one.sample(9, 2))
