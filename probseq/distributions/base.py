@@ -99,11 +99,15 @@ class Distribution(torch.distributions.Distribution):
 
     def cdf_left(self, value: Tensor) -> Tensor:
         """P(X_i < value_i) for each variable by itself, (*B, k)."""
-        return self.cdf(value - 1.0) if self.discrete else self.cdf(value)
+        return self.cdf(torch.ceil(value) - 1.0) if self.discrete else self.cdf(value)
 
     @abstractmethod
     def icdf(self, q: Tensor) -> Tensor:
         """Smallest x with P(X_i <= x) >= q, for each variable by itself; q broadcasts against (*B, k)."""
+
+    def has_moment(self, order: float) -> Tensor:
+        """Whether E|X_i|^order is finite for each variable, (*B, k) of bool."""
+        return torch.ones((*self.batch_shape, *self.event_shape), dtype=torch.bool)
 
     @property
     def stddev(self) -> Tensor:

@@ -41,11 +41,12 @@ class Categories(ProductDistribution):
         return self.logits.shape[-1]
 
     def coordinate_log_prob(self, value: Tensor) -> Tensor:
-        code = value.long()
+        possible = (value >= 0) & (value < self.n_categories) & (value == torch.floor(value))
+        code = torch.where(possible, value, torch.zeros_like(value)).long()
         log_probs = self.log_probs
         shape = torch.broadcast_shapes(code.shape, log_probs.shape[:-1])
-        picked = log_probs.expand(*shape, self.n_categories).gather(-1, code.expand(shape).unsqueeze(-1))
-        return picked.squeeze(-1)
+        picked = log_probs.expand(*shape, self.n_categories).gather(-1, code.expand(shape).unsqueeze(-1)).squeeze(-1)
+        return torch.where(possible, picked, torch.full_like(picked, -torch.inf))
 
     @property
     def mode(self) -> Tensor:
@@ -101,7 +102,10 @@ class Bits(ProductDistribution):
     logit: Tensor
 
     def coordinate_log_prob(self, value: Tensor) -> Tensor:
-        return value * self.logit - torch.nn.functional.softplus(self.logit)
+        possible = (value == 0) | (value == 1)
+        log_mass = torch.where(possible, value, torch.zeros_like(value)) * self.logit
+        log_mass = log_mass - torch.nn.functional.softplus(self.logit)
+        return torch.where(possible, log_mass, torch.full_like(log_mass, -torch.inf))
 
     @property
     def mean(self) -> Tensor:

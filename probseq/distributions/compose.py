@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probseq.distributions.base import Distribution
-from probseq.distributions.bijections import Affine, Bijection, Exponential
+from probseq.distributions.bijections import Affine, Bijection, BoxCoxInverse, Exponential
 from probseq.distributions.counts import discrete_icdf
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
 from probseq.errors import IncompatibleError
@@ -38,6 +39,9 @@ class Mixture(Distribution):
         torch.distributions.Distribution.__init__(
             self, log_weights.shape[:-1], components.event_shape, validate_args=False
         )
+
+    def has_moment(self, order: float) -> Tensor:
+        return (self.components.has_moment(order) | (self.weights == 0).unsqueeze(-1)).all(-2)
 
     def map_batch(self, move: Callable[[Tensor, int], Tensor]) -> Self:
         # For the component the mixture axis is one more event dimension behind the batch.
@@ -200,28 +204,53 @@ class Pushforward(Distribution):
     def icdf(self, q: Tensor) -> Tensor:
         if not self.bijection.onto_reals:
             low, mass = self.range_probability()
-            # A level below one stays below one, whatever the rounding: its quantile is finite.
-            highest = 1.0 - torch.finfo(mass.dtype).eps / 2
+            # A level inside (0, 1) stays there, whatever the rounding: its quantile is finite.
+            info = torch.finfo(torch.promote_types(mass.dtype, q.dtype))
             inner = low + q * mass
-            q = torch.where(q < 1, inner.clamp_max(highest), inner)
+            inner = torch.where(q < 1, inner.clamp_max(1.0 - info.eps / 2), inner)
+            inner = torch.where(q > 0, inner.clamp_min(info.tiny), inner)
+            z = self.base.icdf(inner)
+            # The end of the z-range itself may be where x is infinite.
+            ends = (self.bijection.z_low, self.bijection.z_high)
+            near = [
+                end * (1.0 - math.copysign(4 * info.eps, end * side)) for end, side in zip(ends, (-1, 1), strict=True)
+            ]
+            within = z.clamp(*(end if math.isfinite(end) else None for end in near))
+            return self.bijection.forward(torch.where((q > 0) & (q < 1), within, z))
         return self.bijection.forward(self.base.icdf(q))
+
+    def has_moment(self, order: float) -> Tensor:
+        """E|x|^order is finite: never for the exponential of a Student t; for Box-Cox by the tail of its power."""
+        g, every = self.bijection, self.base.has_moment(0.0)
+        if isinstance(g, Affine):
+            return self.base.has_moment(order)
+        if isinstance(g, Exponential):
+            return every & (order == 0 or not isinstance(self.base, DiagonalStudentT))
+        if isinstance(g, BoxCoxInverse):
+            # lmbda < 0: P(X > x) falls as x^lmbda, since the density of z is positive at the end of its range.
+            return self.base.has_moment(order / g.lmbda) if g.lmbda > 0 else every & (order == 0 or g.lmbda < -order)
+        return every
 
     @property
     def mean(self) -> Tensor:
         """Exact for affine maps and for log-normals; otherwise by Gauss-Legendre quadrature over the quantiles.
 
-        inf for the exponential of a Student t, whose mean does not exist.
+        inf where the mean does not exist: the exponential of a Student t, Box-Cox with -1 <= lmbda < 0.
         """
         exact = self._exact_moments()
-        return exact[0] if exact is not None else self._quadrature(lambda x: x)
+        return exact[0] if exact is not None else self._where_finite(1, self._quadrature(lambda x: x))
 
     @property
     def variance(self) -> Tensor:
+        """As the mean; inf where it does not exist, as for Box-Cox with -2 <= lmbda < 0."""
         exact = self._exact_moments()
         if exact is not None:
             return exact[1]
-        mean = self.mean
-        return self._quadrature(lambda x: (x - mean) ** 2)
+        mean = self._quadrature(lambda x: x)
+        return self._where_finite(2, self._quadrature(lambda x: (x - mean) ** 2))
+
+    def _where_finite(self, order: float, moment: Tensor) -> Tensor:
+        return torch.where(self.has_moment(order), moment, torch.full_like(moment, torch.inf))
 
     def _exact_moments(self) -> tuple[Tensor, Tensor] | None:
         g, base = self.bijection, self.base

@@ -41,7 +41,10 @@ class PoissonCounts(ProductDistribution):
     rate: Tensor
 
     def coordinate_log_prob(self, value: Tensor) -> Tensor:
-        return torch.xlogy(value, self.rate) - self.rate - torch.lgamma(value + 1)
+        possible = (value >= 0) & (value == torch.floor(value)) & torch.isfinite(value)
+        count = torch.where(possible, value, torch.zeros_like(value))
+        log_mass = torch.xlogy(count, self.rate) - self.rate - torch.lgamma(count + 1)
+        return torch.where(possible, log_mass, torch.full_like(log_mass, -torch.inf))
 
     @property
     def mean(self) -> Tensor:

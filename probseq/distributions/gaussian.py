@@ -152,6 +152,9 @@ class DiagonalStudentT(ProductDistribution):
         """loc; NaN where ``df <= 1`` (the mean does not exist)."""
         return torch.where(self.df > 1, self.loc, torch.full_like(self.loc, math.nan))
 
+    def has_moment(self, order: float) -> Tensor:
+        return (self.df > order) | torch.full_like(self.df, order == 0, dtype=torch.bool)
+
     @property
     def variance(self) -> Tensor:
         """scale^2 df / (df - 2); inf where ``df <= 2``, NaN where ``df <= 1``."""

@@ -152,6 +152,62 @@ def test_a_renormalised_quantile_is_finite_below_level_one():
     assert bool(torch.isfinite(law.icdf(level)).all()) and bool(torch.isinf(law.icdf(torch.ones_like(level))).all())
 
 
+def test_a_quantile_at_a_level_above_zero_is_inside_the_support():
+    law = push(DiagonalNormal(loc=t(1), scale=t(1, low=0.2, high=0.3)), BoxCoxInverse(-0.5))
+    levels = torch.tensor([[1e-320], [1e-16], [1 - 1e-16]], dtype=torch.float64)
+    assert bool(torch.isfinite(law.icdf(levels)).all())
+    # So far inside its range that the level of its end rounds to one.
+    sharp = push(DiagonalNormal(loc=t(1), scale=0.01 * t(1, low=0.2, high=0.3)), BoxCoxInverse(-0.5))
+    assert bool(torch.isfinite(sharp.icdf(levels)).all())
+
+
+@pytest.mark.parametrize(("lmbda", "mean", "variance"), [(-0.5, False, False), (-1.5, True, False), (-2.5, True, True)])
+def test_moments_of_a_negative_boxcox(lmbda, mean, variance):
+    law = push(DiagonalNormal(loc=torch.zeros(1).double(), scale=torch.full((1,), 0.3).double()), BoxCoxInverse(lmbda))
+    assert bool(torch.isfinite(law.mean)) is mean and bool(torch.isfinite(law.variance)) is variance
+    both = mixture(torch.log(torch.tensor([0.5, 0.5]).double()), law[None].expand(torch.Size((2,))))
+    assert bool(torch.isfinite(both.mean)) is mean and bool(both.has_moment(2)) is variance
+    if mean:
+        z_high = -1 / lmbda
+        z = np.linspace(-3, z_high, 2_000_001)[:-1]
+        density = stats.norm(0, 0.3).pdf(z) / stats.norm(0, 0.3).cdf(z_high)
+        expected = (density * (lmbda * z + 1) ** (1 / lmbda)).sum() * (z[1] - z[0])
+        assert_allclose(law.mean, expected, rtol=2e-2)
+
+
+def test_boxcox_of_a_student_has_the_moments_of_its_power():
+    student = DiagonalStudentT(df=t(1, low=3, high=3.9), loc=t(1), scale=t(1, low=0.3, high=1))
+    assert not bool(push(student, BoxCoxInverse(0.2)).has_moment(1))
+    assert bool(push(student, BoxCoxInverse(0.5)).has_moment(1))
+    assert torch.isinf(push(student, BoxCoxInverse(0.5)).variance) and bool(
+        push(student, BoxCoxInverse(0.8)).has_moment(2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("law", "outside", "inside"),
+    [
+        (PoissonCounts(rate=torch.tensor([0.01]).double()), [-1.0, -3.0, 0.5, np.inf, np.nan], [0.0, 7.0]),
+        (Categories(logits=torch.tensor([[0.3, -1.0, 2.0]]).double()), [-1.0, 3.0, 0.5, 1e30, np.nan], [0.0, 2.0]),
+        (Bits(logit=torch.tensor([3.0]).double()), [-1.0, 2.0, 0.5, 5.0, np.nan], [0.0, 1.0]),
+    ],
+)
+def test_discrete_laws_have_no_mass_outside_their_support(law, outside, inside):
+    x = torch.tensor(outside).double().unsqueeze(-1)
+    assert bool(torch.isneginf(law.log_prob(x)).all())
+    within = law.log_prob(torch.tensor(inside).double().unsqueeze(-1))
+    assert bool((within <= 0).all()) and bool(torch.isfinite(within).all())
+
+
+def test_the_left_cdf_of_a_discrete_law_between_integers():
+    x = torch.tensor([[-0.5], [0.0], [0.5], [1.0], [2.3]]).double()
+    poisson = PoissonCounts(rate=torch.tensor([1.7], dtype=torch.float64))
+    assert_allclose(poisson.cdf_left(x)[:, 0], stats.poisson(1.7).cdf([-1, -1, 0, 0, 2]), rtol=1e-12)
+    bits = Bits(logit=torch.tensor([0.4], dtype=torch.float64))
+    zero = float(torch.sigmoid(torch.tensor(-0.4, dtype=torch.float64)))
+    assert_allclose(bits.cdf_left(x)[:, 0], [0, 0, zero, zero, 1], rtol=1e-12)
+
+
 @pytest.mark.parametrize("law", [PoissonCounts(rate=t(1, low=1, high=2)), Categories(logits=t(1, 3)), Bits(logit=t(1))])
 def test_discrete_laws_are_not_transformed(law: Distribution):
     with pytest.raises(IncompatibleError, match="continuous"):
