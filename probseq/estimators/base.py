@@ -23,7 +23,7 @@ from probseq.errors import (
     ParameterError,
     ShapeError,
 )
-from probseq.estimators.fitted import TRAINING, _called, check_y, fingerprint
+from probseq.estimators.fitted import TRAINING, _called, before_the_end, check_y, fingerprint
 from probseq.estimators.pipeline import DataInfo, FittedTransforms, fit_transforms, model_inputs, transform_list
 from probseq.estimators.predicting import Predicting
 from probseq.estimators.scoring import Scoring
@@ -211,7 +211,11 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
         self.vocabulary_ = data.vocabulary
         self.training_fingerprint_ = fingerprint(data)
         # The draws were found from these data: replaying them must not weigh the draws a second time.
-        self.training_state_ = fitted.reset_weights(steps.final)
+        self.training_ = before_the_end(data)
+        if self.training_ is data:
+            self.training_state_ = fitted.reset_weights(steps.final)
+        else:
+            self.training_state_ = fitted.reset_weights(fitted.filter({}, self._batch(self.training_)))
         self.log_likelihood_ = float(steps.values.double().sum())
         self.n_scored_ = int(steps.scored.sum())
 

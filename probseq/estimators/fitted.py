@@ -195,12 +195,6 @@ class FittedModel(BaseEstimator, ABC):
                 expected="a model fitted with fit(X)",
                 remedy="Pass history=X, or history=None to start anew.",
             )
-        if self.vocabulary_ is not None and self.vocabulary_.end is not None:
-            raise HistoryError(
-                got="history=ps.TRAINING for texts, which have all ended",
-                expected="a text that goes on",
-                remedy="Pass history='its beginning', or history=None to start anew.",
-            )
         return self.training_, self.training_state_
 
     def _steps(self, data: Sequences, state: Any, frozen: bool = False) -> Steps[Any]:
@@ -270,6 +264,18 @@ class FittedModel(BaseEstimator, ABC):
 def fingerprint(data: Sequences) -> str:
     """What tells training data from others: values, lengths and names, whatever inputs stand beside them."""
     return without_inputs(data).fingerprint()
+
+
+def before_the_end(data: Sequences) -> Sequences:
+    """Texts without their end tokens: to go on after them, they must not have ended."""
+    words = data.vocabulary
+    if words is None or words.end is None:
+        return data
+    last = data.values[np.arange(data.n_sequences), data.lengths - 1, 0]
+    ended = last == words.end_code
+    if not ended.any() or (data.lengths <= ended).any():
+        return data
+    return data.slice_time(0, data.lengths - ended)
 
 
 def without_inputs(data: Sequences) -> Sequences:

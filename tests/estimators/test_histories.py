@@ -33,9 +33,13 @@ def test_a_text_that_goes_on_has_not_ended(chain):
     assert float(chain.log_prob("uick", history="the q")) == pytest.approx(whole - (start - ended))
 
 
-def test_texts_that_were_fitted_have_ended(chain):
-    with pytest.raises(HistoryError, match="ended"):
-        chain.forecast(1)
+def test_a_fitted_text_goes_on_where_it_stopped(chain):
+    text = "the quick brown fox jumps over the lazy dog " * 10
+    onwards, again = chain.forecast(2), chain.forecast(2, history=text)
+    np.testing.assert_array_equal(onwards.probs().values, again.probs().values)
+    assert onwards.probs()["time"].values.tolist() == [len(text), len(text) + 1]
+    # 90 spaces, 19 of them before a t; 0.5 is added to it and to all 28 tokens.
+    assert onwards.probs().sel(category="t").values[0] == pytest.approx(19.5 / (90 + 14))
 
 
 def test_training_data_are_recognised_without_their_covariates():
