@@ -14,15 +14,13 @@ from torch import Tensor
 
 from probseq.distributions.base import Distribution
 from probseq.distributions.categorical import Bits
-from probseq.distributions.compose import Mixture, Pushforward
-from probseq.distributions.gaussian import DiagonalNormal, FullNormal
+from probseq.distributions.compose import Mixture
+from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
 from probseq.errors import UnsupportedError
 from probseq.evaluation import crps as crps_of
+from probseq.results.panels import crps_mixture
 
 __all__ = ["Backend", "JointLaw", "LawBackend", "PathsBackend", "QuantilesBackend"]
-
-_TAIL = 1e-12
-_PANELS, _NODES = 24, 10
 
 
 class JointLaw(ABC):
@@ -151,37 +149,12 @@ class LawBackend(Backend):
             tolerance = 1e-13 if law.mean.dtype == torch.float64 else 1e-5
             return crps_of.crps_discrete(y, lambda x: _numpy(law.cdf(torch.as_tensor(x))), tolerance=tolerance)
         if isinstance(law, Mixture):
-            return self._crps_from_cdf(y, law)
+            return crps_mixture(y, law)
+        if isinstance(law, DiagonalStudentT):
+            return crps_of.crps_student_t(y, _numpy(law.df), _numpy(law.loc), _numpy(law.scale))
         quantile = lambda p: _numpy(law.icdf(torch.as_tensor(p)))  # noqa: E731
-        return crps_of.crps_quantile(y, quantile, level=np.nan_to_num(self.cdf(y), nan=0.5))
-
-    def _crps_from_cdf(self, y: np.ndarray, law: Mixture) -> np.ndarray:
-        """Int (F(x) - 1{x >= y})^2 dx by Gauss-Legendre panels on both sides of y, on the model's own scale."""
-        parts = law.components
-        forward = parts.bijection.forward if isinstance(parts, Pushforward) else (lambda z: z)
-        inverse = parts.bijection.inverse if isinstance(parts, Pushforward) else (lambda x: x)
-        base = parts.base if isinstance(parts, Pushforward) else parts
-        ends = torch.full((law.n_variables,), _TAIL, dtype=torch.float64)
-        low, high = base.icdf(ends).amin(-2), base.icdf(1 - ends).amax(-2)
-        y_seen = torch.as_tensor(np.where(np.isnan(y), _numpy(law.icdf(torch.full_like(low, 0.5))), y))
-        possible = (y_seen > forward(low)) & (y_seen < forward(high))
-        centre = inverse(torch.where(possible, y_seen, forward(0.5 * (low + high))))
-        # Beyond all quantiles (or outside the support) the integrand is 1 up to the nearest of them.
-        centre = torch.where(possible, centre, torch.where(y_seen <= forward(low), low, high))
-        total = torch.where(possible, torch.zeros_like(centre), (y_seen - forward(centre)).abs())
-        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-        for start, stop, above in ((low, centre, 0.0), (centre, high, 1.0)):
-            width = (stop - start) / _PANELS
-            for panel in range(_PANELS):
-                left = start + panel * width
-                for node, weight in zip(nodes, weights, strict=True):
-                    z = (left + 0.5 * (node + 1) * width).requires_grad_()
-                    with torch.enable_grad():
-                        x = forward(z)
-                        slope = torch.autograd.grad(x.sum(), z)[0] if x.requires_grad else torch.ones_like(z)
-                    x = x.detach()
-                    total = total + 0.5 * weight * width * slope * (law.cdf(x) - above) ** 2
-        return np.where(np.isnan(y), np.nan, _numpy(total))
+        score = crps_of.crps_quantile(y, quantile, level=np.nan_to_num(self.cdf(y), nan=0.5))
+        return np.where(law.has_moment(1).numpy() | np.isnan(y), score, np.inf)
 
     def marginal(self, variables: list[int]) -> LawBackend:
         draws = None if self.draws is None else self.draws.marginal(variables)
