@@ -19,6 +19,7 @@ from probseq.results.backends import Backend, JointLaw, LawBackend, PathsBackend
 from probseq.results.construct import labels_for, path_array, quantile_array, select_variables
 from probseq.results.joint import MarginalJoint
 from probseq.results.regions import entropy, shortest_interval
+from probseq.results.truth import aligned_values, has_stamps
 
 __all__ = ["Forecast"]
 
@@ -72,6 +73,7 @@ class Forecast:
         self._joint, self._history, self._scored = joint, history, scored
         self._random_state, self._generator = random_state, torch_generator(random_state)
         self.future = future
+        self._stamped = has_stamps(index, history is not None or index is labels.index)
         self.method = method or _EXACT.get(backend.name, backend.name)
 
     @property
@@ -276,7 +278,10 @@ class Forecast:
         function = functions[how] if isinstance(how, str) else how
         paths = function(self._paths(n_paths, random_state), axis=2)[:, :, None]
         index = tuple(one[-1:] for one in self._index)
-        return Forecast(PathsBackend(paths, self.discrete), self._labels, index, method=f"{how} of {n_paths} paths")
+        combined = Forecast(PathsBackend(paths, self.discrete), self._labels, index, method=f"{how} of {n_paths} paths")
+        # One figure for many steps: the stamp of the last one does not tell which data belong to it.
+        combined._stamped = False
+        return combined
 
     def map(
         self, function: Callable[[np.ndarray], np.ndarray], n_paths: int = 2000, random_state: RandomState = 0
@@ -291,7 +296,9 @@ class Forecast:
                 remedy="Use aggregate() to combine steps.",
             )
         backend, method = PathsBackend(paths), f"map of {n_paths} paths"
-        return Forecast(backend, self._labels, self._index, method=method, future=self.future)
+        mapped = Forecast(backend, self._labels, self._index, method=method, future=self.future)
+        mapped._stamped = self._stamped
+        return mapped
 
     def marginal(self, variable: Hashable | Sequence[Hashable]) -> Forecast:
         """The forecast of one variable, or of some."""
@@ -301,7 +308,7 @@ class Forecast:
         if unknown:
             raise ParameterError(got=f"variable {unknown[0]!r}", expected=f"one of {known}", remedy="Check the name.")
         which = [known.index(v) for v in wanted]
-        return Forecast(
+        one = Forecast(
             self._backend.marginal(which),
             select_variables(self._labels, which),
             self._index,
@@ -312,6 +319,8 @@ class Forecast:
             method=self.method,
             random_state=self._random_state,
         )
+        one._stamped = self._stamped
+        return one
 
     def decompose(self) -> xr.Dataset:
         """Split the uncertainty into aleatoric (within parameter draws) and epistemic (between them).
@@ -426,32 +435,11 @@ class Forecast:
         return tuple("horizon" if d == "time" else d for d in dims), {**coords, "timestamp": stamps}
 
     def _values(self, y: Any) -> np.ndarray:
-        """Values (n, t, k) from one number or from data in any form; DataArrays and Series are matched by time."""
-        shape = self._backend.shape
-        if np.ndim(y) == 0 and not isinstance(y, str):
-            return np.full(shape, float(y))
-        data = sequences(y, vocabulary=self._labels.vocabulary) if not isinstance(y, Sequences) else y
-        values = data.values
-        if values.shape[:2] != shape[:2] and data.n_sequences == shape[0]:
-            values = self._aligned(data)
-        if values.shape != shape:
-            raise ShapeError(
-                got=f"values of shape {data.values.shape} (sequence, time, variable)",
-                expected=f"the forecast's {shape}",
-                remedy="Cut the data to the horizon.",
-            )
-        return values
-
-    def _aligned(self, data: Sequences) -> np.ndarray:
-        """Rows of ``data`` at the forecast's stamps, where all of them are there."""
-        n, t, _ = self._backend.shape
-        out = np.full((n, t, data.n_variables), np.nan)
-        for i, (own, theirs) in enumerate(zip(self._index, data.index, strict=True)):
-            at = theirs.get_indexer(own) if theirs.is_unique else np.full(len(own), -1)
-            if (at < 0).any():
-                return data.values
-            out[i, : len(own)] = data.values[i, at]
-        return out
+        """Values (n, t, k) from one number or from data in any form, matched by names and stamps where there are."""
+        if isinstance(y, int | float | np.number) or (isinstance(y, np.ndarray) and y.ndim == 0):
+            return np.full(self._backend.shape, float(y))
+        data = y if isinstance(y, Sequences) else sequences(y, vocabulary=self._labels.vocabulary)
+        return aligned_values(data, self._labels, self._index, self._backend.shape, self._stamped)
 
 
 def _stamp(value: Any) -> str:

@@ -1,0 +1,117 @@
+"""The values that came, brought into the order of a forecast: by name and by stamp where the data carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from probseq.data.sequences import Sequences
+from probseq.data.timeindex import is_default
+from probseq.errors import ShapeError
+
+__all__ = ["aligned_values", "has_stamps"]
+
+_SHOWN = 4
+
+
+def has_stamps(index: Sequence[pd.Index], follows_data: bool) -> bool:
+    """Whether steps can be found by their stamps: dates always, numbers where they are those of some data."""
+    if all(one.dtype.kind in "iuf" for one in index):
+        return follows_data and not all(is_default(one) for one in index)
+    return True
+
+
+def aligned_values(
+    data: Sequences, labels: Sequences, index: tuple[pd.Index, ...], shape: tuple[int, int, int], stamped: bool
+) -> np.ndarray:
+    """Values (n, t, k) of ``data`` for a forecast.
+
+    Variables and sequences are matched by name where both sides name several, steps by stamp where both have stamps;
+    everything else by position. Steps behind the last one of ``data`` are NaN.
+
+    Raises
+    ------
+    ShapeError
+        Names or stamps of the forecast are not in ``data``, or the sizes differ.
+    """
+    data = _by_sequence(_by_variable(data, labels), labels)
+    values = data.values
+    if data.n_sequences == shape[0] and stamped and not all(is_default(one) for one in data.index):
+        values = np.full((*shape[:2], data.n_variables), np.nan)
+        for i, (own, theirs) in enumerate(zip(index, data.index, strict=True)):
+            counted = is_default(theirs) or (own.dtype.kind in "iuf" and theirs.dtype.kind not in "iuf")
+            if counted and len(own) != len(theirs):
+                return _checked(data.values, shape)
+            rows = np.arange(len(own)) if counted else _rows(own, theirs)
+            values[i, : len(rows)] = data.values[i, rows]
+    return _checked(values, shape)
+
+
+def _checked(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    if values.shape != shape:
+        raise ShapeError(
+            got=f"values of shape {values.shape} (sequence, time, variable)",
+            expected=f"the forecast's {shape}",
+            remedy="Cut the data to the horizon.",
+        )
+    return values
+
+
+def _by_variable(data: Sequences, labels: Sequences) -> Sequences:
+    if data.flat or labels.flat or not (data.named and labels.named) or data.variables == labels.variables:
+        return data
+    which = _places(data.variables, labels.variables, "variables")
+    return replace(data, values=data.values[..., which], variables=labels.variables, coords={})
+
+
+def _by_sequence(data: Sequences, labels: Sequences) -> Sequences:
+    if not (data.named_sequences and labels.named_sequences) or data.names == labels.names:
+        return data
+    return data.select(_places(data.names, labels.names, "sequences"))
+
+
+def _places(given: tuple[Hashable, ...], wanted: tuple[Hashable, ...], what: str) -> list[int]:
+    place = {name: i for i, name in enumerate(given)}
+    missing = [name for name in wanted if name not in place]
+    if missing:
+        raise ShapeError(
+            got=f"the {what} {_few(given)}, without {_few(missing)}",
+            expected=f"the {what} of the forecast, {_few(wanted)}",
+            remedy=f"Rename the {what}, or pass a bare array in the order of the forecast.",
+        )
+    return [place[name] for name in wanted]
+
+
+def _rows(own: pd.Index, theirs: pd.Index) -> np.ndarray:
+    """Rows of ``theirs`` at the steps of ``own``; fewer than those where it ends before."""
+    own, theirs = _instants(own), _instants(theirs)
+    at = theirs.get_indexer(own) if theirs.is_unique else np.full(len(own), -1)
+    n_found = int((at >= 0).sum())
+    ends_there = n_found == len(own) or (
+        n_found > 0 and bool((at[:n_found] >= 0).all()) and at.max() == len(theirs) - 1
+    )
+    if not ends_there:
+        raise ShapeError(
+            got=f"values at {_span(theirs)}",
+            expected=f"the steps of the forecast, {_span(own)}",
+            remedy="Select those steps, or pass a bare array (to_numpy()) to go by position.",
+        )
+    return at[:n_found]
+
+
+def _instants(index: pd.Index) -> pd.Index:
+    """Periods as their first instants, so that they compare with dates."""
+    if index.dtype == object and len(index) and all(isinstance(one, pd.Period) for one in index):
+        index = pd.PeriodIndex(index)
+    return index.to_timestamp() if isinstance(index, pd.PeriodIndex) else index
+
+
+def _few(names: Sequence[Hashable]) -> str:
+    return f"{list(names[:_SHOWN])}{'...' if len(names) > _SHOWN else ''}"
+
+
+def _span(index: pd.Index) -> str:
+    return f"{index[0]} .. {index[-1]}" if len(index) else "no steps"
