@@ -82,7 +82,7 @@ class Predicting(FittedModel):
     def _point(self, forecast: Forecast) -> xr.DataArray:
         if self.model_.observation.n_categories is not None and forecast._backend.nominal:
             return self._tokens(forecast.mode())
-        mean = forecast.mean()
+        mean = forecast._label(forecast._backend.mean(), "mean")
         defined = np.isfinite(mean.values) | ~np.isfinite(forecast.median().values)
         if defined.all():
             return mean.rename("prediction")

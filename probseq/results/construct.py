@@ -10,44 +10,55 @@ import numpy as np
 import pandas as pd
 
 from probseq.data.sequences import Sequences, sequences
-from probseq.errors import ParameterError, ShapeError
+from probseq.errors import DataTypeError, ParameterError, ShapeError
 
 __all__ = ["labels_for", "path_array", "quantile_array", "select_variables"]
 
 
 def path_array(paths: Any) -> np.ndarray:
     """(path, time), (path, time, variable) or (path, sequence, time, variable) -> (path, n, t, k)."""
-    array = np.asarray(paths, dtype=float)
+    array = _array(paths, "paths")
     if array.ndim == 2:
         array = array[:, None, :, None]
     elif array.ndim == 3:
         array = array[:, None]
     if array.ndim != 4 or 0 in array.shape:
         raise ShapeError(
-            got=f"paths of shape {np.shape(paths)}", expected="(path, time[, variable])", remedy="Reshape them."
+            got=f"paths of shape {array.shape}", expected="(path, time[, variable])", remedy="Reshape them."
         )
     return array
 
 
 def quantile_array(levels: Sequence[float], values: Any) -> tuple[np.ndarray, np.ndarray]:
     """(time, quantile), (time, variable, quantile) or (sequence, time, variable, quantile) -> (n, t, k, Q)."""
-    array = np.asarray(values, dtype=float)
+    array = _array(values, "values")
     if array.ndim == 2:
         array = array[None, :, None]
     elif array.ndim == 3:
         array = array[None]
-    grid = np.asarray(levels, dtype=float)
+    grid = _array(levels, "levels")
     if grid.ndim != 1 or len(grid) < 2 or np.any(np.diff(grid) <= 0) or grid[0] <= 0 or grid[-1] >= 1:
         raise ParameterError(
             got=f"levels={levels!r}", expected="at least two increasing numbers in (0, 1)", remedy="Sort them."
         )
     if array.ndim != 4 or array.shape[-1] != len(grid):
         raise ShapeError(
-            got=f"values of shape {np.shape(values)} for {len(grid)} levels",
+            got=f"values of shape {array.shape} for {len(grid)} levels",
             expected="the levels along the last axis",
             remedy="Transpose the values.",
         )
     return grid, array
+
+
+def _array(values: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise DataTypeError(
+            got=f"{name} that are no rectangular array of numbers ({error})",
+            expected="an array of numbers",
+            remedy="Pass a NumPy array; rows must be equally long.",
+        ) from error
 
 
 def labels_for(values: np.ndarray, like: Any) -> tuple[Sequences, tuple[pd.Index, ...]]:

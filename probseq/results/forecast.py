@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import xarray as xr
 from probseq._random import RandomState, torch_generator
 from probseq.data.labels import stamps_2d
 from probseq.data.sequences import Sequences, sequences
-from probseq.errors import ParameterError, ShapeError, UnsupportedError
+from probseq.errors import ApproximationWarning, ParameterError, ShapeError, UnsupportedError
 from probseq.evaluation import scores
 from probseq.results.backends import Backend, JointLaw, LawBackend, PathsBackend, QuantilesBackend
 from probseq.results.construct import labels_for, path_array, quantile_array, select_variables
@@ -135,23 +137,23 @@ class Forecast:
         return cls(QuantilesBackend(grid, array), labels, index, history=None if like is None else labels, future=True)
 
     def mean(self) -> xr.DataArray:
-        """E[x]; not defined for categories."""
+        """E[x]; inf or NaN, with a warning, where it does not exist. Not defined for categories."""
         self._need_numbers("mean", "probs()")
-        return self._label(self._backend.mean(), "mean")
+        return self._moment("mean")
 
     def median(self) -> xr.DataArray:
         """The 0.5 quantile."""
         return self.quantile(0.5).rename("median")
 
     def var(self) -> xr.DataArray:
-        """Var[x]."""
+        """Var[x]; inf or NaN, with a warning, where it does not exist."""
         self._need_numbers("var", "probs()")
-        return self._label(self._backend.variance(), "variance")
+        return self._moment("variance")
 
     def std(self) -> xr.DataArray:
         """Standard deviation, in the unit of the data."""
         self._need_numbers("std", "probs()")
-        return self._label(np.sqrt(self._backend.variance()), "std")
+        return self._moment("std")
 
     def mode(self) -> xr.DataArray:
         """The most probable category (its code)."""
@@ -172,7 +174,7 @@ class Forecast:
         q : one level or several, each in (0, 1)
         """
         self._need_numbers("quantile", "probs()")
-        levels = np.atleast_1d(np.asarray(q, dtype=float))
+        levels = _numbers(q, "q")
         if levels.ndim != 1 or not np.all((levels > 0) & (levels < 1)):
             raise ParameterError(
                 got=f"q={q!r}",
@@ -209,6 +211,7 @@ class Forecast:
 
     def cdf(self, x: Any) -> xr.DataArray:
         """P(X <= x) for one number, or for values in the form of the data."""
+        self._need_numbers("cdf", "probs()")
         return self._label(self._backend.cdf(self._values(x)), "cdf")
 
     def pit(self, y: Any, random_state: RandomState = 0) -> xr.DataArray:
@@ -259,6 +262,7 @@ class Forecast:
     def energy_score(self, y: Any, n_paths: int = 1000, random_state: RandomState = 0) -> xr.DataArray:
         """Energy score of the whole trajectory over steps and variables, by ``n_paths`` draws; per sequence."""
         self._need_numbers("energy_score", "log_prob()")
+        self._need_trajectories("energy_score", "crps(y)")
         values = self._values(y)
         n = values.shape[0]
         paths = self._paths(n_paths, random_state).reshape(n_paths, n, -1)
@@ -275,10 +279,29 @@ class Forecast:
                 got=f"how={how!r}", expected=f"one of {sorted(functions)}", remedy="Or pass a function."
             )
         self._need_numbers("aggregate", "sample()")
-        function = functions[how] if isinstance(how, str) else how
-        paths = function(self._paths(n_paths, random_state), axis=2)[:, :, None]
+        self._need_trajectories("aggregate", "mean() of each step")
+        function = functions[how] if isinstance(how, str) else _callable(how, "how")
+        draws = self._paths(n_paths, random_state)
+        wanted = draws.shape[:2] + draws.shape[3:]
+        try:
+            paths = np.asarray(function(draws, axis=2), dtype=float)
+        except TypeError as error:
+            raise ParameterError(
+                got=f"a function that failed ({error})",
+                expected="a function of an array and axis=, such as np.median",
+                remedy="Write lambda x, axis: ...",
+            ) from error
+        if paths.shape != wanted:
+            raise ShapeError(
+                got=f"a function that turns {draws.shape} into {paths.shape}",
+                expected=f"{wanted}: one value for the steps on axis 2",
+                remedy="Reduce along axis=.",
+            )
+        name, paths = how if isinstance(how, str) else _name_of(how), paths[:, :, None]
         index = tuple(one[-1:] for one in self._index)
-        combined = Forecast(PathsBackend(paths, self.discrete), self._labels, index, method=f"{how} of {n_paths} paths")
+        combined = Forecast(
+            PathsBackend(paths, self.discrete), self._labels, index, method=f"{name} of {n_paths} paths"
+        )
         # One figure for many steps: the stamp of the last one does not tell which data belong to it.
         combined._stamped = False
         return combined
@@ -288,7 +311,7 @@ class Forecast:
     ) -> Forecast:
         """The forecast of ``function(x)``, value by value, by paths."""
         self._need_numbers("map", "sample()")
-        paths = np.asarray(function(self._paths(n_paths, random_state)), dtype=float)
+        paths = np.asarray(_callable(function, "function")(self._paths(n_paths, random_state)), dtype=float)
         if paths.shape != (n_paths, *self._backend.shape):
             raise ShapeError(
                 got=f"a function that turns {(n_paths, *self._backend.shape)} into {paths.shape}",
@@ -296,7 +319,9 @@ class Forecast:
                 remedy="Use aggregate() to combine steps.",
             )
         backend, method = PathsBackend(paths), f"map of {n_paths} paths"
-        mapped = Forecast(backend, self._labels, self._index, method=method, future=self.future)
+        # The unit of x is not that of the function of x.
+        labels = replace(self._labels, attrs={})
+        mapped = Forecast(backend, labels, self._index, scored=self._scored, method=method, future=self.future)
         mapped._stamped = self._stamped
         return mapped
 
@@ -350,7 +375,16 @@ class Forecast:
         attrs = {"method": self.method, "exact": int(self.exact)}
         if self._backend.nominal:
             return xr.Dataset({"probability": self.probs()}, attrs=attrs)
-        parts = {"mean": self.mean(), "std": self.std(), "quantiles": self.quantile(list(quantiles))}
+        levels = np.atleast_1d(np.asarray(quantiles))
+        if len(np.unique(levels)) < len(levels):
+            raise ParameterError(
+                got=f"quantiles={quantiles!r}", expected="different levels", remedy="Name each level once."
+            )
+        parts = {
+            "mean": self._label(self._backend.mean(), "mean"),
+            "std": self._label(np.sqrt(self._backend.variance()), "std"),
+            "quantiles": self.quantile(levels.tolist()),
+        }
         return xr.Dataset(parts, attrs=attrs)
 
     def to_dataframe(self, quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> pd.DataFrame:
@@ -359,7 +393,7 @@ class Forecast:
         if self._backend.nominal:
             return data["probability"].to_dataframe().reset_index()
         frame = data[["mean", "std"]].to_dataframe()
-        for q in quantiles:
+        for q in np.atleast_1d(np.asarray(quantiles, dtype=float)):
             frame[f"q{q:g}"] = data["quantiles"].sel(quantile=q, method="nearest").drop_vars("quantile").to_series()
         return frame.reset_index()
 
@@ -394,7 +428,30 @@ class Forecast:
         source: Any = self._backend
         if self._joint is not None and not isinstance(self._backend, PathsBackend):
             source = self._joint
-        return source.sample(int(n_paths), generator)
+        paths = source.sample(int(n_paths), generator)
+        return paths if self._scored is None else np.where(self._scored, paths, np.nan)
+
+    def _moment(self, name: str) -> xr.DataArray:
+        values = self._backend.mean() if name == "mean" else self._backend.variance()
+        values = np.sqrt(values) if name == "std" else values
+        real = np.arange(values.shape[1]) < np.array([len(one) for one in self._index])[:, None]
+        undefined = ~np.isfinite(values) & real[..., None] & (True if self._scored is None else self._scored)
+        if undefined.any() and np.isfinite(self._backend.quantile(np.array([0.5]))[undefined]).any():
+            warnings.warn(
+                f"The {name} of this forecast does not exist at {int(undefined.sum())} of {undefined.size} values; "
+                "use median() and interval().",
+                ApproximationWarning,
+                stacklevel=3,
+            )
+        return self._label(values, name)
+
+    def _need_trajectories(self, method: str, instead: str) -> None:
+        if not self.future and self.n_steps > 1:
+            raise UnsupportedError(
+                got=f"{method}() of one-step predictions, each given the true values before it",
+                expected="the forecast of a trajectory",
+                remedy=f"Use forecast(horizon).{method}(), or {instead}.",
+            )
 
     def _need_numbers(self, method: str, instead: str) -> None:
         if self._backend.nominal:
@@ -431,7 +488,9 @@ class Forecast:
         """Steps after one common origin keep their dates; where origins differ, steps are counted."""
         if all(one.equals(self._index[0]) for one in self._index[1:]):
             return dims, {**coords, "horizon": ("time", np.arange(1, self.n_steps + 1))}
-        stamps = (("sequence", "horizon"), stamps_2d(self._index, self.n_steps))
+        known = stamps_2d(self._index, self.n_steps)
+        whole = all(one.dtype.kind in "iu" and len(one) == self.n_steps for one in self._index)
+        stamps = (("sequence", "horizon"), known.astype(np.int64) if whole else known)
         return tuple("horizon" if d == "time" else d for d in dims), {**coords, "timestamp": stamps}
 
     def _values(self, y: Any) -> np.ndarray:
@@ -444,3 +503,21 @@ class Forecast:
 
 def _stamp(value: Any) -> str:
     return f"{value:%Y-%m-%d}" if hasattr(value, "strftime") else str(value)
+
+
+def _numbers(values: Any, name: str) -> np.ndarray:
+    try:
+        return np.atleast_1d(np.asarray(values, dtype=float))
+    except (TypeError, ValueError) as error:
+        raise ParameterError(got=f"{name}={values!r}", expected="numbers", remedy="Write 0.9.") from error
+
+
+def _callable(function: Any, name: str) -> Callable[..., np.ndarray]:
+    if callable(function):
+        return function
+    raise ParameterError(got=f"{name}={function!r}", expected="a function", remedy="Pass one, such as np.exp.")
+
+
+def _name_of(function: Any) -> str:
+    name = getattr(function, "__name__", "<>")
+    return "function" if name.startswith("<") else name

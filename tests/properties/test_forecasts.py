@@ -61,10 +61,10 @@ def forecasts(draw):
         return Forecast.from_quantiles(levels, np.cumsum(np.array(gaps).reshape(T, -1), -1))
     kind = draw(st.sampled_from(KINDS))
     if backend == "analytic":
-        return Forecast(LawBackend(base_law(draw, kind, 1, T)), labels, labels.index)
+        return Forecast(LawBackend(base_law(draw, kind, 1, T)), labels, labels.index, future=True)
     weights = torch.log_softmax(tensor(draw, -4, 4, 1, T, 3), -1)
     parts = base_law(draw, kind, 1, T, 3)
-    return Forecast(LawBackend(mixture(weights, parts), parts, weights.exp()), labels, labels.index)
+    return Forecast(LawBackend(mixture(weights, parts), parts, weights.exp()), labels, labels.index, future=True)
 
 
 levels = st.floats(0.001, 0.999)
@@ -142,6 +142,7 @@ def test_pit_lies_between_the_left_and_the_right_cdf(forecast, y):
     assert (pit <= forecast.cdf(values).values + 1e-12).all() and (pit >= left - 1e-12).all()
 
 
+@pytest.mark.filterwarnings("ignore:The (variance|std):probseq.errors.ApproximationWarning")
 @given(forecasts())
 def test_variance_is_the_square_of_std(forecast):
     variance, std = forecast.var().values, forecast.std().values
@@ -150,6 +151,7 @@ def test_variance_is_the_square_of_std(forecast):
     assert_allclose(np.where(finite, std, 0.0) ** 2, np.where(finite, variance, 0.0), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:The (variance|std):probseq.errors.ApproximationWarning")
 @settings(max_examples=30)
 @given(forecasts(), st.floats(-4, 8))
 def test_crps_is_the_integral_of_its_definition(forecast, y):
