@@ -280,3 +280,12 @@ def test_files_without_a_series_raise(tmp_path, text, error):
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(error):
         read_source(str(tmp_path / "x.csv"))
+
+
+def test_a_calendar_without_weekends_is_one_of_business_days(tmp_path):
+    days = pd.bdate_range("2024-01-01", periods=40).delete([9, 20])
+    path = tmp_path / "closes.csv"
+    pd.DataFrame({"date": days, "close": np.arange(38.0)}).to_csv(path, index=False)
+    source = read_source(str(path))
+    assert source.series.sizes["time"] == 40
+    assert source.series.isnull().sum() == 2

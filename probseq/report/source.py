@@ -247,6 +247,8 @@ def _gridded(series: pd.Series) -> tuple[pd.Series, str]:
             break
     else:
         return series, ""
+    if freq == "D" and len(index) >= 14 and (index.dayofweek < 5).all():
+        freq = "B"  # two weeks without a weekend: the calendar of offices and exchanges
     try:
         full = on_grid(series, freq)
     except DataError:
