@@ -34,6 +34,10 @@ class JointLaw(ABC):
     def log_prob(self, values: np.ndarray) -> np.ndarray:
         """log p(y_t | y_<t, past) for every step of ``values`` (n, t, k), NaN = missing; (n, t)."""
 
+    def sample_draws(self, n_paths: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+        """Paths under each parameter draw (draw, path, n, t, k) and their weights (n, draw); None for one draw."""
+        return None
+
 
 class Backend(ABC):
     """The questions that every forecast answers, on arrays."""

@@ -19,8 +19,9 @@ from probseq.errors import ApproximationWarning, ParameterError, ShapeError, Uns
 from probseq.evaluation import scores
 from probseq.results.backends import Backend, JointLaw, LawBackend, PathsBackend, QuantilesBackend
 from probseq.results.construct import labels_for, path_array, quantile_array, select_variables
+from probseq.results.decomposition import of_laws, of_paths
 from probseq.results.joint import MarginalJoint
-from probseq.results.regions import entropy, shortest_interval
+from probseq.results.regions import shortest_interval
 from probseq.results.truth import aligned_values, has_stamps
 
 __all__ = ["Forecast"]
@@ -347,26 +348,30 @@ class Forecast:
         one._stamped = self._stamped
         return one
 
-    def decompose(self) -> xr.Dataset:
+    def decompose(self, n_paths: int = 500, random_state: RandomState = 0) -> xr.Dataset:
         """Split the uncertainty into aleatoric (within parameter draws) and epistemic (between them).
 
         Variances by the law of total variance; entropies in nats for categories. Needs two draws or more.
+
+        Parameters
+        ----------
+        n_paths : paths for each draw where the law of a step has no closed form
         """
         backend = self._backend
-        if not isinstance(backend, LawBackend) or backend.draws is None or backend.weights is None:
+        split: tuple[np.ndarray, np.ndarray] | None = None
+        if isinstance(backend, LawBackend):
+            split = of_laws(backend)
+        elif isinstance(backend, PathsBackend) and self._joint is not None:
+            self._need_paths(n_paths, 2)
+            both = self._joint.sample_draws(int(n_paths), torch_generator(random_state))
+            split = None if both is None else of_paths(*both, backend.n_categories)
+        if split is None:
             raise UnsupportedError(
                 got=f"decompose() of a forecast made of {backend.name}",
                 expected="a mixture over two parameter draws or more",
                 remedy="Fit with an inference that returns draws, such as MeanField.",
             )
-        w = backend.weights.detach().numpy()[..., None]
-        if backend.nominal:
-            p = backend.draws.probs.detach().numpy()  # type: ignore[attr-defined]
-            total = entropy((w[..., None] * p).sum(-3))
-            within = (w * entropy(p)).sum(-2)
-        else:
-            total = backend.variance()
-            within = (w * backend.draws.variance.detach().numpy()).sum(-2)
+        total, within = split
         parts = {"total": total, "aleatoric": within, "epistemic": total - within}
         return xr.Dataset({name: self._label(part, name) for name, part in parts.items()})
 
@@ -422,8 +427,7 @@ class Forecast:
         return plot_forecast(self, truth, sequence=sequence, levels=levels, history=history, n_paths=n_paths, ax=ax)
 
     def _paths(self, n_paths: int, random_state: RandomState) -> np.ndarray:
-        if not isinstance(n_paths, int | np.integer) or isinstance(n_paths, bool) or n_paths < 1:
-            raise ParameterError(got=f"n_paths={n_paths!r}", expected="a whole number from 1", remedy="Try 1000.")
+        self._need_paths(n_paths, 1)
         generator = self._generator if random_state is None else torch_generator(random_state)
         source: Any = self._backend
         if self._joint is not None and not isinstance(self._backend, PathsBackend):
@@ -444,6 +448,11 @@ class Forecast:
                 stacklevel=3,
             )
         return self._label(values, name)
+
+    def _need_paths(self, n_paths: int, least: int) -> None:
+        if not isinstance(n_paths, int | np.integer) or isinstance(n_paths, bool) or n_paths < least:
+            expected = f"a whole number from {least}"
+            raise ParameterError(got=f"n_paths={n_paths!r}", expected=expected, remedy="Try 1000.")
 
     def _need_trajectories(self, method: str, instead: str) -> None:
         if not self.future and self.n_steps > 1:

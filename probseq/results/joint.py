@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from probseq.models.base import Batch, SequenceModel, map_state
+from probseq.models.marginal import Marginalized
 from probseq.results.backends import JointLaw
 
 __all__ = ["MarginalJoint", "ModelJoint", "make_batch"]
@@ -53,6 +54,19 @@ class ModelJoint(JointLaw):
         x, _ = self.model.sample({}, repeated, self.horizon, generator, u)
         return x.reshape(n, n_paths, self.horizon, -1).movedim(1, 0).numpy().astype(np.float64, copy=False)
 
+    def sample_draws(self, n_paths: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+        model = self.model
+        if not isinstance(model, Marginalized) or model.n_draws < 2:
+            return None
+        log_weights = self.state.log_weights
+        paths = []
+        for draw in range(model.n_draws):
+            certain = torch.full_like(log_weights, -torch.inf)
+            certain[:, draw] = 0.0
+            state = self.state._replace(log_weights=certain)
+            paths.append(ModelJoint(model, state, self.horizon, self.covariates).sample(n_paths, generator))
+        return np.stack(paths), log_weights.exp().numpy().astype(np.float64)
+
     def log_prob(self, values: np.ndarray) -> np.ndarray:
         lengths = np.full(values.shape[0], values.shape[1])
         batch = make_batch(self.model, values, lengths, self.covariates)
@@ -77,6 +91,10 @@ class MarginalJoint(JointLaw):
 
     def sample(self, n_paths: int, generator: torch.Generator) -> np.ndarray:
         return self.full.sample(n_paths, generator)[..., self.which]
+
+    def sample_draws(self, n_paths: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+        both = self.full.sample_draws(n_paths, generator)
+        return None if both is None else (both[0][..., self.which], both[1])
 
     def log_prob(self, values: np.ndarray) -> np.ndarray:
         whole = np.full((*values.shape[:2], self.n_variables), np.nan)

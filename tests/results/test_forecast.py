@@ -10,6 +10,8 @@ from scipy import stats
 import probseq as ps
 from probseq.errors import ApproximationWarning, ParameterError, ShapeError, UnsupportedError
 from probseq.models.marginal import Marginalized
+from probseq.results.backends import PathsBackend
+from probseq.results.forecast import Forecast
 
 X = 10 + np.cumsum(np.random.default_rng(0).normal(size=60))
 
@@ -217,3 +219,16 @@ def test_a_marginal_keeps_its_law_over_time():
     assert_allclose(one.log_prob(y[-4:, 1:], joint=True), forecast.log_prob(truth, joint=True), rtol=1e-12)
     assert_allclose(one.sample(3), forecast.marginal("x1").sample(3))
     assert_allclose(forecast.marginal(["x1", "x0"]).marginal("x1").sample(9, random_state=2), one.sample(9, 2))
+
+
+def test_path_forecasts_decompose_as_their_exact_law(averaged, net):
+    exact = averaged.forecast(2)
+    paths = Forecast(PathsBackend(exact._paths(4000, 0)), exact._labels, exact._index, joint=exact._joint, future=True)
+    found, expected = paths.decompose(n_paths=20_000), exact.decompose()
+    for name in ("total", "aleatoric", "epistemic"):
+        assert_allclose(found[name], expected[name], rtol=0.05)
+    parts = net.forecast(3).decompose(n_paths=50)
+    assert_allclose(parts["total"], parts["aleatoric"] + parts["epistemic"])
+    assert (parts["epistemic"] >= 0).all() and parts["total"].dims == ("time",)
+    with pytest.raises(ParameterError, match="from 2"):
+        net.forecast(3).decompose(n_paths=1)
