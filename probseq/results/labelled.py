@@ -1,0 +1,148 @@
+"""What every forecast carries: its labels, its joint law, and how arrays become labelled results."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from probseq._random import RandomState, torch_generator
+from probseq.data.labels import stamps_2d
+from probseq.data.sequences import Sequences, sequences
+from probseq.errors import ParameterError, UnsupportedError
+from probseq.results.backends import Backend, JointLaw, LawBackend, PathsBackend
+from probseq.results.truth import aligned_values, has_stamps
+
+__all__ = ["DIMS", "LabelledLaw"]
+
+DIMS = ("sequence", "time", "variable")
+_IN_DATA_UNITS = {"mean", "quantile", "median", "std", "interval", "sample", "crps", "energy_score"}
+_EXACT = {"analytic": "exact", "mixture": "exact mixture over parameter draws"}
+
+
+class LabelledLaw:
+    """A backend with its names, stamps and mask; see `Forecast`, which asks it questions."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        labels: Sequences,
+        index: tuple[pd.Index, ...],
+        *,
+        joint: JointLaw | None = None,
+        history: Sequences | None = None,
+        scored: np.ndarray | None = None,
+        method: str | None = None,
+        future: bool = False,
+        random_state: RandomState = None,
+    ) -> None:
+        self._backend, self._labels, self._index = backend, labels, index
+        self._joint, self._history, self._scored = joint, history, scored
+        self._random_state, self._generator = random_state, torch_generator(random_state)
+        self.future = future
+        self._stamped = has_stamps(index, history is not None or index is labels.index)
+        self.method = method or _EXACT.get(backend.name, backend.name)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the marginal law of each step is exact given the model and its draws."""
+        return isinstance(self._backend, LawBackend)
+
+    @property
+    def backend(self) -> str:
+        """One of "analytic", "mixture", "paths" and "quantiles"."""
+        return self._backend.name
+
+    @property
+    def discrete(self) -> bool:
+        return self._backend.discrete
+
+    @property
+    def n_steps(self) -> int:
+        return self._backend.shape[1]
+
+    def __repr__(self) -> str:
+        n, t, k = self._backend.shape
+        index = self._index[0]
+        span = f"{_stamp(index[0])} .. {_stamp(index[-1])}" if len(index) else "no steps"
+        what = "categories" if self._backend.nominal else "counts" if self.discrete else "values"
+        size = f"{t} step{'s' * (t != 1)} ({span})"
+        size += f", {n} sequences" if self._labels.many else ""
+        size += f", {k} variables" if not self._labels.flat else ""
+        return f"<Forecast of {what}: {size}; {self.method}>"
+
+    def _paths(self, n_paths: int, random_state: RandomState) -> np.ndarray:
+        self._need_paths(n_paths, 1)
+        generator = self._generator if random_state is None else torch_generator(random_state)
+        source: Any = self._backend
+        if self._joint is not None and not isinstance(self._backend, PathsBackend):
+            source = self._joint
+        paths = source.sample(int(n_paths), generator)
+        return paths if self._scored is None else np.where(self._scored, paths, np.nan)
+
+    def _need_paths(self, n_paths: int, least: int) -> None:
+        if not isinstance(n_paths, int | np.integer) or isinstance(n_paths, bool) or n_paths < least:
+            expected = f"a whole number from {least}"
+            raise ParameterError(got=f"n_paths={n_paths!r}", expected=expected, remedy="Try 1000.")
+
+    def _need_trajectories(self, method: str, instead: str) -> None:
+        if not self.future and self.n_steps > 1:
+            raise UnsupportedError(
+                got=f"{method}() of one-step predictions, each given the true values before it",
+                expected="the forecast of a trajectory",
+                remedy=f"Use forecast(horizon).{method}(), or {instead}.",
+            )
+
+    def _need_numbers(self, method: str, instead: str) -> None:
+        if self._backend.nominal:
+            raise UnsupportedError(
+                got=f"{method}() of a forecast of categories", expected="numbers", remedy=f"Use {instead}."
+            )
+
+    def _mask(self, array: np.ndarray) -> np.ndarray:
+        """Blank (n, t, ...) arrays where nothing is predicted."""
+        if self._scored is None:
+            return array
+        scored = self._scored.any(-1) if array.ndim == 2 else self._scored
+        return np.where(scored.reshape(*scored.shape, *(1,) * (array.ndim - scored.ndim)), array, np.nan)
+
+    def _label(
+        self,
+        array: np.ndarray,
+        name: str,
+        more: tuple[str, ...] = (),
+        coords: dict[str, Any] | None = None,
+        dims: tuple[str, ...] = DIMS,
+        attrs: dict[Hashable, Any] | None = None,
+    ) -> xr.DataArray:
+        if dims == DIMS:
+            array = self._mask(array)
+        if attrs is None and name in _IN_DATA_UNITS:
+            attrs = dict(self._labels.attrs)
+        coords = dict(coords or {})
+        if self.future and "time" in dims:
+            dims, coords = self._horizon(dims, coords)
+        return self._labels.label(array, (*dims, *more), name=name, index=self._index, coords=coords, attrs=attrs)
+
+    def _horizon(self, dims: tuple[str, ...], coords: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """Steps after one common origin keep their dates; where origins differ, steps are counted."""
+        if all(one.equals(self._index[0]) for one in self._index[1:]):
+            return dims, {**coords, "horizon": ("time", np.arange(1, self.n_steps + 1))}
+        known = stamps_2d(self._index, self.n_steps)
+        whole = all(one.dtype.kind in "iu" and len(one) == self.n_steps for one in self._index)
+        stamps = (("sequence", "horizon"), known.astype(np.int64) if whole else known)
+        return tuple("horizon" if d == "time" else d for d in dims), {**coords, "timestamp": stamps}
+
+    def _values(self, y: Any) -> np.ndarray:
+        """Values (n, t, k) from one number or from data in any form, matched by names and stamps where there are."""
+        if isinstance(y, int | float | np.number) or (isinstance(y, np.ndarray) and y.ndim == 0):
+            return np.full(self._backend.shape, float(y))
+        data = y if isinstance(y, Sequences) else sequences(y, vocabulary=self._labels.vocabulary)
+        return aligned_values(data, self._labels, self._index, self._backend.shape, self._stamped)
+
+
+def _stamp(value: Any) -> str:
+    return f"{value:%Y-%m-%d}" if hasattr(value, "strftime") else str(value)
