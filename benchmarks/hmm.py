@@ -85,18 +85,22 @@ def estimators(x: np.ndarray, parameters: dict[str, np.ndarray]) -> dict[str, Ca
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kernels", action="store_true", help="time the bare kernels")
-    ours = kernels if parser.parse_args().kernels else estimators
+    parser.add_argument("--smoke", action="store_true", help="one short round, to see that it runs")
+    options = parser.parse_args()
+    ours = kernels if options.kernels else estimators
+    cases = [(s, n // 50, d) for s, n, d in CASES[:2]] if options.smoke else CASES
+    rounds = 1 if options.smoke else ROUNDS
     torch.set_num_threads(1)
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     print(f"{'states, steps, dims':>22} {'task':>8} {'ours ms':>9} {'hmmlearn ms':>12} {'ratio':>6}")
-    for size in CASES:
+    for size in cases:
         x, parameters = case(*size)
         mine, theirs = ours(x, parameters), peer(x, parameters)
         for task in mine:
             mine[task]()
             seconds: list[list[float]] = [[], []]
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 for run, taken in zip((mine[task], theirs[task]), seconds, strict=True):
                     begun = time.perf_counter()
                     run()
