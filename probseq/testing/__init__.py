@@ -1,6 +1,6 @@
 """Conformance checks that anyone can run on an own model, distribution, estimator or inference.
 
-Every check raises ``AssertionError`` with what differs. They need nothing but numpy, scipy and pytest's absence.
+Every check raises ``AssertionError`` with what differs; none needs pytest.
 """
 
 from probseq.testing.estimators import check_estimator, estimator_checks
