@@ -110,7 +110,7 @@ class Marginalized(SequenceModel[MarginalState]):
             scores = self.model.scores_next(inner)
             scored = seen if scores is None else seen & scores
             law = self.model.predict_next(self.params, inner, u)
-            log_weights = torch.log_softmax(log_weights + law.log_prob_seen(x, scored).movedim(0, 1), -1)
+            log_weights = _normalised(log_weights + law.log_prob_seen(x, scored).movedim(0, 1), log_weights)
         return self._pack(self.model.update(self.params, inner, x, seen, u), log_weights)
 
     def _weights_along(self, start: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +119,7 @@ class Marginalized(SequenceModel[MarginalState]):
         if not self.adapt:
             return start.unsqueeze(1).expand(*each.shape), start
         total = torch.cat([start.unsqueeze(1), start.unsqueeze(1) + torch.cumsum(each, 1)], 1)
-        total = torch.log_softmax(total, -1)
+        total = _normalised(total, start.unsqueeze(1))
         return total[:, :-1], total[:, -1]
 
     def _scan(self, params: Params, batch: Batch, state: MarginalState) -> Scan[MarginalState]:
@@ -192,3 +192,10 @@ class Marginalized(SequenceModel[MarginalState]):
         certain = torch.full_like(state.log_weights, -torch.inf)
         certain[torch.arange(n), choice] = 0.0
         return values, MarginalState(map_state(put, state.inner, after), certain)
+
+
+def _normalised(log_weights: Tensor, otherwise: Tensor) -> Tensor:
+    """Log-weights that sum to one; those given where every draw thought the data impossible, as none is preferred."""
+    possible = (log_weights > -torch.inf).any(-1, keepdim=True)
+    safe = torch.where(possible, log_weights, torch.zeros_like(log_weights))
+    return torch.where(possible, torch.log_softmax(safe, -1), otherwise)

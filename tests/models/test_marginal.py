@@ -85,3 +85,16 @@ def test_weights_survive_impossible_values():
     steps = model.log_prob_steps({}, batch)
     assert bool(torch.isfinite(steps.values).all())
     assert_allclose(steps.final.log_weights.exp(), [[0.0, 1.0]], atol=1e-12)
+
+
+def test_weights_stay_where_every_draw_is_surprised():
+    params = {"rate": torch.tensor([[2.0], [5.0]], dtype=torch.float64)}
+    model = Marginalized(IIDModel(Poisson(), Poisson().observation(1)), params, WEIGHTS[:2])
+    x = np.array([3.0, -1.0, 4.0])[None, :, None]  # no Poisson law gives a negative count any probability
+    steps = model.log_prob_steps({}, make_batch(model, x, np.array([3])))
+    assert bool(torch.isneginf(steps.values[0, 1]))
+    assert bool(torch.isfinite(steps.values[0, [0, 2]]).all())
+    state = model.initial_state({}, 1)
+    for t in range(3):
+        state = model.update({}, state, torch.tensor(x[:, t]), torch.ones(1, 1, dtype=torch.bool))
+    assert bool(torch.isfinite(state.log_weights).all())
