@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from probseq.inference.base import Inference
 from probseq.inference.optimize import MLE
 from probseq.models.arma import ARMAModel
 from probseq.models.base import SequenceModel
+from probseq.models.wrappers import innermost
 
 __all__ = ["ARIMA", "ARMA"]
 
@@ -100,12 +101,13 @@ class ARMA(SequenceEstimator):
         constant = (order[1] + seasonal[1] == 0) if self.constant is None else bool(self.constant)
         return ARMAModel(Observation(info.n_variables), order, seasonal, constant, info.n_covariates)
 
+    def _arma(self) -> ARMAModel:
+        return cast(ARMAModel, innermost(self.model_.model))
+
     def roots(self) -> xr.Dataset:
         """Roots of the whole autoregressive and moving-average polynomials; stationary and invertible outside 1."""
         self._check_fitted()
-        model: Any = self.model_.model
-        while not isinstance(model, ARMAModel):
-            model = model.inner
+        model = self._arma()
         ar, ma = (c[0].numpy() for c in model.polynomials(self.model_.params))
         found = {}
         for name, lags, coefficients, sign in (("ar", model.lags.ar, ar, -1.0), ("ma", model.lags.ma, ma, 1.0)):
@@ -150,9 +152,7 @@ class ARMA(SequenceEstimator):
         covariance = self.draws_.covariance
         if covariance is None:
             return None
-        model: Any = self.model_.model
-        while not isinstance(model, ARMAModel):
-            model = model.inner
+        model = self._arma()
         specs = model.parameters()
         centre = flatten(specs, {name: value[0] for name, value in self.model_.params.items()})
 

@@ -24,7 +24,14 @@ from probseq.errors import (
     ShapeError,
 )
 from probseq.estimators.fitted import TRAINING, _called, before_the_end, check_y, fingerprint
-from probseq.estimators.pipeline import DataInfo, FittedTransforms, fit_transforms, model_inputs, transform_list
+from probseq.estimators.pipeline import (
+    DataInfo,
+    FittedTransforms,
+    check_support,
+    fit_transforms,
+    model_inputs,
+    transform_list,
+)
 from probseq.estimators.predicting import Predicting
 from probseq.estimators.scoring import Scoring
 from probseq.estimators.streaming import Streaming
@@ -281,16 +288,7 @@ class SequenceEstimator(Scoring, Predicting, Streaming):
                 expected=f"{data.n_variables} variables and {model.n_covariates} covariates, as in X",
                 remedy="Read both alike; ps.sequences(X, covariates=...) adds covariates.",
             )
-        emission = self._emission()
-        if emission is not None:
-            emission.check(held_out.values, "the validation data")
-        categories = model.observation.n_categories
-        if categories is not None and np.nanmax(held_out.values) >= categories:
-            raise DataError(
-                got=f"code {np.nanmax(held_out.values):g} in the validation data",
-                expected=f"codes below {categories}",
-                remedy="Fit with all codes.",
-            )
+        check_support(held_out.values, self._emission(), model.observation.n_categories, "the validation data")
         values, lengths, inputs = held_out.values, held_out.lengths, model_inputs(held_out)
         for transform, constants in zip(transforms.transforms, transforms.constants, strict=True):
             lag = values.shape[1]

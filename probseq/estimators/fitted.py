@@ -27,7 +27,7 @@ from probseq.errors import (
     ParameterError,
     ShapeError,
 )
-from probseq.estimators.pipeline import DataInfo, FittedTransforms, future_inputs, model_inputs
+from probseq.estimators.pipeline import DataInfo, FittedTransforms, check_support, future_inputs, model_inputs
 from probseq.estimators.state import State, leaves_of
 from probseq.inference.base import Draws
 from probseq.models.base import Batch, Steps, map_state
@@ -148,16 +148,8 @@ class FittedModel(BaseEstimator, ABC):
                 remedy="Pass covariates= with the names of the fit (a history and static inputs through "
                 "ps.sequences(X, covariates=..., static=...)).",
             )
-        if self.emission_ is not None:
-            self.emission_.check(data.values, _called(data))
+        check_support(data.values, self.emission_, self.model_.observation.n_categories, _called(data))
         self.transforms_.check(data.values)
-        categories = self.model_.observation.n_categories
-        if categories is not None and np.nanmax(data.values, initial=0) >= categories:
-            raise DataError(
-                got=f"code {np.nanmax(data.values):g}",
-                expected=f"codes below {categories}",
-                remedy="Fit with all codes.",
-            )
         return data
 
     def _batch(self, data: Sequences) -> Batch:

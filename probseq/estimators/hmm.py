@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from probseq.inference.em import EM
 from probseq.inference.optimize import MLE
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.hmm import HiddenMarkovModel
-from probseq.models.wrappers import unwrap
+from probseq.models.wrappers import innermost, unwrap
 
 __all__ = ["HMM"]
 
@@ -145,10 +145,7 @@ class HMM(SequenceEstimator):
         return xr.DataArray(pi, dims=("draw", "state"), name="stationary")
 
     def _chain(self) -> HiddenMarkovModel:
-        model: Any = self.model_.model
-        while not isinstance(model, HiddenMarkovModel):
-            model = model.inner
-        return model
+        return cast(HiddenMarkovModel, innermost(self.model_.model))
 
     def _problem(self, data: Sequences, history: Any) -> tuple[HiddenMarkovModel, Batch, Any, int]:
         """The chain's own batch and state behind the transforms."""

@@ -10,12 +10,13 @@ import pandas as pd
 
 from probseq.data.sequences import Sequences
 from probseq.distributions.emissions import Emission, Normal
-from probseq.errors import ParameterError, ShapeError
+from probseq.errors import DataError, ParameterError, ShapeError
 from probseq.models.base import SequenceModel
 from probseq.models.transforms import Difference, ElementwiseTransform, Transform
 
 __all__ = [
     "DataInfo",
+    "check_support",
     "FittedTransforms",
     "emission_or_normal",
     "fit_transforms",
@@ -75,6 +76,18 @@ def emission_or_normal(emission: Any, name: str) -> Emission:
             got=f"{name}={emission!r}", expected="an emission such as ps.Normal()", remedy="Write its parentheses."
         )
     return emission
+
+
+def check_support(values: np.ndarray, emission: Emission | None, n_categories: int | None, name: str) -> None:
+    """Raise for values (NaN = missing) that the emission, or the categories of the fit, give no probability."""
+    if emission is not None:
+        emission.check(values, name)
+    if n_categories is not None and np.nanmax(values, initial=0) >= n_categories:
+        raise DataError(
+            got=f"code {np.nanmax(values):g} in {name}",
+            expected=f"codes below {n_categories}",
+            remedy="Fit with all codes.",
+        )
 
 
 def transform_list(transform: Any) -> list[Transform]:

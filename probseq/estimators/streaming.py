@@ -15,6 +15,7 @@ from probseq.errors import (
     ShapeError,
 )
 from probseq.estimators.fitted import FittedModel
+from probseq.estimators.pipeline import check_support
 from probseq.estimators.state import State
 from probseq.results.backends import LawBackend
 from probseq.results.forecast import Forecast
@@ -50,14 +51,8 @@ class Streaming(FittedModel):
         self._check_fitted()
         self._check_state(state)
         value = self._one_step(x, state.n, self.n_features_in_, "x")
-        if self.emission_ is not None:
-            self.emission_.check(value)
+        check_support(value, self.emission_, self.model_.observation.n_categories, "x")
         self.transforms_.check(value[:, None, :])
-        categories = self.model_.observation.n_categories
-        if categories is not None and (value >= categories).any():
-            raise DataError(
-                got=f"code {value.max():g}", expected=f"codes below {categories}", remedy="Fit with all codes."
-            )
         if np.isinf(value).any():
             raise DataError(got="an infinite value", expected="finite values or NaN", remedy="Mark it as missing.")
         seen = ~np.isnan(value)

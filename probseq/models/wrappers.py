@@ -17,7 +17,15 @@ from probseq.distributions.params import Params, ParamSpec
 from probseq.errors import DataError, IncompatibleError
 from probseq.models.base import Batch, Scan, SequenceModel, Steps, map_state
 
-__all__ = ["DifferenceState", "DifferencedModel", "ElementwiseModel", "WrapperModel", "gap_error", "unwrap"]
+__all__ = [
+    "DifferenceState",
+    "DifferencedModel",
+    "ElementwiseModel",
+    "WrapperModel",
+    "gap_error",
+    "innermost",
+    "unwrap",
+]
 
 S = TypeVar("S")
 
@@ -45,6 +53,13 @@ class WrapperModel(SequenceModel[Any]):
     @abstractmethod
     def inner_problem(self, batch: Batch, state: Any) -> tuple[Batch, Any, int]:
         """The inner model's batch and state, and the number of leading steps that it does not see."""
+
+
+def innermost(model: SequenceModel[Any]) -> SequenceModel[Any]:
+    """The model behind all wrappers."""
+    while isinstance(model, WrapperModel):
+        model = model.inner
+    return model
 
 
 def unwrap(model: SequenceModel[Any], batch: Batch, state: Any) -> tuple[SequenceModel[Any], Batch, Any, int]:
