@@ -52,6 +52,12 @@ class DiscreteLatent(ABC):
         """Paths from p(z_1:T | x_1:T), (*draw, path, n, t) int64, -1 on padding."""
 
     @abstractmethod
+    def simulate(
+        self, params: Params, state: Any, length: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Any]:
+        """Values (*draw, n, length, k), the states behind them (*draw, n, length) and the state after them."""
+
+    @abstractmethod
     def stationary_distribution(self, params: Params) -> Tensor:
         """The distribution pi = pi A that one step leaves unchanged, (*draw, s)."""
 
