@@ -1,0 +1,252 @@
+"""Labels of latent states: permuting them, ordering them, and matching them across parameter draws.
+
+The law of the data does not change when the states change names, so each draw from a posterior may name them in its
+own way. A permutation ``order`` (*draw, s) says which old state becomes each new one: new state i is old ``order[i]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from probseq.distributions.params import Params, ParamSpec, take_draw
+from probseq.errors import ParameterError
+from probseq.models.base import Batch, SequenceModel
+from probseq.models.latent import DiscreteLatent
+
+__all__ = ["exchangeable", "match_states", "order_states", "permute_states", "relabel"]
+
+_STATE_WORDS = ("state", "next_state")
+_MAX_ITER = 100
+# Numbers kept for matching, draws x steps x states: longer data are thinned in time.
+_MATCHED = 20_000_000
+_CHECKED_STEPS = 50
+
+
+def permute_states(specs: Mapping[str, ParamSpec], params: Params, permutation: Tensor) -> dict[str, Tensor]:
+    """The same law with other names of its states.
+
+    Parameters
+    ----------
+    specs : parameter specifications; the axes whose dimension word is ``state`` or ``next_state`` are permuted
+    params : values (*draw, *spec.shape)
+    permutation : (*draw, s) or (s,) int64; new state i is old state ``permutation[i]``
+
+    Raises
+    ------
+    ParameterError
+        for what is no permutation, and where the structure (a mask of forbidden transitions) does not allow it.
+    """
+    permutation = torch.as_tensor(permutation, dtype=torch.long)
+    s = permutation.shape[-1]
+    if not torch.equal(permutation.sort(-1).values, torch.arange(s).expand_as(permutation)):
+        raise ParameterError(
+            got=f"permutation={permutation.tolist()!r}",
+            expected="every state exactly once",
+            remedy="Entry i is the old state that becomes state i.",
+        )
+    moved = {}
+    for name, spec in specs.items():
+        value = params[name]
+        lead = value.ndim - len(spec.shape)
+        for axis, word in enumerate(spec.dims):
+            if word not in _STATE_WORDS:
+                continue
+            if spec.shape[axis] != s:
+                raise ParameterError(
+                    got=f"a permutation of {s} states",
+                    expected=f"one of the {spec.shape[axis]} states of {name}",
+                    remedy="Give one entry a state.",
+                )
+            draws = permutation.shape[:-1]
+            shape = [1] * (lead - len(draws)) + [*draws] + [1] * len(spec.shape)
+            shape[lead + axis] = s
+            value = torch.take_along_dim(value, permutation.reshape(shape), lead + axis)
+        wrong = spec.constraint.violation(value) if value is not params[name] else None
+        if wrong:
+            raise ParameterError(
+                got=f"a permutation of states after which {name} is {wrong}",
+                expected="one that the structure allows",
+                remedy="States with different allowed transitions cannot change places.",
+            )
+        moved[name] = value
+    return moved
+
+
+def order_states(specs: Mapping[str, ParamSpec], params: Params, by: str | Tensor) -> Tensor:
+    """The permutation (*draw, s) that sorts the states upwards by one parameter, or by a key.
+
+    Parameters
+    ----------
+    by : name of a parameter with a leading state axis (of several variables the first decides, then the second and so
+        on), or a key (*draw, s)
+
+    Raises
+    ------
+    ParameterError
+        for a name that is no parameter with a state axis.
+    """
+    if isinstance(by, Tensor):
+        return by.argsort(dim=-1, stable=True)
+    known = [n for n, spec in specs.items() if spec.dims[:1] == ("state",) and n not in ("initial", "transition")]
+    if by not in known:
+        raise ParameterError(
+            got=f"order={by!r}", expected=f"one of {', '.join(map(repr, known))}", remedy="Name a parameter of a state."
+        )
+    lead = params[by].ndim - len(specs[by].shape)
+    keys = params[by].flatten(lead + 1) if params[by].ndim > lead + 1 else params[by].unsqueeze(-1)
+    order = torch.arange(keys.shape[lead]).expand(keys.shape[: lead + 1])
+    # Stable sorts from the last key to the first give the lexicographic order.
+    for column in range(keys.shape[-1] - 1, -1, -1):
+        key = keys[..., column].gather(-1, order)
+        order = order.gather(-1, key.argsort(dim=-1, stable=True))
+    return order
+
+
+def match_states(probs: Tensor, reference: Tensor | None = None, max_iter: int = _MAX_ITER) -> Tensor:
+    r"""Permutations of each draw's states under which the draws agree best on who is in which state.
+
+    Minimises sum_d sum_t KL(p^d_t permuted || q_t) over the permutations and over q, the mean of the permuted
+    probabilities, by turns: Stephens (2000), Dealing with label switching in mixture models, algorithm 2. It ends in a
+    local minimum, which depends on the draws' first labels.
+
+    Parameters
+    ----------
+    probs : (D, m, s), p(z_t = j) of every draw at m steps; indicators of sampled states serve too
+    reference : (m, s) or None
+        Probabilities to agree with, instead of the mean of the draws: one assignment, no iteration.
+    max_iter : int
+
+    Returns
+    -------
+    (D, s) int64; new state i of draw d is its old state ``[d, i]``.
+    """
+    n_draws, m, s = probs.shape
+    given = torch.arange(s).repeat(n_draws, 1)
+    permutation = given
+    if s == 1 or m == 0:
+        return given
+    entropy = torch.xlogy(probs, probs).sum(1)
+    for _ in range(1 if reference is not None else max_iter):
+        if reference is None:
+            moved = torch.zeros(m, s, dtype=probs.dtype)
+            for d in range(n_draws):
+                moved += probs[d][:, permutation[d]]
+            target = moved / n_draws
+        else:
+            target = reference.to(probs.dtype)
+        # cost[d, i, j]: old state j becoming new state i. A probability of zero is kept off the logarithm's pole.
+        cross = torch.einsum("mi,dmj->dij", target.clamp_min(1e-12).log(), probs)
+        cost = (entropy.unsqueeze(1) - cross).numpy()
+        found = torch.stack([torch.from_numpy(linear_sum_assignment(one)[1]) for one in cost])
+        if torch.equal(found, permutation):
+            break
+        permutation = found
+    return permutation
+
+
+def exchangeable(model: SequenceModel[Any], params: Params, batch: Batch) -> bool:
+    """Whether the law of data stays the same when states change names: no structure tells the states apart.
+
+    Parameters
+    ----------
+    params : values (D, *spec.shape); the first draw is tried
+    batch : data on which the likelihoods are compared, the first steps of one sequence
+    """
+    specs = model.parameters()
+    one = take_draw(params, slice(0, 1))
+    n_states = _n_states(model)
+    few = Batch(*(None if part is None else part[:1] for part in batch)).slice_time(0, _CHECKED_STEPS)
+    with torch.no_grad():
+        before = model.log_prob(one, few)
+        for i in range(n_states - 1):
+            swap = torch.arange(n_states)
+            swap[[i, i + 1]] = swap[[i + 1, i]]
+            try:
+                after = model.log_prob(permute_states(specs, one, swap), few)
+            except ParameterError:
+                return False
+            if not torch.allclose(after, before, rtol=1e-9, atol=1e-9):
+                return False
+    return True
+
+
+def relabel(
+    model: SequenceModel[Any], params: Params, order: str = "match", batch: Batch | None = None
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Give the states of all draws the same names.
+
+    Parameters
+    ----------
+    model : a model with latent states
+    params : values (D, *spec.shape)
+    order : str
+        "match" agrees on p(z_t | x) over the data (`match_states`) and then names the states by how often they occur,
+        most often first; "occupancy" sorts each draw by that alone; a parameter's name sorts each draw by its values.
+    batch : data, needed for "match" and "occupancy"
+
+    Returns
+    -------
+    params : relabelled
+    permutation : (D, s) int64
+
+    Raises
+    ------
+    ParameterError
+        for an unknown order, for missing data, and where a mask of transitions tells the states apart.
+    """
+    specs = model.parameters()
+    if order not in ("match", "occupancy"):
+        if order not in specs:
+            words = ["'match'", "'occupancy'", *(repr(n) for n, spec in specs.items() if "state" in spec.dims[:1])]
+            raise ParameterError(got=f"order={order!r}", expected=f"one of {', '.join(words)}", remedy="Choose one.")
+        permutation = order_states(specs, params, order)
+    else:
+        if batch is None:
+            raise ParameterError(
+                got=f"order={order!r} without data", expected="a batch", remedy="Pass the data, or a parameter's name."
+            )
+        permutation = _by_states(model, params, batch, match=order == "match")
+    return permute_states(specs, params, permutation), permutation
+
+
+def _by_states(model: SequenceModel[Any], params: Params, batch: Batch, match: bool) -> Tensor:
+    if not isinstance(model, DiscreteLatent):
+        raise ParameterError(
+            got=f"relabelling of {type(model).__name__}", expected="a model with latent states", remedy="Leave it out."
+        )
+    n_draws = next(iter(params.values())).shape[0]
+    rows = batch.real.flatten().nonzero().squeeze(-1)
+    most = max(1, _MATCHED // (n_draws * model.n_states))
+    if len(rows) > most:
+        rows = rows[torch.from_numpy(np.linspace(0, len(rows) - 1, most).round().astype(np.int64))]
+    probs = torch.empty(n_draws, len(rows), model.n_states, dtype=torch.float64)
+    occupancy = torch.empty(n_draws, model.n_states, dtype=torch.float64)
+    with torch.no_grad():
+        for d in range(n_draws):
+            each = model.smooth(take_draw(params, slice(d, d + 1)), batch).flatten(0, 2)
+            probs[d], occupancy[d] = each[rows], each.sum(0)
+    if not match:
+        return occupancy.argsort(dim=-1, descending=True, stable=True)
+    permutation = match_states(probs)
+    common = occupancy.gather(-1, permutation).mean(0).argsort(dim=-1, descending=True, stable=True)
+    return permutation[:, common]
+
+
+def _n_states(model: SequenceModel[Any]) -> int:
+    sizes = {
+        spec.shape[axis]
+        for spec in model.parameters().values()
+        for axis, word in enumerate(spec.dims)
+        if word in _STATE_WORDS
+    }
+    if len(sizes) != 1:
+        raise ParameterError(
+            got=f"{type(model).__name__}", expected="a model whose parameters name states", remedy="Leave it out."
+        )
+    return sizes.pop()
