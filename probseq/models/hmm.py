@@ -10,8 +10,8 @@ from torch import Tensor
 
 from probseq.distributions.base import Distribution
 from probseq.distributions.compose import mixture
-from probseq.distributions.emissions import Emission, Normal, Observation
-from probseq.distributions.estimation import normal_from_moments, variance_floor
+from probseq.distributions.emissions import Emission, Normal, Observation, normal_from_moments
+from probseq.distributions.estimation import variance_floor
 from probseq.distributions.gaussian import DiagonalNormal
 from probseq.distributions.params import Params, ParamSpec, Simplex
 from probseq.distributions.tables import component_log_prob

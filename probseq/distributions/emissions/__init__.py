@@ -1,0 +1,18 @@
+"""Emissions: what a state, or a network's output, says about one observed event."""
+
+from probseq.distributions.emissions.base import Emission, Observation
+from probseq.distributions.emissions.categorical import Bernoulli, Categorical
+from probseq.distributions.emissions.counts import Poisson
+from probseq.distributions.emissions.normal import Normal, normal_from_moments
+from probseq.distributions.emissions.student import StudentT
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Emission",
+    "Normal",
+    "Observation",
+    "Poisson",
+    "StudentT",
+    "normal_from_moments",
+]

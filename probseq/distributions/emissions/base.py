@@ -1,0 +1,171 @@
+"""The interface of emissions, with defaults for all but their parameters and their law."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probseq._types import Configuration
+from probseq.distributions.ascent import ascend
+from probseq.distributions.base import Distribution
+from probseq.distributions.params import Params, ParamSpec, flatten, unconstrained_size, unflatten
+from probseq.distributions.tables import component_log_prob
+
+__all__ = ["Emission", "Observation"]
+
+_STEPS = 6
+_POOLED_STEPS = 50
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one event is: its size, its base measure, and a harmless value inside its support.
+
+    Parameters
+    ----------
+    n_variables : int
+    measure : str
+        "lebesgue" for densities, "counting" for probability masses.
+    fill : float
+        A value inside the support that stands where nothing was seen.
+    n_categories : int or None
+        For categorical data.
+    """
+
+    n_variables: int
+    measure: str = "lebesgue"
+    fill: float = 0.0
+    n_categories: int | None = None
+
+    @property
+    def discrete(self) -> bool:
+        return self.measure == "counting"
+
+
+class Emission(Configuration, ABC):
+    """A family of distributions of one event, indexed by its parameters.
+
+    An emission is a hyper-parameter: its constructor only stores. The same object serves the states of a hidden Markov
+    model (``components=(n_states,)``) and the output of a network (``components=()``).
+
+    A new emission needs ``parameters`` and ``distribution`` only: its M-step then climbs the weighted likelihood by
+    its gradient. It is worth overriding ``pooled_params`` (a better start), ``m_step`` (where there is a closed form),
+    ``check`` (where the support is not the whole line) and ``states_at_floor`` (where a density can be unbounded).
+    """
+
+    measure: ClassVar[str] = "lebesgue"
+    fill: ClassVar[float] = 0.0
+    nominal: ClassVar[bool] = False
+    """Values are labels without order, so that tokens may be read."""
+
+    def observation(self, n_variables: int, n_categories: int | None = None) -> Observation:
+        """Describe the event; ``n_categories`` is what the data suggest, for families that have categories."""
+        return Observation(n_variables, self.measure, self.fill)
+
+    @abstractmethod
+    def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
+        """Parameter specifications; every shape starts with ``components`` unless the parameter is tied."""
+
+    @abstractmethod
+    def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
+        """The law of the event, batch shape (*B, *components), for parameters of shape (*B, *spec.shape)."""
+
+    def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
+        """The law given by a network's raw outputs (*B, m), m = ``unconstrained_size(parameters(observation))``."""
+        return self.distribution(unflatten(self.parameters(observation), outputs))
+
+    def check(self, values: np.ndarray, name: str = "the data") -> None:
+        """Raise ``SupportError`` for values (NaN = missing) to which this family gives no probability."""
+
+    def pooled_params(self, observation: Observation, x: Tensor, seen: Tensor) -> dict[str, Tensor]:
+        """Parameters of all the data together, without draw or state dimensions.
+
+        ``x`` and ``seen`` are (n, t, k). States start from it, and a state without weight stays there.
+        """
+        specs = self.parameters(observation)
+        flat = torch.zeros(1, unconstrained_size(specs), dtype=x.dtype)
+        weights = torch.ones(1, *x.shape[:2], 1, dtype=x.dtype)
+        params = {name: value.unsqueeze(1) for name, value in unflatten(specs, flat).items()}
+        found = gradient_m_step(self, observation, x, seen, weights, params, _POOLED_STEPS)
+        return {name: found[name].reshape(spec.shape) for name, spec in specs.items()}
+
+    def initial_params(
+        self, observation: Observation, x: Tensor, seen: Tensor, responsibilities: Tensor, components: tuple[int, ...]
+    ) -> dict[str, Tensor]:
+        """Parameters (D, s, ...) that follow from soft assignments (D, n, t, s) of the steps to the states."""
+        pooled = self.pooled_params(observation, x, seen)
+        start = spread(pooled, self.parameters(observation, components), responsibilities.shape[0])
+        return self.m_step(observation, x, seen, responsibilities, start)
+
+    def m_step(
+        self, observation: Observation, x: Tensor, seen: Tensor, weights: Tensor, params: Params
+    ) -> dict[str, Tensor]:
+        """Parameters (D, s, ...) with sum_t w_t log p(x_t seen) no lower than at ``params``, for every draw.
+
+        ``x`` and ``seen`` are (n, t, k), ``weights`` (D, n, t, s) with zeros on padding. A state without weight keeps
+        its parameters. The default takes a few quasi-Newton steps in the unconstrained coordinates.
+        """
+        return gradient_m_step(self, observation, x, seen, weights, params, _STEPS)
+
+    def states_at_floor(self, observation: Observation, x: Tensor, seen: Tensor, params: Params) -> Tensor:
+        """Which states have collapsed onto a point, (D, s) bool (D, 1 where the spread is tied)."""
+        value = next(iter(params.values()))
+        return torch.zeros(value.shape[:2], dtype=torch.bool)
+
+
+def spread(pooled: Params, specs: dict[str, ParamSpec], n_draws: int) -> dict[str, Tensor]:
+    """One set of parameters for every draw and every component, (D, *spec.shape)."""
+    full = {}
+    for name, spec in specs.items():
+        value = pooled[name]
+        lead = len(spec.shape) - value.ndim
+        full[name] = value.reshape(1, *(1,) * lead, *value.shape).expand(n_draws, *spec.shape).clone()
+    return full
+
+
+def gradient_m_step(
+    emission: Emission,
+    observation: Observation,
+    x: Tensor,
+    seen: Tensor,
+    weights: Tensor,
+    params: Params,
+    n_steps: int,
+) -> dict[str, Tensor]:
+    """Quasi-Newton steps on sum_t w_t log p(x_t seen), state by state where no parameter is tied."""
+    components = weights.shape[3:]
+    own, all_specs = emission.parameters(observation), emission.parameters(observation, components)
+    apart = all(spec.shape == (*components, *own[name].shape) for name, spec in all_specs.items())
+    specs = own if apart else all_specs
+    fixed = {name: params[name] for name, spec in specs.items() if not spec.trainable}
+    rows, mask = x.reshape(1, -1, x.shape[-1]), seen.reshape(1, -1, x.shape[-1])
+    shares = weights.reshape(weights.shape[0], -1, *components)
+    used = seen.any(-1).flatten() & (shares != 0).any(-1).any(0)
+    rows, mask, shares = rows[:, used], mask[:, used], shares[:, used]
+    step = max(1, _CHUNK // max(1, shares[:, :1].numel() * x.shape[-1]))
+
+    def objective(flat: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
+        total, slope = torch.zeros(flat.shape[:-1], dtype=flat.dtype), torch.zeros_like(flat)
+        for i in range(0, rows.shape[1], step):
+            with torch.set_grad_enabled(with_gradient):
+                leaf = flat.detach().requires_grad_(with_gradient)
+                law = emission.distribution({**fixed, **unflatten(specs, leaf)}, components)
+                table = component_log_prob(law, rows[:, i : i + step], mask[:, i : i + step]).squeeze(1)
+                w = shares[:, i : i + step]
+                # A state without weight at a step says nothing there, however impossible the step is for it.
+                value = torch.where(w > 0, w * table, torch.zeros_like(table)).sum(1)
+                value = value if apart else value.sum(-1)
+                if with_gradient:
+                    slope += torch.nan_to_num(torch.autograd.grad(value.sum(), leaf)[0], 0.0, 0.0, 0.0)
+                total += value.detach()
+        return total, slope
+
+    start = flatten(specs, params).detach()
+    found = unflatten(specs, ascend(objective, start, n_steps))
+    return {name: found[name] if name in found else params[name] for name in specs}

@@ -1,0 +1,124 @@
+"""Emissions of categories and of bits."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probseq.distributions.base import Distribution
+from probseq.distributions.categorical import Bits, Categories
+from probseq.distributions.emissions.base import Emission, Observation
+from probseq.distributions.estimation import EMPTY, flat_rows, pooled_moments, ratio
+from probseq.distributions.params import Params, ParamSpec, Real, Simplex
+from probseq.errors import ParameterError, SupportError
+
+__all__ = ["Bernoulli", "Categorical"]
+
+_SMALL = 1e-10
+
+
+class Categorical(Emission):
+    r"""P(x = c) = probs_c for the categories c = 0 .. C-1 (codes, or tokens of a vocabulary).
+
+    Parameters
+    ----------
+    n_categories : int or None
+        None takes the vocabulary's size, or one more than the largest code of the data that are fitted.
+    """
+
+    measure: ClassVar[str] = "counting"
+    nominal: ClassVar[bool] = True
+
+    def __init__(self, n_categories: int | None = None) -> None:
+        self.n_categories = n_categories
+
+    def observation(self, n_variables: int, n_categories: int | None = None) -> Observation:
+        size = self.n_categories if self.n_categories is not None else n_categories
+        if size is None or size < 1:
+            raise ParameterError(
+                got=f"{size!r} categories", expected="at least one category", remedy="Pass n_categories=."
+            )
+        return Observation(n_variables, self.measure, self.fill, int(size))
+
+    def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
+        dims = ("state",) * len(components) + ("variable", "category")
+        shape = (*components, observation.n_variables, observation.n_categories or 1)
+        return {"probs": ParamSpec(shape, Simplex(), dims)}
+
+    def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
+        return Categories(logits=torch.log(params["probs"]))
+
+    def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
+        shape = (observation.n_variables, observation.n_categories or 1)
+        return Categories(logits=outputs.reshape(*outputs.shape[:-1], *shape))
+
+    def check(self, values: np.ndarray, name: str = "the data") -> None:
+        bad = values[~np.isnan(values)]
+        wrong = bad[(bad < 0) | (bad != np.floor(bad))]
+        if wrong.size:
+            raise SupportError(
+                got=f"{wrong.flat[0]:g} in {name}",
+                expected="category codes: whole numbers from 0 upwards, for Categorical",
+                remedy="Pass tokens (strings) or codes.",
+            )
+        if self.n_categories is not None and bad.size and bad.max() >= self.n_categories:
+            raise SupportError(
+                got=f"code {bad.max():g} in {name}",
+                expected=f"codes below n_categories={self.n_categories}",
+                remedy="Raise n_categories or correct the data.",
+            )
+
+    def pooled_params(self, observation: Observation, x: Tensor, seen: Tensor) -> dict[str, Tensor]:
+        size = observation.n_categories or 1
+        return {"probs": torch.full((observation.n_variables, size), 1.0 / size, dtype=x.dtype)}
+
+    def m_step(
+        self, observation: Observation, x: Tensor, seen: Tensor, weights: Tensor, params: Params
+    ) -> dict[str, Tensor]:
+        rows, seen, weights = flat_rows(x, seen, weights)
+        draws, s, size = weights.shape[0], weights.shape[-1], observation.n_categories or 1
+        columns = []
+        for variable in range(rows.shape[-1]):
+            shown = seen[:, variable]
+            counts = torch.zeros(draws, size, s, dtype=weights.dtype)
+            counts.index_add_(1, rows[shown, variable].long(), weights[:, shown])
+            columns.append(counts.mT)
+        counts = torch.stack(columns, 2)
+        total = counts.sum(-1, keepdim=True)
+        return {"probs": torch.where(total > EMPTY, ratio(counts, total), params["probs"])}
+
+
+class Bernoulli(Emission):
+    r"""P(x_i = 1) = sigmoid(logit_i), independent over the variables: a vector of bits, such as the keys of a piano."""
+
+    measure: ClassVar[str] = "counting"
+
+    def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
+        dims = ("state",) * len(components) + ("variable",)
+        return {"logit": ParamSpec((*components, observation.n_variables), Real(), dims)}
+
+    def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
+        return Bits(logit=params["logit"])
+
+    def check(self, values: np.ndarray, name: str = "the data") -> None:
+        bad = values[~np.isnan(values)]
+        bad = bad[(bad != 0) & (bad != 1)]
+        if bad.size:
+            raise SupportError(
+                got=f"{bad.flat[0]:g} in {name}", expected="0 or 1, for Bernoulli", remedy="Code the bits as 0 and 1."
+            )
+
+    def pooled_params(self, observation: Observation, x: Tensor, seen: Tensor) -> dict[str, Tensor]:
+        return {"logit": torch.logit(pooled_moments(x, seen).mean.clamp(_SMALL, 1.0 - _SMALL))}
+
+    def m_step(
+        self, observation: Observation, x: Tensor, seen: Tensor, weights: Tensor, params: Params
+    ) -> dict[str, Tensor]:
+        rows, seen, weights = flat_rows(x, seen, weights)
+        mask = seen.to(x.dtype)
+        total = weights.mT @ mask
+        share = ratio(weights.mT @ (mask * rows), total).clamp(_SMALL, 1.0 - _SMALL)
+        return {"logit": torch.where(total > EMPTY, torch.logit(share), params["logit"])}

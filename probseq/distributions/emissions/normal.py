@@ -1,0 +1,174 @@
+"""The normal emission and its M-steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from probseq.distributions.base import Distribution
+from probseq.distributions.emissions.base import Emission, Observation
+from probseq.distributions.estimation import (
+    EMPTY,
+    above,
+    flat_rows,
+    pooled_moments,
+    ratio,
+    variance_floor,
+    weighted_outer,
+    weighted_sums,
+)
+from probseq.distributions.gaussian import DiagonalNormal, FullNormal
+from probseq.distributions.params import Params, ParamSpec, Positive, PositiveDefinite, Real
+from probseq.errors import ParameterError
+
+__all__ = ["Normal", "normal_from_moments"]
+
+
+class Normal(Emission):
+    r"""x ~ N(mean, Sigma).
+
+    Parameters
+    ----------
+    covariance : {"diag", "full", "spherical", "tied"}
+        One variance a variable, a whole matrix, one variance for all variables, or one whole matrix shared by all
+        states. Parameters: ``mean`` (k,), and ``scale`` (k,) or () for "diag" and "spherical" (standard deviations),
+        ``covariance`` (k, k) for "full" and "tied".
+    """
+
+    def __init__(self, covariance: str = "diag") -> None:
+        self.covariance = covariance
+
+    def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
+        k = observation.n_variables
+        state = ("state",) * len(components)
+        specs = {"mean": ParamSpec((*components, k), Real(), (*state, "variable"))}
+        if self.covariance == "diag":
+            specs["scale"] = ParamSpec((*components, k), Positive(), (*state, "variable"))
+        elif self.covariance == "spherical":
+            specs["scale"] = ParamSpec(components, Positive(), state)
+        elif self.covariance in ("full", "tied"):
+            lead, dims = (components, state) if self.covariance == "full" else ((), ())
+            specs["covariance"] = ParamSpec((*lead, k, k), PositiveDefinite(), (*dims, "variable", "other_variable"))
+        else:
+            raise ParameterError(
+                got=f"covariance={self.covariance!r}",
+                expected='"diag", "full", "spherical" or "tied"',
+                remedy="Choose one of them.",
+            )
+        return specs
+
+    def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
+        mean = params["mean"]
+        if "covariance" in params:
+            factor = torch.linalg.cholesky(params["covariance"])
+            if self.covariance == "tied":
+                factor = factor.reshape(*factor.shape[:-2], *(1,) * len(components), *factor.shape[-2:])
+            return FullNormal(loc=mean, scale_tril=factor)
+        scale = params["scale"]
+        if self.covariance == "spherical":
+            scale = scale.unsqueeze(-1).expand_as(mean)
+        return DiagonalNormal(loc=mean, scale=scale)
+
+    def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
+        if self.covariance not in ("full", "tied"):
+            return super().from_outputs(outputs, observation)
+        # The outputs are the factor: multiplying it out to factor it again fails in single precision.
+        k = observation.n_variables
+        return FullNormal(loc=outputs[..., :k], scale_tril=PositiveDefinite().factor(outputs[..., k:], (k, k)))
+
+    def pooled_params(self, observation: Observation, x: Tensor, seen: Tensor) -> dict[str, Tensor]:
+        pooled = pooled_moments(x, seen)
+        if self.covariance in ("full", "tied"):
+            return {"mean": pooled.mean, "covariance": torch.diag_embed(pooled.variance)}
+        variance = pooled.variance if self.covariance == "diag" else pooled.variance.mean(-1)
+        return {"mean": pooled.mean, "scale": variance.sqrt()}
+
+    def m_step(
+        self, observation: Observation, x: Tensor, seen: Tensor, weights: Tensor, params: Params
+    ) -> dict[str, Tensor]:
+        """Closed form; correlated normals: its EM lower bound over the missing coordinates, which never lowers it."""
+        if self.covariance in ("full", "tied"):
+            return _correlated(self, x, seen, weights, params)
+        sums = weighted_sums(x, seen, weights)
+        mean = ratio(sums.first, sums.total)
+        square = (ratio(sums.second, sums.total) - mean**2).clamp_min(0.0)
+        return normal_from_moments(self, sums.total, sums.centre + mean, square, variance_floor(x, seen), params)
+
+    def states_at_floor(self, observation: Observation, x: Tensor, seen: Tensor, params: Params) -> Tensor:
+        floor = variance_floor(x, seen)
+        if self.covariance in ("full", "tied"):
+            unit = floor.sqrt()
+            smallest = torch.linalg.eigvalsh(params["covariance"] / (unit.unsqueeze(-1) * unit)).amin(-1)
+            low = smallest <= 1.001
+            return low if self.covariance == "full" else low.unsqueeze(-1)
+        if self.covariance == "spherical":
+            return params["scale"] ** 2 <= 1.001 * floor.mean()
+        return (params["scale"] ** 2 <= 1.001 * floor).any(-1)
+
+
+def normal_from_moments(
+    emission: Normal, total: Tensor, mean: Tensor, square: Tensor, floor: Tensor, previous: Params
+) -> dict[str, Tensor]:
+    """Mean and scale of a diagonal or spherical normal from sums of weights (D, s, k) and per-state moments.
+
+    ``mean`` is the weighted mean and ``square`` the weighted mean square deviation from it, both (D, s, k).
+    """
+    filled = total > EMPTY
+    params = {"mean": torch.where(filled, mean, previous["mean"])}
+    if emission.covariance == "diag":
+        scale = torch.maximum(square, floor).sqrt()
+        params["scale"] = torch.where(filled, scale, previous["scale"])
+    else:
+        weight = torch.where(filled, total, torch.zeros_like(total))
+        n = weight.sum(-1)
+        pooled = (weight * torch.where(filled, square, torch.zeros_like(square))).sum(-1) / n.clamp_min(EMPTY)
+        scale = torch.maximum(pooled, floor.mean()).sqrt()
+        params["scale"] = torch.where(n > EMPTY, scale, previous["scale"])
+    return params
+
+
+def _correlated(emission: Normal, x: Tensor, seen: Tensor, weights: Tensor, previous: Params) -> dict[str, Tensor]:
+    """Full or tied covariance; missing coordinates enter through their law given the seen ones."""
+    floor = variance_floor(x, seen)
+    x, seen, weights = flat_rows(x, seen, weights)
+    mask = seen.to(x.dtype)
+    centre = (mask * x).sum(0) / mask.sum(0).clamp_min(1.0)
+    covariance = previous["covariance"]
+    if emission.covariance == "tied":
+        covariance = covariance.unsqueeze(1).expand(*weights.shape[::2], *covariance.shape[-2:])
+    mean = previous["mean"] - centre
+    total = torch.zeros(weights.shape[::2], dtype=x.dtype)
+    first = torch.zeros_like(mean)
+    second = torch.zeros_like(covariance)
+    patterns, which = torch.unique(seen, dim=0, return_inverse=True)
+    for index, pattern in enumerate(patterns):
+        if not bool(pattern.any()):
+            continue
+        rows = which == index
+        o = pattern.nonzero().squeeze(-1)
+        gap, w = (x[rows] - centre)[:, o], weights[:, rows]
+        n, f, g = w.sum(1), w.mT @ gap, weighted_outer(gap, w)
+        # E[x | x_o] = offset + gain x_o, with what is left over as conditional covariance.
+        s_oo = covariance[..., o, :][..., o]
+        gain = torch.linalg.solve(s_oo, covariance[..., o, :]).mT
+        left = covariance - gain @ covariance[..., o, :]
+        offset = mean - (gain @ mean[..., o].unsqueeze(-1)).squeeze(-1)
+        moved = (gain @ f.unsqueeze(-1)).squeeze(-1)
+        cross = offset.unsqueeze(-1) * moved.unsqueeze(-2)
+        weight = n[..., None, None]
+        total = total + n
+        first = first + offset * n.unsqueeze(-1) + moved
+        second = second + gain @ g @ gain.mT + cross + cross.mT
+        second = second + weight * (offset.unsqueeze(-1) * offset.unsqueeze(-2) + left)
+    new_mean = ratio(first, total.unsqueeze(-1))
+    spread = second - total[..., None, None] * new_mean.unsqueeze(-1) * new_mean.unsqueeze(-2)
+    filled = total > EMPTY
+    params = {"mean": torch.where(filled.unsqueeze(-1), centre + new_mean, previous["mean"])}
+    if emission.covariance == "tied":
+        kept = torch.where(filled[..., None, None], spread, torch.zeros_like(spread)).sum(1)
+        n = torch.where(filled, total, torch.zeros_like(total)).sum(1)[..., None, None]
+        params["covariance"] = above(ratio(kept, n), floor)
+    else:
+        new = above(ratio(spread, total[..., None, None]), floor)
+        params["covariance"] = torch.where(filled[..., None, None], new, previous["covariance"])
+    return params

@@ -1,0 +1,139 @@
+"""The Student t emission and its M-step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from probseq.distributions.base import Distribution
+from probseq.distributions.emissions.base import Emission, Observation
+from probseq.distributions.emissions.normal import Normal
+from probseq.distributions.estimation import (
+    EMPTY,
+    flat_rows,
+    pooled_moments,
+    ratio,
+    variance_floor,
+    weighted_chunks,
+)
+from probseq.distributions.gaussian import DiagonalStudentT
+from probseq.distributions.params import Params, ParamSpec, Positive, Real
+from probseq.errors import ParameterError
+
+__all__ = ["StudentT"]
+
+_START_DF = 10.0
+_MAX_DF = 1e3
+
+
+class StudentT(Emission):
+    r"""x_i ~ t(df_i, loc_i, scale_i), independent over the variables: a normal with heavy tails.
+
+    Parameters
+    ----------
+    df : float or None
+        Degrees of freedom held fixed; None estimates them (above 1, so that a mean exists).
+    """
+
+    def __init__(self, df: float | None = None) -> None:
+        self.df = df
+
+    def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
+        shape = (*components, observation.n_variables)
+        dims = ("state",) * len(components) + ("variable",)
+        if self.df is not None and not self.df > 0:
+            raise ParameterError(got=f"df={self.df!r}", expected="a positive number or None", remedy="Use df > 0.")
+        specs = {"loc": ParamSpec(shape, Real(), dims), "scale": ParamSpec(shape, Positive(), dims)}
+        if self.df is None:
+            specs["df"] = ParamSpec(shape, Positive(low=1.0), dims)
+        return specs
+
+    def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
+        loc = params["loc"]
+        df = params["df"] if self.df is None else torch.full_like(loc, float(self.df))
+        return DiagonalStudentT(df=df, loc=loc, scale=params["scale"])
+
+    def pooled_params(self, observation: Observation, x: Tensor, seen: Tensor) -> dict[str, Tensor]:
+        pooled = pooled_moments(x, seen)
+        start = {"loc": pooled.mean, "scale": pooled.variance.sqrt()}
+        if self.df is None:
+            start["df"] = torch.full_like(pooled.mean, _START_DF)
+        return start
+
+    def initial_params(
+        self, observation: Observation, x: Tensor, seen: Tensor, responsibilities: Tensor, components: tuple[int, ...]
+    ) -> dict[str, Tensor]:
+        normal = Normal().initial_params(observation, x, seen, responsibilities, components)
+        start = {"loc": normal["mean"], "scale": normal["scale"]}
+        if self.df is None:
+            start["df"] = torch.full_like(start["loc"], _START_DF)
+        return start
+
+    def m_step(
+        self, observation: Observation, x: Tensor, seen: Tensor, weights: Tensor, params: Params
+    ) -> dict[str, Tensor]:
+        """ECME: x given its latent precision u is normal, E[u] = (df + 1) / (df + z^2); then df on the likelihood.
+
+        Liu and Rubin (1995), ML estimation of the t distribution using EM and its extensions, equation 2 and section 3.
+        """
+        floor = variance_floor(x, seen)
+        rows, seen, weights = flat_rows(x, seen, weights)
+        mask = seen.to(x.dtype)
+        centre = (mask * rows).sum(0) / mask.sum(0).clamp_min(1.0)
+        loc, scale = params["loc"], params["scale"]
+        df = params["df"] if self.df is None else torch.full_like(loc, float(self.df))
+        n, wu, first, second = (torch.zeros_like(loc) for _ in range(4))
+        for part, w in weighted_chunks(rows, mask, weights, loc):
+            z2 = ((part - loc.unsqueeze(1)) / scale.unsqueeze(1)) ** 2
+            u = w * (df.unsqueeze(1) + 1.0) / (df.unsqueeze(1) + z2)
+            gap = part - centre
+            n += w.sum(1)
+            wu += u.sum(1)
+            first += (u * gap).sum(1)
+            second += (u * gap**2).sum(1)
+        filled = n > EMPTY
+        shift = ratio(first, wu)
+        square = ratio((second - shift * first).clamp_min(0.0), n)
+        new = {
+            "loc": torch.where(filled, centre + shift, loc),
+            "scale": torch.where(filled, torch.maximum(square, floor).sqrt(), scale),
+        }
+        if self.df is None:
+            better = _better_df(df, rows, mask, weights, new["loc"], new["scale"])
+            new["df"] = torch.where(filled, better, df)
+        return new
+
+    def states_at_floor(self, observation: Observation, x: Tensor, seen: Tensor, params: Params) -> Tensor:
+        return (params["scale"] ** 2 <= 1.001 * variance_floor(x, seen)).any(-1)
+
+
+def _better_df(df: Tensor, x: Tensor, mask: Tensor, weights: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    """A Newton step in log df on sum_t w_t log t(x_t; df, loc, scale), kept only where it raises that sum."""
+    value, slope, bend = _df_profile(df, x, mask, weights, loc, scale)
+    newton = torch.where(bend < 0, -slope / bend.clamp_max(-1e-300), slope.sign()).clamp(-1.5, 1.5)
+    best = df
+    for width in (1.0, 0.2):
+        trial = (df * torch.exp(width * newton)).clamp(1.0 + 1e-6, _MAX_DF)
+        new = _df_profile(trial, x, mask, weights, loc, scale)[0]
+        best, value = torch.where(new > value, trial, best), torch.maximum(new, value)
+    return best
+
+
+def _df_profile(
+    df: Tensor, x: Tensor, mask: Tensor, weights: Tensor, loc: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """sum_t w_t log t(x_t) without its terms free of df, and its two derivatives in log df, each (D, s, k)."""
+    n, logs, share, product = (torch.zeros_like(loc) for _ in range(4))
+    for part, w in weighted_chunks(x, mask, weights, loc):
+        z2 = ((part - loc.unsqueeze(1)) / scale.unsqueeze(1)) ** 2
+        q = z2 / (df.unsqueeze(1) + z2)
+        n += w.sum(1)
+        logs += (w * torch.log1p(z2 / df.unsqueeze(1))).sum(1)
+        share += (w * q).sum(1)
+        product += (w * q * (1 - q)).sum(1)
+    half = 0.5 * (df + 1.0)
+    value = n * (torch.lgamma(half) - torch.lgamma(0.5 * df) - 0.5 * df.log()) - half * logs
+    first = 0.5 * (n * (torch.digamma(half) - torch.digamma(0.5 * df) - 1 / df) - logs + (1 + 1 / df) * share)
+    curve = 0.5 * (torch.polygamma(1, half) - torch.polygamma(1, 0.5 * df)) + 1 / df**2
+    second = 0.5 * (n * curve + share / df - share / df**2 - (1 + 1 / df) * product / df)
+    return value, df * first, df**2 * second + df * first
