@@ -18,6 +18,7 @@ _HOMES = {
     "probseq.estimators.baseline": ("IID", "RandomWalk", "SeasonalNaive", "MarkovChain", "PoissonProcess"),
     "probseq.estimators.storage": ("load",),
     "probseq.distributions.emissions": ("Normal", "StudentT", "Poisson", "Categorical", "Bernoulli"),
+    "probseq.models.transitions": ("Transitions", "LeftRight", "Banded", "Cyclic"),
     "probseq.models.transforms": ("Log", "BoxCox", "Logit", "Standardize", "Difference"),
     "probseq.inference.em": ("EM",),
     "probseq.inference.optimize": ("MLE",),

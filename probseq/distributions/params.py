@@ -20,6 +20,7 @@ __all__ = [
     "PositiveDefinite",
     "Real",
     "Simplex",
+    "Sparse",
     "draw_shape",
     "flatten",
     "n_free_parameters",
@@ -134,27 +135,49 @@ class Simplex(Constraint):
     ----------
     support : bool tensor of the parameter's shape, or None
         False marks a structural zero, which is not counted as a parameter.
+    fixed : tensor of the parameter's shape, or None
+        Known probabilities, NaN where an entry is free. The free entries of a row share what is left.
     """
 
-    def __init__(self, support: Tensor | None = None) -> None:
-        self.support = support
+    def __init__(self, support: Tensor | None = None, fixed: Tensor | None = None) -> None:
+        self.support, self.fixed = support, fixed
+
+    def free(self, shape: tuple[int, ...]) -> Tensor:
+        """Which entries are neither structural zeros nor fixed, bool of ``shape``."""
+        free = torch.ones(shape, dtype=torch.bool) if self.support is None else self.support
+        return free if self.fixed is None else free & torch.isnan(self.fixed)
+
+    def complete(self, shares: Tensor) -> Tensor:
+        """Probabilities from the shares of the free entries, which sum to one over each row that has some."""
+        if self.fixed is None:
+            return shares
+        fixed = torch.nan_to_num(self.fixed, nan=0.0).to(shares.dtype)
+        return fixed + shares * (1.0 - fixed.sum(-1, keepdim=True))
 
     def n_free(self, shape: tuple[int, ...]) -> int:
-        if self.support is None:
+        if self.support is None and self.fixed is None:
             return math.prod(shape[:-1]) * (shape[-1] - 1)
-        return int((self.support.sum(-1) - 1).clamp_min(0).sum())
+        return int((self.free(shape).sum(-1) - 1).clamp_min(0).sum())
 
     def constrain(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
         logits = flat.reshape(*flat.shape[:-1], *shape)
-        if self.support is not None:
-            logits = torch.where(self.support, logits, torch.full_like(logits, -torch.inf))
-        return torch.softmax(logits, -1)
+        if self.support is None and self.fixed is None:
+            return torch.softmax(logits, -1)
+        free = self.free(shape)
+        some = free.any(-1, keepdim=True)
+        # A row without free entries must not become NaN on its way to being replaced.
+        shares = torch.softmax(torch.where(free | ~some, logits, torch.full_like(logits, -torch.inf)), -1)
+        return self.complete(torch.where(some, shares, torch.zeros_like(shares)))
 
     def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
         logits = torch.log(value.clamp_min(1e-30))
-        logits = logits - logits.mean(-1, keepdim=True)
-        if self.support is not None:
-            logits = torch.where(self.support, logits, torch.zeros_like(logits))
+        if self.support is None and self.fixed is None:
+            logits = logits - logits.mean(-1, keepdim=True)
+        else:
+            free = self.free(shape)
+            count = free.sum(-1, keepdim=True).clamp_min(1)
+            centred = logits - (logits * free).sum(-1, keepdim=True) / count
+            logits = torch.where(free, centred, torch.zeros_like(logits))
         return logits.reshape(*value.shape[: value.ndim - len(shape)], -1)
 
     def log_abs_det(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -162,9 +185,10 @@ class Simplex(Constraint):
         p = self.constrain(flat, shape)
         logits = flat.reshape(*flat.shape[:-1], *shape)
         log_p = torch.log(p.clamp_min(1e-300))
-        if self.support is not None:
-            log_p = torch.where(self.support, log_p, torch.zeros_like(log_p))
-            logits = torch.where(self.support, logits, torch.zeros_like(logits))
+        if self.support is not None or self.fixed is not None:
+            free = self.free(shape)
+            log_p = torch.where(free, log_p, torch.zeros_like(log_p))
+            logits = torch.where(free, logits, torch.zeros_like(logits))
         direction = -0.5 * logits.mean(-1) ** 2
         return (log_p.sum(-1) + direction).reshape(*flat.shape[:-1], -1).sum(-1)
 
@@ -176,7 +200,35 @@ class Simplex(Constraint):
             return f"not summing to one over the last axis (off by {float(off):.3g})"
         if self.support is not None and bool((value * ~self.support).any()):
             return "positive where the structure has a zero"
+        if self.fixed is not None and bool(((value - self.fixed).abs() > 1e-8).any()):
+            return "different from a fixed entry"
         return None
+
+
+class Sparse(Constraint):
+    """Finite numbers inside ``support`` (bool, the parameter's shape), exact zeros elsewhere, which are not counted."""
+
+    def __init__(self, support: Tensor) -> None:
+        self.support = support
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        return int(self.support.sum())
+
+    def constrain(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        value = torch.zeros(*flat.shape[:-1], *shape, dtype=flat.dtype, device=flat.device)
+        value[..., self.support] = flat
+        return value
+
+    def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return value[..., self.support]
+
+    def log_abs_det(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return torch.zeros(flat.shape[:-1], dtype=flat.dtype, device=flat.device)
+
+    def violation(self, value: Tensor) -> str | None:
+        if not bool(torch.isfinite(value).all()):
+            return "not finite"
+        return "not zero where the structure has a zero" if bool((value * ~self.support).any()) else None
 
 
 class PositiveDefinite(Constraint):

@@ -14,6 +14,7 @@ from probseq.inference.em import EM
 from probseq.inference.optimize import MLE
 from probseq.models.base import SequenceModel
 from probseq.models.hmm import HiddenMarkovModel
+from probseq.models.transitions import Transitions
 
 __all__ = ["HMM"]
 
@@ -27,10 +28,12 @@ class HMM(StateMethods, SequenceEstimator):
     emission : Emission
         ``Normal(covariance=...)``, ``StudentT()``, ``Poisson()``, ``Categorical()`` or ``Bernoulli()``; None is
         ``Normal()``.
-    start : "free" or "stationary"
-        Whether the law of the first state is estimated, or the stationary distribution of the chain.
-    transition_mask : array (n_states, n_states) of bool, or None
-        False forbids a transition: an exact zero that is not counted as a parameter.
+    start : "free", "stationary" or array (n_states,)
+        Whether the law of the first state is estimated, the stationary distribution of the chain, or known.
+    transitions : Transitions, array (n_states, n_states) of bool, or None
+        ``LeftRight()``, ``Banded()``, ``Cyclic()``, ``Transitions(mask=, fixed=)``, or ``CovariateTransitions()``, whose
+        probabilities depend on covariates. An array is a mask: False forbids a transition, an exact zero that is not
+        counted as a parameter. None is all free.
     transform : transform or list of transforms
     inference : Inference or None
         None is ``EM()``.
@@ -50,8 +53,8 @@ class HMM(StateMethods, SequenceEstimator):
         self,
         n_states: int = 2,
         emission: Emission | None = None,
-        start: str = "free",
-        transition_mask: Any = None,
+        start: Any = "free",
+        transitions: Transitions | Any = None,
         transform: Any = None,
         inference: Inference | None = None,
         random_state: RandomState = None,
@@ -59,7 +62,7 @@ class HMM(StateMethods, SequenceEstimator):
         self.n_states = n_states
         self.emission = emission
         self.start = start
-        self.transition_mask = transition_mask
+        self.transitions = transitions
         self.transform = transform
         self.inference = inference
         self.random_state = random_state
@@ -77,4 +80,4 @@ class HMM(StateMethods, SequenceEstimator):
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
         emission = self._emission()
         observation = emission.observation(info.n_variables, info.n_categories)
-        return HiddenMarkovModel(self.n_states, emission, observation, self.start, self.transition_mask)
+        return HiddenMarkovModel(self.n_states, emission, observation, self.start, self.transitions)

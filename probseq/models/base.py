@@ -26,12 +26,14 @@ class Batch(NamedTuple):
     seen : (n, t, k) bool, False for missing values and for padding.
     lengths : (n,) int64.
     u : (n, t, m) covariates or None; u_t is known before x_t.
+    states : (n, t) int64, latent states that are known, -1 where they are not; None where none is.
     """
 
     x: Tensor
     seen: Tensor
     lengths: Tensor
     u: Tensor | None = None
+    states: Tensor | None = None
 
     @property
     def n(self) -> int:
@@ -49,8 +51,9 @@ class Batch(NamedTuple):
     def slice_time(self, start: int, stop: int) -> Batch:
         """Steps start .. stop-1, lengths cut accordingly."""
         u = None if self.u is None else self.u[:, start:stop]
+        states = None if self.states is None else self.states[:, start:stop]
         lengths = self.lengths.clamp(start, max(start, stop)) - start
-        return Batch(self.x[:, start:stop], self.seen[:, start:stop], lengths, u)
+        return Batch(self.x[:, start:stop], self.seen[:, start:stop], lengths, u, states)
 
 
 class Scan(NamedTuple, Generic[S]):

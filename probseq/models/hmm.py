@@ -19,9 +19,12 @@ from probseq.errors import ParameterError
 from probseq.kernels import chain
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
 from probseq.models.chain_likelihood import chain_log_prob_steps, stationary_distribution
+from probseq.models.chain_problem import ChainProblem
+from probseq.models.chain_queries import ChainQueries
 from probseq.models.chain_starts import start_params
-from probseq.models.chain_steps import update_start, update_transition
-from probseq.models.latent import DiscreteLatent, EMStep, ExpectationMaximization, StatePaths
+from probseq.models.chain_steps import update_start
+from probseq.models.latent import EMStep, ExpectationMaximization, StatePaths
+from probseq.models.transitions import as_transitions
 
 __all__ = ["Belief", "HiddenMarkovModel"]
 
@@ -35,7 +38,7 @@ class Belief(NamedTuple):
     probs: Tensor
 
 
-class HiddenMarkovModel(SequenceModel[Belief], DiscreteLatent, ExpectationMaximization):
+class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximization):
     r"""p(x, z) = pi_{z_1} prod_t A_{z_{t-1}, z_t} p(x_t | z_t), exact likelihood by the forward recursion.
 
     Parameters
@@ -44,10 +47,10 @@ class HiddenMarkovModel(SequenceModel[Belief], DiscreteLatent, ExpectationMaximi
     emission : Emission
         What a state says about one observed event.
     observation : Observation
-    start : {"free", "stationary"}
-        Whether pi is a parameter ``initial`` (s,), or the stationary distribution of A.
-    transition_mask : (s, s) bool or None
-        False forbids a transition: an exact zero, not counted as a parameter.
+    start : {"free", "stationary"} or array (s,)
+        Whether pi is a parameter ``initial`` (s,), the stationary distribution of A, or known.
+    transitions : Transitions, (s, s) bool or None
+        Which transitions are possible or known; None is all free.
 
     References
     ----------
@@ -59,22 +62,22 @@ class HiddenMarkovModel(SequenceModel[Belief], DiscreteLatent, ExpectationMaximi
         n_states: int,
         emission: Emission,
         observation: Observation,
-        start: str = "free",
-        transition_mask: Any = None,
+        start: Any = "free",
+        transitions: Any = None,
     ) -> None:
         if isinstance(n_states, bool) or not isinstance(n_states, int | np.integer) or n_states < 1:
             raise ParameterError(got=f"n_states={n_states!r}", expected="an integer of at least 1", remedy="Try 2.")
-        if start not in ("free", "stationary"):
-            raise ParameterError(got=f"start={start!r}", expected='"free" or "stationary"', remedy="Choose one.")
-        self.n_states, self.emission, self.observation, self.start = int(n_states), emission, observation, start
-        self.transition_mask = _checked_mask(transition_mask, self.n_states)
+        self.n_states, self.emission, self.observation = int(n_states), emission, observation
+        self.start, self.known_start = _checked_start(start, self.n_states)
+        self.transitions = as_transitions(transitions)
+        self.transitions.support(self.n_states)
 
     def parameters(self) -> dict[str, ParamSpec]:
         s = self.n_states
         specs = {}
         if self.start == "free":
             specs["initial"] = ParamSpec((s,), Simplex(), ("state",))
-        specs["transition"] = ParamSpec((s, s), Simplex(self.transition_mask), ("state", "next_state"))
+        specs |= self.transitions.parameters(s, self.n_covariates)
         return {**specs, **self.emission.parameters(self.observation, (s,))}
 
     # the step loop ------------------------------------------------------------------------------------------------
@@ -99,23 +102,24 @@ class HiddenMarkovModel(SequenceModel[Belief], DiscreteLatent, ExpectationMaximi
     def _scan(self, params: Params, batch: Batch, state: Belief) -> Scan[Belief]:
         if _needs_gradient(params, state):
             return super()._scan(params, batch, state)
-        result = chain.filter_states(*self._problem(params, batch, state))
+        result = self._problem(params, batch, state).filter_states()
         before, last = (torch.from_numpy(a) for a in (result.predicted, result.last))
         after = self._after(params, batch, state, last)
         return Scan(Belief(self._as_drawn(params, before)), Belief(self._as_drawn(params, after)))
 
     def _log_prob_steps(self, params: Params, batch: Batch, state: Belief) -> Steps[Belief]:
         if _needs_gradient(params, state):
-            table = self._per_draw(params, component_log_prob(self._components(params), batch.x, batch.seen))
+            table = self._per_draw(params, self._table(params, batch))
             initial, transition = self._per_draw(params, state.probs), self._per_draw(params, params["transition"])
             steps, last = chain_log_prob_steps(initial, transition, table, batch.lengths)
         else:
-            result = chain.filter_states(*self._problem(params, batch, state), keep=False)
+            result = self._problem(params, batch, state).filter_states(keep=False)
             steps, last = torch.from_numpy(result.log_prob_steps), torch.from_numpy(result.last)
         values = steps
         if not batch.seen.numpy().all():
             # Where nothing is seen the sum of probabilities is one up to rounding only.
-            values = torch.where(batch.seen.any(-1), steps, torch.zeros_like(steps))
+            told = batch.seen.any(-1) if batch.states is None else batch.seen.any(-1) | (batch.states >= 0)
+            values = torch.where(told, steps, torch.zeros_like(steps))
         final = Belief(self._as_drawn(params, self._after(params, batch, state, last)))
         return Steps(self._as_drawn(params, values), batch.seen, None, final)
 
@@ -166,24 +170,23 @@ class HiddenMarkovModel(SequenceModel[Belief], DiscreteLatent, ExpectationMaximi
     # latent states ------------------------------------------------------------------------------------------------
 
     def filter_states(self, params: Params, batch: Batch, state: Belief | None = None) -> Tensor:
-        result = chain.filter_states(*self._problem(params, batch, state))
+        result = self._problem(params, batch, state).filter_states()
         return self._as_drawn(params, torch.from_numpy(result.filtered))
 
     def smooth(self, params: Params, batch: Batch, state: Belief | None = None) -> Tensor:
-        result = chain.expectations(*self._problem(params, batch, state))
-        return self._as_drawn(params, torch.from_numpy(result.posterior))
+        return self._as_drawn(params, torch.from_numpy(self._problem(params, batch, state).smooth()))
 
     def decode(self, params: Params, batch: Batch, state: Belief | None = None) -> StatePaths:
-        paths = chain.decode(*self._problem(params, batch, state))
+        paths = self._problem(params, batch, state).decode()
         return StatePaths(*(self._as_drawn(params, torch.from_numpy(a)) for a in paths))
 
     def sample_states(
         self, params: Params, batch: Batch, n_paths: int, generator: torch.Generator, state: Belief | None = None
     ) -> Tensor:
         problem = self._problem(params, batch, state)
-        shape = (problem[1].shape[0], n_paths, batch.n, batch.t)
+        shape = (problem.initial.shape[0], n_paths, batch.n, batch.t)
         uniform = torch.rand(shape, generator=generator, dtype=self.dtype)
-        return self._as_drawn(params, torch.from_numpy(chain.sample_paths(*problem, uniform.numpy())))
+        return self._as_drawn(params, torch.from_numpy(problem.sample_paths(uniform.numpy())))
 
     def stationary_distribution(self, params: Params) -> Tensor:
         return stationary_distribution(params["transition"])
@@ -192,9 +195,7 @@ class HiddenMarkovModel(SequenceModel[Belief], DiscreteLatent, ExpectationMaximi
 
     def em_start(self, batch: Batch, n_starts: int, init: str, generator: torch.Generator) -> dict[str, Tensor]:
         params = start_params(self.emission, self.observation, self.n_states, batch, n_starts, init, generator)
-        if self.transition_mask is not None:
-            allowed = params["transition"] * self.transition_mask
-            params["transition"] = allowed / allowed.sum(-1, keepdim=True)
+        params |= self.transitions.from_matrix(params["transition"])
         return {name: params[name] for name in self.parameters()}
 
     def em_step(self, params: Params, batch: Batch, weights: Tensor | None = None) -> EMStep:
@@ -232,7 +233,7 @@ class HiddenMarkovModel(SequenceModel[Belief], DiscreteLatent, ExpectationMaximi
     def _em_step(self, params: Params, batch: Batch, weights: Tensor | None) -> EMStep:
         gain = None if weights is None else weights.to(self.dtype).reshape(1, -1, 1).numpy()
         problem = self._problem(params, batch, None)
-        if isinstance(self.emission, Normal) and self.emission.covariance in ("diag", "spherical"):
+        if problem.emission.mean.size:
             sums = chain.normal_expectations(*problem, gain=gain)
             new = _normal_step(self.emission, params, batch, torch.from_numpy(sums.moments).mT)
         else:
@@ -244,7 +245,7 @@ class HiddenMarkovModel(SequenceModel[Belief], DiscreteLatent, ExpectationMaximi
         counts = torch.from_numpy(sums.counts)
         if self.start == "free":
             new["initial"] = update_start(first, params["initial"])
-        new["transition"] = update_transition(counts, first, params["transition"], self.start == "stationary")
+        new |= self.transitions.m_step(counts, first, params, self.start == "stationary")
         log_prob = torch.from_numpy(sums.log_prob)
         total = log_prob.sum(-1) if weights is None else log_prob @ weights.to(self.dtype)
         return EMStep(total, {name: new[name] for name in params}, counts.sum(-2) + first)
@@ -252,27 +253,33 @@ class HiddenMarkovModel(SequenceModel[Belief], DiscreteLatent, ExpectationMaximi
     # between torch and the kernels --------------------------------------------------------------------------------
 
     def _start(self, params: Params) -> Tensor:
-        return params["initial"] if self.start == "free" else stationary_distribution(params["transition"])
+        if self.start == "free":
+            return params["initial"]
+        transition = params["transition"]
+        if self.known_start is None:
+            return stationary_distribution(transition)
+        return self.known_start.expand(*transition.shape[:-2], self.n_states)
 
     def _components(self, params: Params) -> Distribution:
         """The laws of the states, batch shape (*draw, s)."""
         return self.emission.distribution(params, (self.n_states,))
 
-    def _problem(
-        self, params: Params, batch: Batch, state: Belief | None
-    ) -> tuple[np.ndarray, np.ndarray, chain.LogEmission, np.ndarray]:
+    def _table(self, params: Params, batch: Batch) -> Tensor:
+        """log p(x_t | z_t), (*draw, n, t, s); states that are known to be others have -inf."""
+        return _with_known_states(component_log_prob(self._components(params), batch.x, batch.seen), batch)
+
+    def _problem(self, params: Params, batch: Batch, state: Belief | None) -> ChainProblem:
         with torch.no_grad():
             start = self._start(params).unsqueeze(-2) if state is None else state.probs
             initial, transition = self._per_draw(params, start), self._per_draw(params, params["transition"])
-            law = self._components(params)
+            law = self._components(params) if batch.states is None else None
             if isinstance(law, DiagonalNormal):
                 x = batch.x if batch.seen.numpy().all() else torch.where(batch.seen, batch.x, torch.nan)
                 mean, scale = self._per_draw(params, law.loc), self._per_draw(params, law.scale.expand_as(law.loc))
                 emission = chain.normal_emission(x.numpy(), mean.numpy(), (scale**2).numpy())
             else:
-                table = component_log_prob(law, batch.x, batch.seen)
-                emission = chain.table_emission(self._per_draw(params, table).numpy())
-            return initial.numpy(), transition.numpy(), emission, batch.lengths.numpy()
+                emission = chain.table_emission(self._per_draw(params, self._table(params, batch)).numpy())
+            return ChainProblem(initial.numpy(), transition.numpy(), emission, batch.lengths.numpy())
 
     def _after(self, params: Params, batch: Batch, state: Belief, last: Tensor) -> Tensor:
         """p(z_T+1 | x_1:T) from p(z_T | x_1:T); unchanged for a sequence without steps."""
@@ -305,14 +312,25 @@ def _needs_gradient(params: Params, state: Belief) -> bool:
     return torch.is_grad_enabled() and any(v.requires_grad for v in (*params.values(), state.probs))
 
 
-def _checked_mask(mask: Any, n_states: int) -> Tensor | None:
-    if mask is None:
-        return None
-    allowed = torch.as_tensor(np.asarray(mask, dtype=bool))
-    if allowed.shape != (n_states, n_states) or not bool(allowed.any(-1).all()):
+def _with_known_states(table: Tensor, batch: Batch) -> Tensor:
+    if batch.states is None:
+        return table
+    known = batch.states.unsqueeze(-1)
+    other = (known >= 0) & (known != torch.arange(table.shape[-1]))
+    return torch.where(other, torch.full_like(table, -torch.inf), table)
+
+
+def _checked_start(start: Any, n_states: int) -> tuple[str, Tensor | None]:
+    if isinstance(start, str) and start in ("free", "stationary"):
+        return start, None
+    try:
+        known = torch.as_tensor(np.asarray(start, dtype=np.float64))
+    except (TypeError, ValueError):
+        known = torch.zeros(0)
+    if known.shape != (n_states,) or Simplex().violation(known):
         raise ParameterError(
-            got=f"transition_mask of shape {tuple(allowed.shape)}",
-            expected=f"({n_states}, {n_states}) booleans with at least one True in each row",
-            remedy="True allows the transition from the state of the row to the state of the column.",
+            got=f"start={start!r}",
+            expected=f'"free", "stationary" or {n_states} probabilities that sum to one',
+            remedy="Choose one.",
         )
-    return allowed
+    return "known", known

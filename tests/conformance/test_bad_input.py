@@ -180,7 +180,7 @@ SETTINGS = {
     "emission class": lambda: ps.HMM(emission=ps.Normal),
     "unknown covariance": lambda: ps.HMM(emission=ps.Normal("round")),
     "unknown start": lambda: ps.HMM(start="warm"),
-    "mask of another size": lambda: ps.HMM(2, transition_mask=np.ones((3, 3), bool)),
+    "mask of another size": lambda: ps.HMM(2, transitions=np.ones((3, 3), bool)),
     "negative order": lambda: ps.ARMA((-1, 0)),
     "order of one number": lambda: ps.ARMA((1,)),
     "season without a period": lambda: ps.ARMA((0, 1), (1, 0, 0)),

@@ -26,7 +26,7 @@ def test_registered_model(row):
         (ARMAModel(Observation(1), (2, 0, 1), (1, 0, 0, 3), n_covariates=1), {}),
         (DifferencedModel(SeasonalWalkModel(Observation(1)), 2), {"missing": "forbidden", "start": 3}),
         (DifferencedModel(DifferencedModel(IIDModel(Normal(), Observation(1)))), {"missing": "forbidden", "start": 2}),
-        (HiddenMarkovModel(3, Normal(), Observation(1), transition_mask=torch.ones(3, 3).triu().bool().numpy()), {}),
+        (HiddenMarkovModel(3, Normal(), Observation(1), transitions=torch.ones(3, 3).triu().bool().numpy()), {}),
         (
             RecurrentModel(Normal("full"), Observation(2), hidden_size=3, n_covariates=1, dtype=torch.float64),
             {"missing": "pattern"},

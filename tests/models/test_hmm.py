@@ -49,8 +49,8 @@ def random_model(name, n_draws=None, s=3, k=2, seed=1, **options):
     params = model.em_start(batch, n_draws or 1, "random", generator)
     # Away from the nearly deterministic starts, so that every path counts.
     params["transition"] = 0.5 * params["transition"] + 0.5 / s
-    if model.transition_mask is not None:
-        params["transition"] = params["transition"] * model.transition_mask
+    if model.transitions.mask is not None:
+        params["transition"] = params["transition"] * model.transitions.support(s)
         params["transition"] /= params["transition"].sum(-1, keepdim=True)
     return model, params if n_draws else {key: value[0] for key, value in params.items()}
 
@@ -126,14 +126,14 @@ def test_gradient_equals_that_of_the_step_loop(name, start):
 
 def test_structural_zeros_are_exact_and_not_counted():
     mask = np.triu(np.ones((3, 3), dtype=bool))
-    model, params = random_model("diag", transition_mask=mask)
+    model, params = random_model("diag", transitions=mask)
     assert model.n_parameters == 2 + 3 + 6 + 6
     batch = random_batch(model.emission, n=4, t=30)
     step = model.em_step({key: value[None] for key, value in params.items()}, batch)
     assert torch.all(step.params["transition"][0][~torch.from_numpy(mask)] == 0.0)
     assert_close(step.params["transition"].sum(-1), torch.ones(1, 3, dtype=torch.float64))
     with pytest.raises(ParameterError, match="at least one True"):
-        HiddenMarkovModel(2, Normal(), Normal().observation(1), transition_mask=[[True, True], [False, False]])
+        HiddenMarkovModel(2, Normal(), Normal().observation(1), transitions=[[True, True], [False, False]])
 
 
 def test_bad_settings_raise():
