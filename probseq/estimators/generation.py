@@ -15,6 +15,7 @@ from probseq.data.sequences import Sequences
 from probseq.distributions.base import Distribution
 from probseq.distributions.categorical import Categories
 from probseq.errors import HistoryError, HorizonError, ParameterError, UnsupportedError
+from probseq.estimators.state_names import StateNames
 from probseq.models.base import map_state
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def generate(
             )
         values, hidden = estimator._sample_states(state, int(length), generator)
         labelled = labels.label(hidden, ("sequence", "time"), name="state", index=(index,) * n)
+        labelled = estimator._named_states(labelled) if isinstance(estimator, StateNames) else labelled
         return _values(estimator, labels, values, index, n_sequences), labelled
     values, _ = model.sample({}, state, int(length), generator, u, tempering(*shaping))
     return _values(estimator, labels, values.numpy().astype(float), index, n_sequences)

@@ -1,4 +1,4 @@
-"""What users ask of hidden states: the best path, probabilities, samples of paths."""
+"""What users ask of hidden states: the best paths, probabilities, samples of paths, expected counts."""
 
 from __future__ import annotations
 
@@ -12,34 +12,58 @@ from torch import Tensor
 from probseq._random import RandomState, torch_generator
 from probseq.data.sequences import Sequences
 from probseq.errors import ParameterError
-from probseq.estimators.predicting import Predicting
+from probseq.estimators.state_names import StateNames
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.latent import DiscreteLatent
-from probseq.models.wrappers import innermost, unwrap
+from probseq.models.wrappers import unwrap
 
 __all__ = ["StateMethods"]
 
 
-class StateMethods(Predicting):
+class StateMethods(StateNames):
     """Methods of an estimator whose model, behind its transforms, is a ``DiscreteLatent``."""
 
     has_states: ClassVar[bool] = True
 
-    def decode(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> xr.DataArray:
+    def decode(
+        self, X: Any, k: int | None = None, *, lengths: Any = None, covariates: Any = None, history: Any = None
+    ) -> xr.DataArray:
         """The most probable path of states (Viterbi), dims ``sequence, time``; -1 where there is no state.
 
-        Its log-probability log p(x, z) in nats is in ``attrs["log_prob"]`` (one number a sequence).
+        Parameters
+        ----------
+        X : data in any form
+        k : int or None
+            The k most probable paths, best first, along a dimension ``path``. Its coordinates are ``log_prob``, log
+            p(x, z) in nats, and ``probability``, p(z | x). Where there are fewer possible paths the rest is -1.
+
+        Returns
+        -------
+        DataArray of int. Without ``k``, log p(x, z) is in ``attrs["log_prob"]`` (one number a sequence). With names of
+        states (see `label_states`) a coordinate ``state_name`` has them.
         """
         data = self._read(X, lengths, covariates)
+        if k is not None:
+            _check_count("k", k, 5)
         model, batch, state, first = self._problem(data, history)
+        params = self.model_.params
         with torch.no_grad():
-            paths = model.decode(self.model_.params, batch, state)
-        states = self._spread(paths.states, data, first, -1)
+            if k is None:
+                paths = model.decode(params, batch, state)
+            else:
+                paths = model.decode(params, batch, state, k=int(k))
+                evidence = _as_sequence_model(model).log_prob(params, batch, state)
         log_prob = paths.log_prob.numpy()
-        one = self.model_.n_draws == 1
-        attrs: dict[Any, Any] = {"log_prob": np.squeeze(log_prob[0] if one else log_prob)[()]}
-        dims = ("sequence", "time") if one else ("draw", "sequence", "time")
-        return data.label(states[0] if one else states, dims, name="state", attrs=attrs)
+        lead: tuple[str, ...] = ("draw", "sequence") if k is None else ("draw", "path", "sequence")
+        found = self._label_states(self._spread(paths.states, data, first, -1), (*lead, "time"), data)
+        if k is None:
+            one = self.model_.n_draws == 1
+            return found.assign_attrs(log_prob=np.squeeze(log_prob[0] if one else log_prob)[()])
+        share = np.exp(log_prob - evidence.unsqueeze(1).numpy())
+        for name, array in (("log_prob", log_prob), ("probability", share)):
+            each = data.label(array[0] if self.model_.n_draws == 1 else array, self._lead(lead))
+            found = found.assign_coords({name: (each.dims, each.values)})
+        return found
 
     def smooth(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> xr.DataArray:
         """p(state_t | x_1..x_T), the probability of each state given all the data, dims ``sequence, time, state``."""
@@ -69,29 +93,63 @@ class StateMethods(Predicting):
     ) -> xr.DataArray:
         """Paths of states from their law given all the data, dims ``path, sequence, time``."""
         data = self._read(X, lengths, covariates)
-        if not isinstance(n_paths, int | np.integer) or isinstance(n_paths, bool) or n_paths < 1:
-            raise ParameterError(got=f"n_paths={n_paths!r}", expected="a whole number from 1", remedy="Try 100.")
+        _check_count("n_paths", n_paths, 100)
         model, batch, state, first = self._problem(data, history)
         seed = self.random_state if random_state is None else random_state
         with torch.no_grad():
             paths = model.sample_states(self.model_.params, batch, int(n_paths), torch_generator(seed), state)
-        states = self._spread(paths, data, first, -1)
-        one = self.model_.n_draws == 1
-        dims = ("path", "sequence", "time") if one else ("draw", "path", "sequence", "time")
-        return data.label(states[0] if one else states, dims, name="state")
+        return self._label_states(self._spread(paths, data, first, -1), ("draw", "path", "sequence", "time"), data)
+
+    def expected_counts(
+        self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None
+    ) -> xr.Dataset:
+        """How often states are expected to be visited and to follow one another, given all the data.
+
+        Returns
+        -------
+        Dataset with ``transitions`` (sequence, state, next_state), the expected number of moves from one state to
+        another, and ``occupancy`` (sequence, state), the expected number of steps in each state. Sum them over
+        ``sequence`` where there are many.
+        """
+        data = self._read(X, lengths, covariates)
+        model, batch, state, _ = self._problem(data, history)
+        with torch.no_grad():
+            moves = model.expected_transitions(self.model_.params, batch, state).numpy()
+            steps = model.smooth(self.model_.params, batch, state).sum(-2).numpy()
+        names = self._state_labels()
+        coords = {"state": names, "next_state": names}
+        arrays = {}
+        for name, array, dims in (
+            ("transitions", moves, ("draw", "sequence", "state", "next_state")),
+            ("occupancy", steps, ("draw", "sequence", "state")),
+        ):
+            shown = {dim: coords[dim] for dim in dims if dim in coords}
+            each = array[0] if self.model_.n_draws == 1 else array
+            arrays[name] = data.label(each, self._lead(dims), name=name, coords=shown)
+        return xr.Dataset(arrays)
+
+    def expected_durations(self) -> xr.DataArray:
+        """How many steps a visit of each state lasts in the mean; inf for a state that is never left."""
+        self._check_fitted()
+        with torch.no_grad():
+            steps = self._latent().expected_durations(self.model_.params).numpy()
+        return self._by_state(steps, "duration").assign_attrs(units="steps")
 
     def stationary_distribution(self) -> xr.DataArray:
         """The law of the state in the long run, pi = pi A."""
         self._check_fitted()
         with torch.no_grad():
-            pi = self._chain().stationary_distribution(self.model_.params).numpy()
-        if self.model_.n_draws == 1:
-            return xr.DataArray(pi[0], dims="state", name="stationary", coords={"state": np.arange(pi.shape[-1])})
-        return xr.DataArray(pi, dims=("draw", "state"), name="stationary")
+            pi = self._latent().stationary_distribution(self.model_.params).numpy()
+        return self._by_state(pi, "stationary")
 
-    def _chain(self) -> DiscreteLatent:
-        """The model of the states, behind the transforms."""
-        return _with_states(innermost(self.model_.model))
+    def _by_state(self, array: np.ndarray, name: str) -> xr.DataArray:
+        one = self.model_.n_draws == 1
+        dims = self._lead(("draw", "state"))
+        return xr.DataArray(array[0] if one else array, dims=dims, name=name, coords={"state": self._state_labels()})
+
+    def _lead(self, dims: tuple[str, ...]) -> tuple[str, ...]:
+        """Without ``draw`` where there is one draw only."""
+        return dims if self.model_.n_draws > 1 else tuple(dim for dim in dims if dim != "draw")
 
     def _problem(self, data: Sequences, history: Any) -> tuple[DiscreteLatent, Batch, Any, int]:
         """The chain's own batch and state behind the transforms."""
@@ -99,7 +157,9 @@ class StateMethods(Predicting):
         begun = self._begin(data, history)
         start = self.model_.initial_state({}, batch.n) if begun is None else begun
         model, batch, state, first = unwrap(self.model_.model, batch, self.model_._unpack(start))
-        return _with_states(model), batch, state, first
+        if not isinstance(model, DiscreteLatent):
+            raise TypeError(f"{type(model).__name__} has no discrete states")
+        return model, batch, state, first
 
     def _spread(self, array: Tensor, data: Sequences, first: int, empty: int) -> np.ndarray:
         """Put steps without a state in front (time is the last axis)."""
@@ -108,26 +168,35 @@ class StateMethods(Predicting):
         widths = [(0, 0)] * (array.ndim - 1) + [(first, 0)]
         return np.pad(array.numpy(), widths, constant_values=empty)
 
+    def _label_states(self, codes: np.ndarray, dims: tuple[str, ...], data: Sequences) -> xr.DataArray:
+        one = self.model_.n_draws == 1
+        return self._named_states(data.label(codes[0] if one else codes, self._lead(dims), name="state"))
+
     def _label_probs(self, probs: Tensor, data: Sequences, first: int, name: str) -> xr.DataArray:
         widths = [(0, 0)] * (probs.ndim - 2) + [(first, 0), (0, 0)]
         array = np.pad(probs.numpy(), widths, constant_values=np.nan)
-        if self.model_.n_draws == 1:
-            return data.label(array[0], ("sequence", "time", "state"), name=name)
-        return data.label(array, ("draw", "sequence", "time", "state"), name=name)
+        one = self.model_.n_draws == 1
+        dims = self._lead(("draw", "sequence", "time", "state"))
+        return data.label(array[0] if one else array, dims, name=name, coords={"state": self._state_labels()})
 
     def _sample_states(self, state: Any, length: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Values (n, length, k) on the data's scale and the states behind them (n, length)."""
-        if self.model_.n_draws > 1 or self._chain() is not self.model_.model:
+        if self.model_.n_draws > 1 or self._latent() is not self.model_.model:
             raise ParameterError(
                 got="sample(states=True) with transforms or several parameter draws",
                 expected="one parameter draw and no transform",
                 remedy="Sample first, then decode(sample).",
             )
-        x, states, _ = self._chain().simulate(self.model_.params, self.model_._unpack(state), length, generator)
+        x, states, _ = self._latent().simulate(self.model_.params, self.model_._unpack(state), length, generator)
         return x[0].numpy(), states[0].numpy()
 
 
-def _with_states(model: SequenceModel[Any]) -> DiscreteLatent:
-    if not isinstance(model, DiscreteLatent):
-        raise TypeError(f"{type(model).__name__} has no discrete states")
+def _check_count(name: str, value: Any, example: int) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise ParameterError(got=f"{name}={value!r}", expected="a whole number from 1", remedy=f"Try {name}={example}.")
+
+
+def _as_sequence_model(model: DiscreteLatent) -> SequenceModel[Any]:
+    if not isinstance(model, SequenceModel):
+        raise TypeError(f"{type(model).__name__} is no sequence model")
     return model

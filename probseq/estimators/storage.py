@@ -20,6 +20,7 @@ from probseq.errors import FileFormatError, ParameterError
 from probseq.estimators.pipeline import DataInfo, FittedTransforms
 from probseq.estimators.registry import FAMILIES
 from probseq.estimators.state import leaves_of
+from probseq.estimators.state_names import StateNames
 from probseq.inference.base import Draws
 from probseq.models.base import map_state
 
@@ -58,6 +59,7 @@ def save(estimator: SequenceEstimator, path: Any) -> None:
         "vocabulary": None if estimator.vocabulary_ is None else estimator.vocabulary_.to_dict(),
         "training": None if estimator.training_ is None else _encode_labels(estimator.training_),
         "fingerprint": estimator.training_fingerprint_,
+        "state_names": estimator.state_names_ if isinstance(estimator, StateNames) else None,
     }
     metadata = {"format": _FORMAT, "version": str(_VERSION), "header": json.dumps(header, allow_nan=True)}
     file = Path(path)
@@ -134,6 +136,8 @@ def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Pat
         queue = iter([tensors[f"state.{i:03d}"] for i in range(len(leaves_of(template)))])
         estimator.training_state_ = map_state(lambda leaf: next(queue), template)
         estimator.training_fingerprint_ = header["fingerprint"]
+    if isinstance(estimator, StateNames) and header.get("state_names") is not None:
+        estimator = estimator.label_states(header["state_names"])
     return estimator
 
 

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from probseq.distributions.base import Distribution
 from probseq.distributions.params import Params
 from probseq.models.base import Batch
 
-__all__ = ["DiscreteLatent", "EMStep", "ExpectationMaximization", "StatePaths"]
+__all__ = ["DiscreteLatent", "EMStep", "ExpectationMaximization", "LeftOut", "StatePaths"]
 
 
 class StatePaths(NamedTuple):
@@ -25,6 +26,17 @@ class StatePaths(NamedTuple):
     log_prob: Tensor
 
 
+class LeftOut(NamedTuple):
+    """What the other steps say about a step.
+
+    probs : (*draw, n, t, s), p(z_t | x_u for all u != t); zero on padding.
+    log_prob : (*draw, n, t), log p(x_u for all u != t) in nats.
+    """
+
+    probs: Tensor
+    log_prob: Tensor
+
+
 class DiscreteLatent(ABC):
     """Capability of a model whose latent state z_t takes one of ``n_states`` values.
 
@@ -32,6 +44,35 @@ class DiscreteLatent(ABC):
     """
 
     n_states: int
+
+    @abstractmethod
+    def state_laws(self, params: Params, batch: Batch | None = None) -> Distribution:
+        """p(x_t | z_t = j), batch shape (*draw, n, t, s); (*draw, s) without a batch, where all steps share the laws.
+
+        Raises
+        ------
+        UnsupportedError
+            Without a batch, where the laws depend on covariates or on values before.
+        """
+
+    @abstractmethod
+    def leave_one_out(self, params: Params, batch: Batch, state: Any = None) -> LeftOut:
+        """p(z_t | x_u for all u != t) for every t, exact."""
+
+    @abstractmethod
+    def expected_transitions(self, params: Params, batch: Batch, state: Any = None) -> Tensor:
+        """E[number of moves from i to j | x_1:T], (*draw, n, s, s)."""
+
+    @abstractmethod
+    def expected_durations(self, params: Params) -> Tensor:
+        """E[steps that a visit of a state lasts], (*draw, s)."""
+
+    @abstractmethod
+    def permute_state(self, state: Any, permutation: Tensor) -> Any:
+        """A state of the sequence model (leaves (*draw, n, ...)) where latent state i is the old ``permutation[i]``.
+
+        ``permutation`` is (*draw, s), as in `probseq.models.relabel.permute_states`.
+        """
 
     @abstractmethod
     def filter_states(self, params: Params, batch: Batch, state: Any = None) -> Tensor:
@@ -42,8 +83,11 @@ class DiscreteLatent(ABC):
         """p(z_t | x_1:T), (*draw, n, t, s), exact; zero on padding."""
 
     @abstractmethod
-    def decode(self, params: Params, batch: Batch, state: Any = None) -> StatePaths:
-        """argmax over z_1:T of p(z_1:T | x_1:T)."""
+    def decode(self, params: Params, batch: Batch, state: Any = None, k: int | None = None) -> StatePaths:
+        """argmax over z_1:T of p(z_1:T | x_1:T); with ``k`` the best k paths, an axis in front of the sequences.
+
+        Where there are fewer than k possible paths, the others are -1 with log-probability -inf.
+        """
 
     @abstractmethod
     def sample_states(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -24,6 +25,7 @@ __all__ = [
     "WrapperModel",
     "gap_error",
     "innermost",
+    "map_innermost",
     "unwrap",
 ]
 
@@ -60,6 +62,15 @@ def innermost(model: SequenceModel[Any]) -> SequenceModel[Any]:
     while isinstance(model, WrapperModel):
         model = model.inner
     return model
+
+
+def map_innermost(model: SequenceModel[Any], state: Any, function: Callable[[Any], Any]) -> Any:
+    """A state of ``model`` with ``function`` applied to the part that belongs to the innermost model."""
+    if isinstance(model, DifferencedModel):
+        return state._replace(inner=map_innermost(model.inner, state.inner, function))
+    if isinstance(model, WrapperModel):
+        return map_innermost(model.inner, state, function)
+    return function(state)
 
 
 def unwrap(model: SequenceModel[Any], batch: Batch, state: Any) -> tuple[SequenceModel[Any], Batch, Any, int]:
