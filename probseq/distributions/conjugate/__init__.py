@@ -1,0 +1,68 @@
+"""Conjugate priors: laws of parameters that keep their form when data come in.
+
+Weakly informative by default, scaled to the data; every hyper-parameter can be set by its name. Sources: Bernardo and
+Smith (2000), appendix A; Gelman et al. (2013), chapters 2, 3 and 23.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from probseq.distributions.conjugate.base import ConjugateLaw, Settings, check_names
+from probseq.distributions.conjugate.counts import BetaBits, GammaRates
+from probseq.distributions.conjugate.dirichlet import DirichletCategories, DirichletRows
+from probseq.distributions.conjugate.normal import NormalGamma
+from probseq.distributions.conjugate.wishart import NormalWishart
+from probseq.distributions.emissions import Bernoulli, Categorical, Emission, Normal, Observation, Poisson
+from probseq.errors import IncompatibleError
+
+__all__ = [
+    "BetaBits",
+    "ConjugateLaw",
+    "DirichletCategories",
+    "DirichletRows",
+    "GammaRates",
+    "NormalGamma",
+    "NormalWishart",
+    "Settings",
+    "check_names",
+    "conjugate_family",
+    "conjugate_prior",
+]
+
+
+def conjugate_family(emission: Emission) -> type[ConjugateLaw]:
+    """The family of laws of an emission's parameters.
+
+    Raises
+    ------
+    IncompatibleError
+        for an emission without a conjugate prior.
+    """
+    if type(emission) is Normal:
+        return NormalGamma if emission.covariance in ("diag", "spherical") else NormalWishart
+    for kind, family in ((Poisson, GammaRates), (Categorical, DirichletCategories), (Bernoulli, BetaBits)):
+        if type(emission) is kind:
+            return family
+    raise IncompatibleError(
+        got=f"a conjugate prior for {type(emission).__name__}",
+        expected="Normal, Poisson, Categorical or Bernoulli",
+        remedy="Other emissions have no conjugate prior: use EM or MLE.",
+    )
+
+
+def conjugate_prior(
+    emission: Emission, observation: Observation, n_states: int, x: Tensor, seen: Tensor, settings: Settings
+) -> ConjugateLaw:
+    """The prior of an emission's parameters in every state, from data (n, t, k) and what a user has set.
+
+    Raises
+    ------
+    IncompatibleError
+        for an emission without a conjugate prior.
+    ParameterError
+        for names, shapes or values that the prior does not have.
+    """
+    family = conjugate_family(emission)
+    check_names(settings, family.names, type(emission).__name__)
+    return family.weak(emission, observation, n_states, x, seen, settings)
