@@ -128,9 +128,9 @@ class ARMA(SequenceEstimator):
             for i, v in enumerate(flat.ravel()):
                 rows[f"{name}[{i + 1}]" if value.ndim else str(name)] = {"estimate": float(v)}
         table = pd.DataFrame.from_dict(rows, orient="index")
-        errors = self._standard_errors()
-        if errors is not None:
-            table["std_error"] = errors
+        if self.draws_.covariance is not None:
+            errors = self.standard_errors_
+            table["std_error"] = np.concatenate([np.atleast_1d(errors[name].values).ravel() for name in estimates])
             table["z"] = table["estimate"] / table["std_error"]
             table["lower"] = table["estimate"] - 1.959964 * table["std_error"]
             table["upper"] = table["estimate"] + 1.959964 * table["std_error"]
@@ -142,25 +142,6 @@ class ARMA(SequenceEstimator):
             "status": self.status_,
         }
         return table
-
-    def _standard_errors(self) -> np.ndarray | None:
-        """Delta method from the covariance of the unconstrained parameters, where the fit gives one."""
-        import torch
-
-        from probseq.distributions.params import flatten, unflatten
-
-        covariance = self.draws_.covariance
-        if covariance is None:
-            return None
-        model = self._arma()
-        specs = model.parameters()
-        centre = flatten(specs, {name: value[0] for name, value in self.model_.params.items()})
-
-        def natural(flat: torch.Tensor) -> torch.Tensor:
-            return torch.cat([value.reshape(-1) for value in unflatten(specs, flat).values()])
-
-        jacobian = torch.autograd.functional.jacobian(natural, centre).numpy()
-        return np.sqrt(np.clip(np.diag(jacobian @ covariance @ jacobian.T), 0.0, None))
 
 
 ARIMA = ARMA

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from torch import Tensor
 
-from probseq.errors import (
-    DataError,
-    ParameterError,
-)
+from probseq.errors import DataError, ParameterError, UnsupportedError
 from probseq.estimators.fitted import FittedModel, check_y
+from probseq.inference.information import standard_errors
 
 __all__ = ["Scoring"]
 
@@ -86,10 +86,41 @@ class Scoring(FittedModel):
     def params_(self) -> xr.Dataset:
         """The parameters as a Dataset; a ``draw`` dimension only where there are several draws."""
         self._check_fitted()
+        return self._label_params(self.model_.params)
+
+    @property
+    def standard_errors_(self) -> xr.Dataset:
+        """Standard errors of ``params_``, under the same names, by the delta method from the observed information.
+
+        NaN where the data determine none: a probability on its boundary (an initial state that is certain, a transition
+        that never happens), an empty state. Structural zeros and known values have 0.
+
+        Raises
+        ------
+        UnsupportedError
+            Where the inference computed no covariance, or the parameters are draws.
+        """
+        self._check_fitted()
+        covariance = self.draws_.covariance
+        if self.model_.n_draws > 1 or covariance is None:
+            several = self.model_.n_draws > 1
+            raise UnsupportedError(
+                got="standard errors of parameters that are draws" if several else "a fit without a covariance",
+                expected="a point estimate whose inference computed the observed information",
+                remedy='params_.std("draw") is the spread of the posterior.'
+                if several
+                else "Fit with inference=ps.MLE(covariance=True), ps.EM(covariance=True) or ps.MAP(covariance=True).",
+            )
+        centre = {name: value[0] for name, value in self.model_.params.items()}
+        errors = standard_errors(self.model_.model.parameters(), centre, covariance)
+        return self._label_params({name: value.unsqueeze(0) for name, value in errors.items()})
+
+    def _label_params(self, params: Mapping[str, Tensor]) -> xr.Dataset:
+        """Values (draw, *spec.shape) under the names of the parameters."""
         variables: dict[str, Any] = {}
         sizes: dict[str, int] = {}
         for name, spec in self.model_.model.parameters().items():
-            value = self.model_.params[name].detach().numpy().copy()  # theirs to change
+            value = params[name].detach().numpy().copy()  # theirs to change
             words = spec.dims if len(spec.dims) == len(spec.shape) else _axes(name, spec.shape)
             dims = _unique_dims(words, name, spec.shape, sizes)
             one = value.shape[0] == 1

@@ -39,6 +39,8 @@ def save(estimator: SequenceEstimator, path: Any) -> None:
     model = estimator.model_
     tensors = {f"param.{name}": value.contiguous() for name, value in model.params.items()}
     tensors["log_weights"] = model.log_weights.contiguous()
+    if estimator.draws_.covariance is not None:
+        tensors["covariance"] = torch.from_numpy(np.ascontiguousarray(estimator.draws_.covariance))
     if estimator.training_state_ is not None:
         for i, leaf in enumerate(leaves_of(estimator.training_state_)):
             tensors[f"state.{i:03d}"] = leaf.contiguous().clone()
@@ -106,7 +108,7 @@ def _bad(file: Path, what: str) -> FileFormatError:
 
 def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Path) -> SequenceEstimator:
     estimator: SequenceEstimator = _decode(header["estimator"], _known_classes(header["estimator"]["class"]), file)
-    info = DataInfo(**header["info"])
+    info = DataInfo.from_dict(header["info"])
     model = estimator._build(info)
     params = {name: tensors[f"param.{name}"] for name in model.parameters()}
     for name, spec in model.parameters().items():
@@ -120,6 +122,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Pat
         fit["status"],
         fit["n_iter"],
         log_weights=tensors["log_weights"],
+        covariance=tensors["covariance"].numpy() if "covariance" in tensors else None,
     )
     transforms = FittedTransforms(tuple(estimator._transforms()), tuple(header["constants"]))
     estimator._adopt(model, transforms, draws, info, None)

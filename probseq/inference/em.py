@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from probseq.distributions.params import take_draw
 from probseq.errors import ParameterError
 from probseq.inference.base import Draws, Inference, Progress
+from probseq.inference.information import observed_information
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.latent import EMStep, ExpectationMaximization
 
@@ -44,6 +46,9 @@ class EM(Inference):
     tol : float
         A start has converged when the gain that is still to come, extrapolated from the last two steps (Aitken), is
         below ``tol`` nats. Only the three best starts are followed that far, the others to 1e-4.
+    covariance : bool
+        Whether the inverse observed information is computed at the end, for ``standard_errors_``; it takes two to four
+        gradients of the likelihood for each coordinate.
 
     References
     ----------
@@ -53,9 +58,15 @@ class EM(Inference):
     fits = "models with latent states"
 
     def __init__(
-        self, n_init: int | None = None, init: str = "kmeans", max_iter: int = 2000, tol: float = 1e-8
+        self,
+        n_init: int | None = None,
+        init: str = "kmeans",
+        max_iter: int = 2000,
+        tol: float = 1e-8,
+        covariance: bool = False,
     ) -> None:
         self.n_init, self.init, self.max_iter, self.tol = n_init, init, max_iter, tol
+        self.covariance = covariance
 
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
         return issubclass(model_class, ExpectationMaximization)
@@ -102,7 +113,12 @@ class EM(Inference):
             if not run.trace:
                 raise
             interrupted = True
-        return run.result(model, batch, interrupted)
+        found = run.result(model, batch, interrupted)
+        if not self.covariance or interrupted:
+            return found
+        bend = observed_information(model, found.params, batch, weights)
+        # What stopped the iterations stays the last message.
+        return replace(found, covariance=bend.covariance, messages=(*bend.messages, *found.messages))
 
     def _check(self) -> None:
         n = self.n_init

@@ -2,79 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
-from probseq.distributions.params import flatten, unconstrained_size, unflatten
-from probseq.errors import ParameterError
+from probseq.distributions.params import unconstrained_size
 from probseq.inference.base import Draws, Inference, Progress
+from probseq.inference.information import information
 from probseq.inference.options import TrainingOptions
+from probseq.inference.posterior import LogPosterior
+from probseq.inference.search import Search, check_search, climb, latent_problems, wants_covariance
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.baseline import ClosedForm
 from probseq.models.concentrated import ConcentratedLikelihood, Profile
 from probseq.models.recurrent import RecurrentModel
 
 __all__ = ["MLE"]
-
-Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
-
-# What the line search sees where the likelihood is not a number.
-_BARRIER = 1e100
-
-
-@dataclass
-class _Search:
-    """The best point that any start has reached, also when a fit is interrupted."""
-
-    objective: Objective
-    scale: float
-    max_iter: int
-    tol: float
-    progress: Progress | None
-    x: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    value: float = math.inf
-    trace: list[float] = field(default_factory=list)
-    optima: list[float] = field(default_factory=list)
-    n_iter: int = 0
-    status: str = "max_iter"
-
-    def evaluate(self, x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = self.objective(x)
-        if not math.isfinite(value):
-            return _BARRIER, np.zeros(x.size)
-        if value < self.value:
-            self.value, self.x = value, x.copy()
-            self.trace.append(-self.scale * value)
-        return value, gradient
-
-    def descend(self, x: np.ndarray) -> None:
-        """L-BFGS-B from one start; the status is that of the start that found the best point."""
-        before = self.value
-        result = minimize(
-            self.evaluate,
-            x,
-            jac=True,
-            method="L-BFGS-B",
-            callback=self._report if self.progress is not None else None,
-            options={"maxiter": self.max_iter, "ftol": self.tol, "gtol": 1e-7, "maxcor": 20, "maxls": 40},
-        )
-        self.optima.append(-self.scale * float(result.fun))
-        if self.value < before or len(self.optima) == 1:
-            self.n_iter = int(result.nit)
-            # A line search that finds nothing better has met the limit of the arithmetic where the slope is tiny.
-            flat = float(np.abs(result.jac).max(initial=0.0)) < 1e-4
-            self.status = "converged" if result.success or (result.status == 2 and flat) else "max_iter"
-
-    def _report(self, intermediate_result: Any) -> None:
-        if self.progress is not None:
-            self.progress(len(self.trace), -self.scale * float(intermediate_result.fun))
 
 
 class MLE(Inference):
@@ -94,8 +39,9 @@ class MLE(Inference):
     tol : float
         A start has converged when an iteration lowers the objective (nats per scored value) by less than ``tol``
         relative to it, or when no slope exceeds 1e-7.
-    covariance : bool
-        Whether the inverse observed information is computed, for standard errors, where the model has a fast form.
+    covariance : bool or None
+        Whether the inverse observed information is computed, for ``standard_errors_``. None computes it where the model
+        has a fast form for it, or at most 100 coordinates (two to four gradients each).
     training : TrainingOptions or None
         For recurrent nets, to which the options above do not apply.
 
@@ -111,7 +57,7 @@ class MLE(Inference):
         n_init: int = 0,
         max_iter: int = 1000,
         tol: float = 1e-12,
-        covariance: bool = True,
+        covariance: bool | None = None,
         training: TrainingOptions | None = None,
     ) -> None:
         self.n_init, self.max_iter, self.tol, self.covariance = n_init, max_iter, tol, covariance
@@ -132,14 +78,15 @@ class MLE(Inference):
     ) -> Draws:
         """Climb from every start and keep the best.
 
-        ``status`` is "exact" (a closed form), "converged", "max_iter" or "interrupted".
+        ``status`` is "exact" (a closed form), "converged", "max_iter", "degenerate" (a state emptied or its variance
+        collapsed) or "interrupted".
 
         Raises
         ------
         ParameterError
             For settings out of range.
         """
-        self._check()
+        check_search(self)
         if isinstance(model, RecurrentModel):
             from probseq.inference.training import train_point
 
@@ -147,13 +94,13 @@ class MLE(Inference):
                 model, batch, generator, self.training, validation=validation, weights=weights, progress=progress
             )
         if isinstance(model, ClosedForm):
-            return _closed(model, model.maximum_likelihood(batch, weights), batch, weights)
+            return self._fit_closed(model, batch, weights)
         if isinstance(model, ConcentratedLikelihood):
             return self._fit_profile(model.concentrated(batch, weights), generator, progress)
         return self._fit_flat(model, batch, generator, weights, progress)
 
     def _fit_profile(self, profile: Profile, generator: torch.Generator, progress: Progress | None) -> Draws:
-        search = _Search(profile.objective, profile.count, self.max_iter, self.tol, progress)
+        search = Search(profile.objective, profile.count, self.max_iter, self.tol, progress)
         starts = profile.starts(self.n_init, generator)
         reasoned = starts[: len(starts) - self.n_init] if profile.size else starts
         values = [search.evaluate(x)[0] for x in reasoned]
@@ -161,13 +108,15 @@ class MLE(Inference):
         if profile.size == 0:
             search.status, search.optima = "exact", list(search.trace)
         else:
-            self._descend(search, chosen)
+            search.descend_all(chosen)
         params = profile.parameters(search.x)
         return self._draws(
             search,
             params,
             messages=profile.problems(search.x),
-            covariance=profile.covariance(search.x) if self.covariance and search.status != "interrupted" else None,
+            covariance=profile.covariance(search.x)
+            if wants_covariance(self.covariance, 0) and search.status != "interrupted"
+            else None,
         )
 
     def _fit_flat(
@@ -178,46 +127,37 @@ class MLE(Inference):
         weights: Tensor | None,
         progress: Progress | None,
     ) -> Draws:
-        specs = model.parameters()
-        guess = model._initial_guess(batch, generator)
-        constants = {name: value for name, value in guess.items() if not specs[name].trainable}
-        first = flatten(specs, guess).detach()
-        count = float(max(1, int(batch.seen.sum())))
+        target = LogPosterior(model, batch, weights)
+        search = climb(target, generator, self.n_init, self.max_iter, self.tol, progress)
+        params = target.params(torch.as_tensor(search.x))
+        messages = latent_problems(model, {n: v.unsqueeze(0) for n, v in params.items()}, batch, weights)
+        if messages and search.status != "interrupted":
+            search.status = "degenerate"
+        covariance = None
+        if wants_covariance(self.covariance, search.x.size) and search.status in ("converged", "max_iter"):
+            found = information(target, search.x)
+            covariance, messages = found.covariance, found.messages
+        return self._draws(search, params, messages, covariance)
 
-        def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
-            flat = torch.as_tensor(x, dtype=first.dtype).requires_grad_(True)
-            steps = model.log_prob_steps({**constants, **unflatten(specs, flat)}, batch)
-            total = steps.values.sum(-1) if weights is None else steps.values.sum(-1) * weights
-            loss = -total.sum() / count
-            (gradient,) = torch.autograd.grad(loss, flat)
-            return float(loss.detach()), gradient.numpy().astype(np.float64)
-
-        size = unconstrained_size(specs)
-        noise = torch.randn(self.n_init, size, generator=generator, dtype=torch.float64).numpy()
-        start = first.numpy().astype(np.float64)
-        search = _Search(objective, count, self.max_iter, self.tol, progress)
-        search.evaluate(start)
-        self._descend(search, [start, *(start + step for step in noise)])
-        flat = torch.as_tensor(search.x, dtype=first.dtype)
-        params = {**constants, **unflatten(specs, flat)}
-        return self._draws(search, {name: params[name] for name in specs})
-
-    @staticmethod
-    def _descend(search: _Search, starts: list[np.ndarray]) -> None:
-        try:
-            for start in starts:
-                search.descend(start)
-        except KeyboardInterrupt:
-            if not math.isfinite(search.value):
-                raise
-            search.status = "interrupted"
+    def _fit_closed(self, model: SequenceModel[Any], batch: Batch, weights: Tensor | None) -> Draws:
+        found = model.maximum_likelihood(batch, weights) if isinstance(model, ClosedForm) else {}
+        params = {name: value.detach() for name, value in found.items()}
+        draws = {name: value.unsqueeze(0) for name, value in params.items()}
+        target = LogPosterior(model, batch, weights, constants=params)
+        with torch.no_grad():
+            value = float(target.log_likelihood(draws)[0])
+        covariance = None
+        if wants_covariance(self.covariance, unconstrained_size(target.specs)):
+            covariance = information(target, target.flat(params).numpy()).covariance
+        once = np.array([value])
+        return Draws(draws, value, value, "exact", trace=once, optima=once, covariance=covariance)
 
     @staticmethod
     def _draws(
-        search: _Search,
+        search: Search,
         params: dict[str, Tensor],
-        messages: tuple[str, ...] = (),
-        covariance: np.ndarray | None = None,
+        messages: tuple[str, ...],
+        covariance: np.ndarray | None,
     ) -> Draws:
         log_prob = -search.scale * search.value
         if search.status == "max_iter":
@@ -233,21 +173,3 @@ class MLE(Inference):
             messages=messages,
             covariance=covariance,
         )
-
-    def _check(self) -> None:
-        for name, low in (("n_init", 0), ("max_iter", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-                raise ParameterError(
-                    got=f"{name}={value!r}", expected=f"an integer of at least {low}", remedy=f"Try {name}={low or 5}."
-                )
-        if isinstance(self.tol, bool) or not isinstance(self.tol, int | float) or not 0 <= self.tol < 1:
-            raise ParameterError(got=f"tol={self.tol!r}", expected="a number in [0, 1)", remedy="Try tol=1e-12.")
-
-
-def _closed(model: SequenceModel[Any], params: dict[str, Tensor], batch: Batch, weights: Tensor | None) -> Draws:
-    draws = {name: value.detach().unsqueeze(0) for name, value in params.items()}
-    with torch.no_grad():
-        each = model.log_prob(draws, batch)[0]
-    value = float(each.sum() if weights is None else (each * weights).sum())
-    return Draws(draws, value, value, "exact", trace=np.array([value]), optima=np.array([value]))

@@ -1,0 +1,159 @@
+"""Descent from several starts by quasi-Newton steps, keeping the best point that any of them has reached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from probseq.distributions.params import ParamSpec, Simplex
+from probseq.errors import ParameterError
+from probseq.inference.base import Progress
+from probseq.inference.posterior import LogPosterior
+from probseq.models.base import Batch, SequenceModel
+from probseq.models.baseline import ClosedForm
+from probseq.models.latent import DiscreteLatent, ExpectationMaximization
+
+__all__ = ["Search", "check_search", "climb", "latent_problems", "starting_point", "wants_covariance"]
+
+Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
+
+# What the line search sees where the likelihood is not a number.
+_BARRIER = 1e100
+_INWARDS = 1e-3
+# Up to so many coordinates the observed information costs no more than the fit.
+_FEW = 100
+
+
+@dataclass
+class Search:
+    """The best point that any start has reached, also when a fit is interrupted."""
+
+    objective: Objective
+    scale: float
+    max_iter: int
+    tol: float
+    progress: Progress | None
+    x: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    value: float = math.inf
+    trace: list[float] = field(default_factory=list)
+    optima: list[float] = field(default_factory=list)
+    n_iter: int = 0
+    status: str = "max_iter"
+
+    def evaluate(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = self.objective(x)
+        if not math.isfinite(value):
+            return _BARRIER, np.zeros(x.size)
+        if value < self.value:
+            self.value, self.x = value, x.copy()
+            self.trace.append(-self.scale * value)
+        return value, gradient
+
+    def descend_all(self, starts: list[np.ndarray]) -> None:
+        """Follow every start; an interrupt keeps the best point so far."""
+        try:
+            for start in starts:
+                self.descend(start)
+        except KeyboardInterrupt:
+            if not math.isfinite(self.value):
+                raise
+            self.status = "interrupted"
+
+    def descend(self, x: np.ndarray) -> None:
+        """L-BFGS-B from one start; the status is that of the start that found the best point."""
+        before = self.value
+        result = minimize(
+            self.evaluate,
+            x,
+            jac=True,
+            method="L-BFGS-B",
+            callback=self._report if self.progress is not None else None,
+            options={"maxiter": self.max_iter, "ftol": self.tol, "gtol": 1e-7, "maxcor": 20, "maxls": 40},
+        )
+        self.optima.append(-self.scale * float(result.fun))
+        if self.value < before or len(self.optima) == 1:
+            self.n_iter = int(result.nit)
+            # A line search that finds nothing better has met the limit of the arithmetic where the slope is tiny.
+            flat = float(np.abs(result.jac).max(initial=0.0)) < 1e-4
+            self.status = "converged" if result.success or (result.status == 2 and flat) else "max_iter"
+
+    def _report(self, intermediate_result: Any) -> None:
+        if self.progress is not None:
+            self.progress(len(self.trace), -self.scale * float(intermediate_result.fun))
+
+
+def climb(
+    target: LogPosterior,
+    generator: torch.Generator,
+    n_init: int,
+    max_iter: int,
+    tol: float,
+    progress: Progress | None,
+) -> Search:
+    """Follow the model's guess and ``n_init`` random starts up a log posterior."""
+    first = starting_point(target, generator)
+    target.constants = {name: value for name, value in first.items() if not target.specs[name].trainable}
+    start = target.flat(first).numpy()
+    noise = torch.randn(n_init, start.size, generator=generator, dtype=torch.float64).numpy()
+    search = Search(target.objective, target.count, max_iter, tol, progress)
+    search.evaluate(start)
+    search.descend_all([start, *(start + step for step in noise)])
+    return search
+
+
+def starting_point(target: LogPosterior, generator: torch.Generator) -> dict[str, Tensor]:
+    """Values that a search can start from, away from the boundaries of probabilities, without draw dimensions."""
+    model = target.model
+    if isinstance(model, ClosedForm):
+        found = model.maximum_likelihood(target.batch, target.weights)
+    else:
+        found = model._initial_guess(target.batch, generator)
+    return {name: _inside(target.specs[name], value.detach()) for name, value in found.items()}
+
+
+def _inside(spec: ParamSpec, value: Tensor) -> Tensor:
+    """Probabilities pulled a little inwards, so that a slope is left at those that are zero."""
+    if not isinstance(spec.constraint, Simplex):
+        return value
+    free = spec.constraint.free(spec.shape)
+    kept = torch.where(free, value, torch.zeros_like(value))
+    even = free * kept.sum(-1, keepdim=True) / free.sum(-1, keepdim=True).clamp_min(1)
+    return torch.where(free, (1 - _INWARDS) * value + _INWARDS * even, value)
+
+
+def latent_problems(
+    model: SequenceModel[Any], params: dict[str, Tensor], batch: Batch, weights: Tensor | None
+) -> tuple[str, ...]:
+    """What has degenerated at parameters (1, ...), in words that name the state; nothing for models without states."""
+    if not (isinstance(model, ExpectationMaximization) and isinstance(model, DiscreteLatent)):
+        return ()
+    with torch.no_grad():
+        posterior = model.smooth(params, batch)
+        if weights is not None:
+            posterior = posterior * weights.reshape(-1, 1, 1)
+        return model.em_problems(params, batch, posterior.sum((1, 2)))[0]
+
+
+def wants_covariance(option: bool | None, size: int) -> bool:
+    """Whether an option ``covariance=`` asks for the observed information of ``size`` coordinates."""
+    return size <= _FEW if option is None else bool(option)
+
+
+def check_search(options: Any) -> None:
+    """Raise ``ParameterError`` for ``n_init``, ``max_iter`` or ``tol`` out of range."""
+    for name, low in (("n_init", 0), ("max_iter", 1)):
+        value = getattr(options, name)
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
+            raise ParameterError(
+                got=f"{name}={value!r}", expected=f"an integer of at least {low}", remedy=f"Try {name}={low or 5}."
+            )
+    tol = options.tol
+    if isinstance(tol, bool) or not isinstance(tol, int | float) or not 0 <= tol < 1:
+        raise ParameterError(got=f"tol={tol!r}", expected="a number in [0, 1)", remedy="Try tol=1e-12.")
