@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from probseq.kernels import chain
+from probseq.kernels import chain, varying
 
-__all__ = ["chain_log_prob_steps", "stationary_distribution"]
+__all__ = ["chain_log_prob_steps", "stationary_distribution", "varying_log_prob_steps"]
 
 
 class _ChainLogProb(torch.autograd.Function):
@@ -56,6 +56,52 @@ def chain_log_prob_steps(
     lengths : (n,)
     """
     steps, last = _ChainLogProb.apply(initial, transition, log_emission, lengths)
+    return steps, last
+
+
+class _VaryingLogProb(torch.autograd.Function):
+    """log p(x_t | x_<t) with a matrix for each step; its gradient is posterior probabilities of pairs of states."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, initial: Tensor, transition: Tensor, log_emission: Tensor, lengths: Tensor, begun: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        tensors = (initial, transition, log_emission, lengths)
+        ctx.arrays = tuple(a.detach().cpu().numpy() for a in tensors)
+        ctx.begun = None if begun is None else begun.cpu().numpy()
+        result = varying.filter_states(*ctx.arrays, begun=ctx.begun, keep=False)
+        steps, last = (torch.from_numpy(a) for a in (result.log_prob_steps, result.last))
+        ctx.mark_non_differentiable(last)
+        return steps, last
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        initial, transition, table, _lengths = ctx.arrays
+        sums = varying.expectations(*ctx.arrays, begun=ctx.begun, gain=gradient.detach().cpu().numpy())
+        # At an exact zero the derivative is not needed: structural zeros never move.
+        start = np.divide(sums.start, initial, out=np.zeros_like(sums.start), where=initial > 0)
+        pairs = np.divide(sums.pairs, transition, out=sums.pairs, where=transition > 0)
+        shapes = (initial.shape, transition.shape, table.shape)
+        parts = zip((start, pairs, sums.posterior), shapes, strict=True)
+        return *(torch.from_numpy(part).sum_to_size(shape) for part, shape in parts), None, None
+
+
+def varying_log_prob_steps(
+    initial: Tensor, transition: Tensor, log_emission: Tensor, lengths: Tensor, begun: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """log p(x_t | x_<t) (D, n, t), differentiable, and p(z_T | x_1:T) (D, n, s), without gradient; exact.
+
+    Parameters
+    ----------
+    initial : (D, n or 1, s), p(z_1), or where a sequence has begun p(z_0), the law of the state a step before
+    transition : (D or 1, n or 1, t, s, s); transition[:, :, t] drives the move into step t
+    log_emission : (D or 1, n, t, s), nats
+    lengths : (n,)
+    begun : (n,) bool or None
+        Whether transition[:, :, 0] moves ``initial`` into the first step. None: no sequence has begun.
+    """
+    steps, last = _VaryingLogProb.apply(initial, transition, log_emission, lengths, begun)
     return steps, last
 
 

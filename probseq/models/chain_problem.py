@@ -54,6 +54,12 @@ class ChainProblem(NamedTuple):
             return varying.decode(self.initial, self.transition, self.emission.table, self.lengths)
         return chain.decode(*self)
 
+    def decode_k(self, k: int) -> chain.Paths:
+        """The k most probable paths, states (D, n, k, t), best first."""
+        from probseq.kernels.kbest import decode_k
+
+        return decode_k(*self, k)
+
     def sample_paths(self, uniform: np.ndarray) -> np.ndarray:
         """Draws from p(z_1:T | x_1:T), in the shape of ``uniform`` (D, path, n, t)."""
         if self.is_varying:
