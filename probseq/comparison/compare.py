@@ -232,7 +232,7 @@ class Comparison:
     def _numeric(self, e: Evidence) -> dict[str, float]:
         if e.crps is None or e.pit is None or e.inside is None:
             return {"crps": math.nan, "cover50": math.nan, "cover90": math.nan, "pit_p": math.nan}
-        chosen = e.scored & self._steps[..., None]
+        chosen = e.scored & self._steps[..., None] & ~e.forecast._backend.nominal_variables
         row = {"crps": float(np.mean(e.crps[chosen]))}
         for level in LEVELS:
             row[f"cover{level * 100:g}"] = float(e.inside[level][chosen].mean())
@@ -280,7 +280,8 @@ class Comparison:
     def pit(self, name: str) -> np.ndarray:
         """PIT values of one model over the common steps; empty for categories."""
         e = self._of(name)
-        return np.zeros(0) if e.pit is None else e.pit[e.scored & self._steps[..., None]]
+        numbers = ~e.forecast._backend.nominal_variables
+        return np.zeros(0) if e.pit is None else e.pit[e.scored & self._steps[..., None] & numbers]
 
     # out ------------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,19 +24,22 @@ class Measure:
 
     Parameters
     ----------
-    base : str
-        "lebesgue" or "counting".
+    base : str or tuple of str
+        "lebesgue" or "counting", for all variables or for each.
     unit : str
         Unit of the data, for densities.
     vocabulary : tuple
         Tokens, for token data; the end of a sequence is one of them if it is scored.
     """
 
-    base: str
+    base: str | tuple[str, ...]
     unit: str = ""
     vocabulary: tuple[Any, ...] = ()
 
     def __str__(self) -> str:
+        if isinstance(self.base, tuple):
+            counted = [i for i, base in enumerate(self.base) if base == "counting"]
+            return f"{replace(self, base='lebesgue')} and probability of whole numbers (variables {counted})"
         if self.base == "lebesgue":
             return f"density per {self.unit}" if self.unit else "density"
         return f"probability over {len(self.vocabulary)} tokens" if self.vocabulary else "probability of whole numbers"
@@ -60,7 +63,7 @@ class Evidence:
     forecast : Forecast
         The one-step predictives.
     crps, pit : (n, t, k) or None
-        None for categories.
+        None for categories; NaN for those beside numbers.
     inside : dict of level -> (n, t, k) bool, or None
     """
 
@@ -94,7 +97,7 @@ def collect(name: str, estimator: SequenceEstimator, data: Sequences, history: A
     crps, pit, inside = _numeric(forecast, data, scored)
     words = () if data.vocabulary is None else tuple(data.vocabulary.tokens)
     observation = estimator.model_.observation
-    unit = str(data.attrs.get("units", "")) if observation.measure == "lebesgue" else ""
+    unit = "" if observation.discrete else str(data.attrs.get("units", ""))
     measure = Measure(observation.measure, unit, words)
     return Evidence(name, estimator, data, measure, log_prob, scored, frozen, effective, forecast, crps, pit, inside)
 
@@ -106,13 +109,14 @@ def _numeric(
     backend = forecast._backend
     if backend.nominal:
         return None, None, None
-    y = np.where(scored, data.values, np.nan)
+    y = np.where(scored & ~backend.nominal_variables, data.values, np.nan)
     try:
         crps = backend.crps(y)
     except UnsupportedError:
         crps = np.full(y.shape, np.nan)
     upper = backend.cdf(y)
-    lower = backend.cdf(y, left=True) if backend.discrete else upper
+    counted = backend.discrete_variables
+    lower = np.where(counted, backend.cdf(y, left=True), upper) if counted.any() else upper
     u = torch.rand(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
     pit = np.clip(lower + u * (upper - lower), 0.0, 1.0)
     inside = {}

@@ -24,8 +24,9 @@ class Distribution(torch.distributions.Distribution):
 
     _event_dims: ClassVar[dict[str, int]]
     discrete: ClassVar[bool] = False
+    """All variables are counted."""
     nominal: ClassVar[bool] = False
-    """Values are labels without order: no mean, no quantiles."""
+    """All variables are labels without order: no mean, no quantiles."""
     arg_constraints: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, **tensors: Tensor) -> None:
@@ -44,6 +45,27 @@ class Distribution(torch.distributions.Distribution):
     @property
     def n_variables(self) -> int:
         return self.event_shape[0]
+
+    @property
+    def discrete_variables(self) -> Tensor:
+        """Which variables are counted, so that they have masses and not densities, (k,) bool."""
+        return torch.full(tuple(self.event_shape), self.discrete)
+
+    @property
+    def nominal_variables(self) -> Tensor:
+        """Which variables are labels without order, (k,) bool."""
+        return torch.full(tuple(self.event_shape), self.nominal)
+
+    @property
+    def blocks(self) -> list[list[int]]:
+        """Groups of variables of one kind: what depends on the kind is asked of the marginal of each group."""
+        return [list(range(self.n_variables))]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters."""
+        tensor: Tensor = getattr(self, next(iter(self._event_dims)))
+        return tensor.dtype
 
     # batch dimensions -------------------------------------------------------------------------------------------
 

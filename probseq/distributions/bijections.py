@@ -36,6 +36,14 @@ class Bijection(ABC):
     def log_slope(self, x: Tensor) -> Tensor:
         """log |dz/dx| at x: what is added to a log density when it moves from z to x."""
 
+    def select(self, index: list[int]) -> Bijection:
+        """The map of some of the variables."""
+        return self
+
+    def changes(self, n_variables: int) -> Tensor:
+        """Which variables it moves at all, (k,) bool."""
+        return torch.ones(n_variables, dtype=torch.bool)
+
 
 class Affine(Bijection):
     """x = loc + scale * z.
@@ -56,6 +64,14 @@ class Affine(Bijection):
 
     def log_slope(self, x: Tensor) -> Tensor:
         return -torch.log(self.scale).expand_as(x)
+
+    def select(self, index: list[int]) -> Bijection:
+        loc, scale = (t[..., index] if t.ndim else t for t in (self.loc, self.scale))
+        return Affine(loc, scale)
+
+    def changes(self, n_variables: int) -> Tensor:
+        moved = (self.loc != 0) | (self.scale != 1)
+        return moved.expand(*moved.shape[:-1], n_variables).reshape(-1, n_variables).any(0)
 
 
 class Exponential(Bijection):

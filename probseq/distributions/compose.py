@@ -14,6 +14,7 @@ from probseq.distributions.base import Distribution
 from probseq.distributions.bijections import Affine, Bijection, BoxCoxInverse, Exponential
 from probseq.distributions.counts import discrete_icdf
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
+from probseq.distributions.product import IndependentParts
 from probseq.errors import IncompatibleError
 
 __all__ = ["Mixture", "Pushforward", "mixture", "push"]
@@ -47,8 +48,27 @@ class Mixture(Distribution):
         # For the component the mixture axis is one more event dimension behind the batch.
         return type(self)(move(self.log_weights, 1), self.components.map_batch(lambda t, e: move(t, e + 1)))
 
+    @property
+    def discrete_variables(self) -> Tensor:
+        return self.components.discrete_variables
+
+    @property
+    def nominal_variables(self) -> Tensor:
+        return self.components.nominal_variables
+
+    @property
+    def blocks(self) -> list[list[int]]:
+        return self.components.blocks
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.log_weights.dtype
+
     def marginal(self, index: list[int]) -> Distribution:
-        return Mixture(self.log_weights, self.components.marginal(index))
+        components = self.components.marginal(index)
+        if isinstance(components, Mixture):
+            return _flat(self.log_weights, components)
+        return Mixture(self.log_weights, components)
 
     @property
     def weights(self) -> Tensor:
@@ -63,20 +83,45 @@ class Mixture(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         return torch.logsumexp(self.log_weights + self.components.log_prob(value.unsqueeze(-2)), -1)
 
+    def component_table(self, value: Tensor, seen: Tensor) -> Tensor:
+        """Every part of every mixture as a component of one table."""
+        n = len(self.batch_shape)
+        parts = self.components.map_batch(lambda t, e: t.flatten(n - 1, n))
+        table = parts.component_table(value, seen).unflatten(-1, self.log_weights.shape[-2:])
+        total = torch.logsumexp(self.log_weights.unsqueeze(-3) + table, -1)
+        return torch.where(seen.any(-1, keepdim=True), total, torch.zeros_like(total))
+
     def _average(self, each: Tensor) -> Tensor:
         w = self.weights.unsqueeze(-1)
         return torch.where(w > 0, w * each, torch.zeros_like(each)).sum(-2)
 
     @property
     def mean(self) -> Tensor:
-        return self._average(self.components.mean)
+        """The weighted mean of the components; of angles the direction of the mean resultant."""
+        mean, angles = self._average(self.components.mean), self.circular_variables
+        if not bool(angles.any()):
+            return mean
+        along = self.resultant
+        return torch.where(angles, torch.atan2(along[..., 1], along[..., 0]).to(mean.dtype), mean)
 
     @property
     def variance(self) -> Tensor:
-        """Law of total variance: within plus between components."""
+        """Law of total variance: within plus between components; of angles 1 - length of the mean resultant."""
+        angles = self.circular_variables
+        if bool(angles.all()):
+            return 1.0 - self.resultant.norm(dim=-1)
         means = self.components.mean
         between = (means - self.mean.unsqueeze(-2)) ** 2
-        return self._average(self.components.variance + between)
+        total = self._average(self.components.variance + between)
+        return torch.where(angles, 1.0 - self.resultant.norm(dim=-1).to(total.dtype), total)
+
+    @property
+    def circular_variables(self) -> Tensor:
+        return self.components.circular_variables
+
+    @property
+    def resultant(self) -> Tensor:
+        return (self.weights[..., None, None] * self.components.resultant).sum(-3)
 
     def cdf(self, value: Tensor) -> Tensor:
         return self._average(self.components.cdf(value.unsqueeze(-2)))
@@ -92,6 +137,9 @@ class Mixture(Distribution):
     def icdf(self, q: Tensor) -> Tensor:
         """Quantiles by bisection of the cdf between the extreme quantiles of the components."""
         q = q.expand(torch.broadcast_shapes(q.shape, (*self.batch_shape, self.n_variables)))
+        if len(self.blocks) > 1:
+            order = torch.argsort(torch.tensor([i for block in self.blocks for i in block]))
+            return torch.cat([self.marginal(block).icdf(q[..., block]) for block in self.blocks], -1)[..., order]
         inner = self.components.icdf(q.unsqueeze(-2))
         used = (self.weights > 0).unsqueeze(-1)
         low = torch.where(used, inner, torch.full_like(inner, torch.inf)).amin(-2)
@@ -171,13 +219,22 @@ class Pushforward(Distribution):
 
     def range_probability(self) -> tuple[Tensor, Tensor]:
         """P(z <= z_low) and P(z_low < z < z_high) for each variable, (*B, k)."""
-        like = self.base.icdf(torch.full(self.event_shape, 0.5, dtype=_dtype(self.base)))
+        like = self.base.icdf(torch.full(self.event_shape, 0.5, dtype=self.base.dtype))
         low, high = torch.zeros_like(like), torch.ones_like(like)
         if np.isfinite(self.bijection.z_low):
             low = self.base.cdf(torch.full_like(like, self.bijection.z_low))
         if np.isfinite(self.bijection.z_high):
             high = self.base.cdf(torch.full_like(like, self.bijection.z_high))
         return low, high - low
+
+    def component_table(self, value: Tensor, seen: Tensor) -> Tensor:
+        inside = (value > self.bijection.x_low) & (value < self.bijection.x_high)
+        shared = self.bijection.onto_reals and not isinstance(self.bijection, Affine)
+        if not shared or not bool((inside | ~seen).all()):
+            return super().component_table(value, seen)
+        safe = torch.where(inside, value, self.bijection.forward(torch.zeros_like(value)))
+        slope = torch.where(seen, self.bijection.log_slope(safe), torch.zeros_like(safe)).sum(-1, keepdim=True)
+        return self.base.component_table(self.bijection.inverse(safe), seen) + slope
 
     def log_prob_seen(self, value: Tensor, seen: Tensor) -> Tensor:
         inside = (value > self.bijection.x_low) & (value < self.bijection.x_high)
@@ -271,7 +328,7 @@ class Pushforward(Distribution):
         s = 36.0 * nodes
         u = 1.0 / (1.0 + np.exp(-s))
         w = 36.0 * weights * u * (1.0 - u)
-        dtype = _dtype(self.base)
+        dtype = self.base.dtype
         total = torch.zeros((), dtype=dtype)
         for u_i, w_i in zip(u, w / w.sum(), strict=True):
             total = total + w_i * function(self.icdf(torch.full(self.event_shape, float(u_i), dtype=dtype)))
@@ -281,17 +338,8 @@ class Pushforward(Distribution):
         if self.bijection.onto_reals:
             return self.bijection.forward(self.base.sample(sample_shape, generator=generator))
         shape = (*sample_shape, *self.batch_shape, *self.event_shape)
-        u = torch.rand(shape, generator=generator, dtype=_dtype(self.base))
+        u = torch.rand(shape, generator=generator, dtype=self.base.dtype)
         return self.icdf(u).detach()
-
-
-def _dtype(law: Distribution) -> torch.dtype:
-    if isinstance(law, Mixture):
-        return law.log_weights.dtype
-    if isinstance(law, Pushforward):
-        return _dtype(law.base)
-    tensor: Tensor = getattr(law, next(iter(law._event_dims)))
-    return tensor.dtype
 
 
 def mixture(log_weights: Tensor, components: Distribution) -> Distribution:
@@ -313,6 +361,10 @@ def _flat(log_weights: Tensor, components: Mixture) -> Distribution:
 
 def push(law: Distribution, bijection: Bijection) -> Distribution:
     """The law of ``bijection.forward(z)`` for z ~ ``law``, in closed form where there is one."""
+    if isinstance(law, IndependentParts):
+        return law.map_parts(lambda part, own: push(part, bijection.select(own)))
+    if law.discrete and not bool(bijection.changes(law.n_variables).any()):
+        return law
     if law.discrete:
         raise IncompatibleError(
             got="a transform of a discrete distribution",

@@ -13,6 +13,7 @@ from probseq.distributions.base import Distribution
 from probseq.distributions.categorical import Bits, Categories
 from probseq.distributions.counts import PoissonCounts
 from probseq.distributions.gaussian import FullNormal
+from probseq.distributions.product import IndependentParts
 
 __all__ = ["component_log_prob"]
 
@@ -27,6 +28,9 @@ def component_log_prob(law: Distribution, x: Tensor, seen: Tensor) -> Tensor:
     law : batch shape (*draw, s)
     x, seen : (n, t, k); unseen coordinates are integrated out exactly
     """
+    if isinstance(law, IndependentParts):
+        each = zip(law.parts, law.columns, strict=True)
+        return torch.stack([component_log_prob(part, x[..., own], seen[..., own]) for part, own in each]).sum(0)
     n, t, k = x.shape
     rows, mask = x.reshape(n * t, k), seen.reshape(n * t, k)
     part: Callable[[Any, Tensor, Tensor], Tensor] = _generic

@@ -32,7 +32,7 @@ from probseq.estimators.pipeline import (
     model_inputs,
     transform_list,
 )
-from probseq.estimators.predicting import Predicting
+from probseq.estimators.residuals import Residuals
 from probseq.estimators.scoring import Scoring
 from probseq.estimators.streaming import Streaming
 from probseq.inference.base import Draws, Inference, Progress
@@ -43,7 +43,7 @@ from probseq.results.joint import make_batch
 __all__ = ["TRAINING", "SequenceEstimator"]
 
 
-class SequenceEstimator(Scoring, Predicting, Streaming):
+class SequenceEstimator(Scoring, Residuals, Streaming):
     """A family of sequence models with scikit-learn's manners; see the methods."""
 
     inferences: ClassVar[tuple[type[Inference], ...]] = ()

@@ -10,6 +10,7 @@ import pandas as pd
 
 from probseq.data.sequences import Sequences
 from probseq.distributions.emissions import Emission, Normal
+from probseq.distributions.emissions.base import CategoryCounts
 from probseq.errors import DataError, ParameterError, ShapeError
 from probseq.models.base import SequenceModel
 from probseq.models.transforms import Difference, ElementwiseTransform, Transform
@@ -33,21 +34,27 @@ class DataInfo:
     Parameters
     ----------
     n_variables : int
-    n_categories : int or None
-        For tokens and codes.
+    n_categories : tuple of int or None
+        What the values of each variable would have as codes; one number stands for all variables.
     n_covariates : int
     missing : bool
         Whether values are missing.
     """
 
     n_variables: int = 1
-    n_categories: int | None = None
+    n_categories: CategoryCounts = None
     n_covariates: int = 0
     missing: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, kept: dict[str, Any]) -> DataInfo:
+        """The inverse of ``to_dict``."""
+        sizes = kept["n_categories"]
+        return cls(**{**kept, "n_categories": tuple(sizes) if isinstance(sizes, list) else sizes})
 
 
 def model_inputs(data: Sequences) -> np.ndarray | None:
@@ -78,16 +85,19 @@ def emission_or_normal(emission: Any, name: str) -> Emission:
     return emission
 
 
-def check_support(values: np.ndarray, emission: Emission | None, n_categories: int | None, name: str) -> None:
+def check_support(values: np.ndarray, emission: Emission | None, n_categories: CategoryCounts, name: str) -> None:
     """Raise for values (NaN = missing) that the emission, or the categories of the fit, give no probability."""
     if emission is not None:
         emission.check(values, name)
-    if n_categories is not None and np.nanmax(values, initial=0) >= n_categories:
-        raise DataError(
-            got=f"code {np.nanmax(values):g} in {name}",
-            expected=f"codes below {n_categories}",
-            remedy="Fit with all codes.",
-        )
+    sizes = n_categories if isinstance(n_categories, tuple) else (n_categories,) * values.shape[-1]
+    for column, size in enumerate(sizes):
+        top = np.nanmax(values[..., column], initial=0)
+        if size is not None and top >= size:
+            raise DataError(
+                got=f"code {top:g} in {name}" if len(sizes) == 1 else f"code {top:g} in column {column} of {name}",
+                expected=f"codes below {size}",
+                remedy="Fit with all codes.",
+            )
 
 
 def transform_list(transform: Any) -> list[Transform]:

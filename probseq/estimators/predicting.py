@@ -83,6 +83,8 @@ class Predicting(FittedModel):
         if self.model_.observation.n_categories is not None and forecast._backend.nominal:
             return self._tokens(forecast.mode())
         mean = forecast._label(forecast._backend.mean(), "mean")
+        if forecast._backend.nominal_variables.any():
+            mean = mean.fillna(forecast._label(forecast._backend.mode(), "mode"))
         defined = np.isfinite(mean.values) | ~np.isfinite(forecast.median().values)
         if defined.all():
             return mean.rename("prediction")
@@ -186,7 +188,7 @@ class Predicting(FittedModel):
                     )
                 paths = joint.sample(int(n_paths), torch_generator(random_state))
                 observation = self.model_.observation
-                backend = PathsBackend(paths, observation.discrete, observation.n_categories)
+                backend = PathsBackend(paths, observation.discrete_variables.numpy(), observation.n_categories)
                 method = f"{n_paths} simulated paths"
         return Forecast(
             backend, labels, index, joint=joint, history=past, method=method, future=True, random_state=random_state

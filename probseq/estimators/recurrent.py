@@ -87,8 +87,11 @@ class _Recurrent(SequenceEstimator):
 
     def _transforms(self) -> list[Transform]:
         transforms = super()._transforms()
-        if self.standardize and self._emission().measure == "lebesgue":
-            transforms = [*transforms, Standardize()]
+        measure = self._emission().measure
+        if self.standardize and measure == "lebesgue":
+            return [*transforms, Standardize()]
+        if self.standardize and isinstance(measure, tuple):
+            return [*transforms, Standardize([i for i, one in enumerate(measure) if one == "lebesgue"])]
         return transforms
 
     def _build(self, info: DataInfo) -> SequenceModel[Any]:

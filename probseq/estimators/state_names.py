@@ -15,19 +15,18 @@ from torch import Tensor
 from probseq.data.sequences import Sequences
 from probseq.distributions.params import flatten, unflatten
 from probseq.errors import ParameterError
+from probseq.estimators.latent import HiddenStates
 from probseq.estimators.pipeline import DataInfo, FittedTransforms
-from probseq.estimators.predicting import Predicting
 from probseq.inference.base import Draws
 from probseq.models.base import SequenceModel
-from probseq.models.latent import DiscreteLatent
 from probseq.models.marginal import Marginalized
 from probseq.models.relabel import permute_states
-from probseq.models.wrappers import innermost, map_innermost
+from probseq.models.wrappers import map_innermost
 
 __all__ = ["StateNames"]
 
 
-class StateNames(Predicting):
+class StateNames(HiddenStates):
     """The order and the names of hidden states."""
 
     state_names_: tuple[str, ...] | None
@@ -122,13 +121,6 @@ class StateNames(Predicting):
     ) -> None:
         super()._adopt(model, transforms, draws, info, data)  # type: ignore[misc]
         self.state_names_ = None
-
-    def _latent(self) -> DiscreteLatent:
-        """The model of the states, behind the transforms."""
-        model = innermost(self.model_.model)
-        if not isinstance(model, DiscreteLatent):
-            raise TypeError(f"{type(model).__name__} has no discrete states")
-        return model
 
     def _state_labels(self) -> np.ndarray:
         """The coordinate of a dimension ``state``."""

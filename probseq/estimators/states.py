@@ -12,15 +12,15 @@ from torch import Tensor
 from probseq._random import RandomState, torch_generator
 from probseq.data.sequences import Sequences
 from probseq.errors import ParameterError
+from probseq.estimators.imputation import Imputation
 from probseq.estimators.state_names import StateNames
-from probseq.models.base import Batch, SequenceModel
+from probseq.models.base import SequenceModel
 from probseq.models.latent import DiscreteLatent
-from probseq.models.wrappers import unwrap
 
 __all__ = ["StateMethods"]
 
 
-class StateMethods(StateNames):
+class StateMethods(StateNames, Imputation):
     """Methods of an estimator whose model, behind its transforms, is a ``DiscreteLatent``."""
 
     has_states: ClassVar[bool] = True
@@ -147,20 +147,6 @@ class StateMethods(StateNames):
         dims = self._lead(("draw", "state"))
         return xr.DataArray(array[0] if one else array, dims=dims, name=name, coords={"state": self._state_labels()})
 
-    def _lead(self, dims: tuple[str, ...]) -> tuple[str, ...]:
-        """Without ``draw`` where there is one draw only."""
-        return dims if self.model_.n_draws > 1 else tuple(dim for dim in dims if dim != "draw")
-
-    def _problem(self, data: Sequences, history: Any) -> tuple[DiscreteLatent, Batch, Any, int]:
-        """The chain's own batch and state behind the transforms."""
-        batch = self._batch(data)
-        begun = self._begin(data, history)
-        start = self.model_.initial_state({}, batch.n) if begun is None else begun
-        model, batch, state, first = unwrap(self.model_.model, batch, self.model_._unpack(start))
-        if not isinstance(model, DiscreteLatent):
-            raise TypeError(f"{type(model).__name__} has no discrete states")
-        return model, batch, state, first
-
     def _spread(self, array: Tensor, data: Sequences, first: int, empty: int) -> np.ndarray:
         """Put steps without a state in front (time is the last axis)."""
         if first == 0:
@@ -179,7 +165,9 @@ class StateMethods(StateNames):
         dims = self._lead(("draw", "sequence", "time", "state"))
         return data.label(array[0] if one else array, dims, name=name, coords={"state": self._state_labels()})
 
-    def _sample_states(self, state: Any, length: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _sample_states(
+        self, state: Any, length: int, generator: torch.Generator, u: Tensor | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Values (n, length, k) on the data's scale and the states behind them (n, length)."""
         if self.model_.n_draws > 1 or self._latent() is not self.model_.model:
             raise ParameterError(
@@ -187,7 +175,7 @@ class StateMethods(StateNames):
                 expected="one parameter draw and no transform",
                 remedy="Sample first, then decode(sample).",
             )
-        x, states, _ = self._latent().simulate(self.model_.params, self.model_._unpack(state), length, generator)
+        x, states, _ = self._latent().simulate(self.model_.params, self.model_._unpack(state), length, generator, u)
         return x[0].numpy(), states[0].numpy()
 
 

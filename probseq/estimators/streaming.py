@@ -56,7 +56,7 @@ class Streaming(FittedModel):
         if np.isinf(value).any():
             raise DataError(got="an infinite value", expected="finite values or NaN", remedy="Mark it as missing.")
         seen = ~np.isnan(value)
-        x_t = torch.as_tensor(np.where(seen, value, self.model_.observation.fill))
+        x_t = torch.as_tensor(np.where(seen, value, self.model_.observation.fills))
         u_t = self._one_input(covariates, state.n)
         with torch.no_grad():
             return State(self.model_.update({}, state.tree, x_t, torch.as_tensor(seen), u_t), state.n)

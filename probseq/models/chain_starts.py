@@ -51,9 +51,15 @@ def start_params(
 
 def _points(observation: Observation, x: Tensor, seen: Tensor) -> Tensor:
     """Values in units of their standard deviation, missing ones at the mean; categories as indicator vectors."""
-    if observation.n_categories is not None:
-        flags = torch.nn.functional.one_hot(x.long().clamp_min(0), observation.n_categories).to(x.dtype)
-        return (flags * seen.unsqueeze(-1)).flatten(1)
+    sizes = observation.categories
+    if any(sizes):
+        parts = [
+            _points(Observation(1), x[:, i : i + 1], seen[:, i : i + 1])
+            if size is None
+            else torch.nn.functional.one_hot(x[:, i].long().clamp_min(0), size).to(x.dtype) * seen[:, i : i + 1]
+            for i, size in enumerate(sizes)
+        ]
+        return torch.cat(parts, -1)
     mask = seen.to(x.dtype)
     count = mask.sum(0).clamp_min(1.0)
     gap = mask * (x - (mask * x).sum(0) / count)

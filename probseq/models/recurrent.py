@@ -12,7 +12,7 @@ from torch import Tensor
 from probseq.distributions.base import Distribution
 from probseq.distributions.emissions import Bernoulli, Emission, Observation
 from probseq.distributions.params import Params, ParamSpec, Real, unconstrained_size
-from probseq.errors import CovariateError, ParameterError
+from probseq.errors import CovariateError, IncompatibleError, ParameterError
 from probseq.kernels import cells
 from probseq.kernels.cells import CELLS, CellLayout, Memory
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
@@ -106,6 +106,12 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         self.lags, self.memory_length = tuple(int(lag) for lag in lags), int(max(lags))
         self.n_read = observation.n_variables * len(lags)
         k, n_categories = observation.n_variables, observation.n_categories
+        if isinstance(n_categories, tuple):
+            raise IncompatibleError(
+                got=f"{n_categories} categories of the {k} variables for a recurrent network",
+                expected="categories in all variables, the same number in each, or in none",
+                remedy="Code a category as bits (Bernoulli), or use HMM.",
+            )
         if n_categories is not None:
             self.embedding_size = min(hidden_size, n_categories) if embedding_size is None else embedding_size
             self.table_shape = (k, n_categories + 1, self.embedding_size)
@@ -188,7 +194,7 @@ class RecurrentModel(SequenceModel[RecurrentState]):
     def initial_state(self, params: Params, n: int) -> RecurrentState:
         memory = self.layout.empty_memory(self._split(params).cells, n)
         shape = (*self._draw(params), n, self.memory_length, self.observation.n_variables)
-        x = torch.full(shape, self.observation.fill, dtype=self.dtype, device=memory.hidden.device)
+        x = self.observation.like(torch.empty(shape, dtype=self.dtype, device=memory.hidden.device))
         return RecurrentState(*memory, x, torch.zeros_like(x, dtype=torch.bool))
 
     def predict_next(self, params: Params, state: RecurrentState, u: Tensor | None = None) -> Distribution:
@@ -213,7 +219,7 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         return torch.cat([recent[..., -lag, :] for lag in self.lags], -1)
 
     def _filled(self, x: Tensor, seen: Tensor) -> Tensor:
-        return torch.where(seen, x, self.observation.fill).to(self.dtype)
+        return self.observation.filled(x, seen).to(self.dtype)
 
     def _encode(self, weights: _Weights, x: Tensor, seen: Tensor, u: Tensor | None) -> Tensor:
         """z_t from the values read (*draw, n, n_read) and u_t (*draw, n, m) or (n, m), as (*draw, n, i)."""
@@ -222,7 +228,8 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         elif isinstance(self.head, Bernoulli):
             parts = [torch.where(seen, 2 * x - 1, 0.0)]
         else:
-            size = torch.log1p(x) if self.observation.discrete else x
+            counted = self.observation.discrete_variables.to(x.device).repeat(len(self.lags))
+            size = torch.where(counted, torch.log1p(torch.where(counted, x, 0.0)), x)
             parts = [torch.where(seen, size, 0.0), seen.to(x.dtype)]
         if self.n_covariates:
             if u is None or u.shape[-1] != self.n_covariates:

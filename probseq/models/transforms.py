@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -140,7 +141,16 @@ class Logit(ElementwiseTransform):
 
 
 class Standardize(ElementwiseTransform):
-    """z = (x - mean) / standard deviation, variable by variable, both from the training data and counted."""
+    """z = (x - mean) / standard deviation, variable by variable, both from the training data and counted.
+
+    Parameters
+    ----------
+    variables : list of int or None
+        Positions of the variables to standardise; None means all. Counts can only stay as they are.
+    """
+
+    def __init__(self, variables: Sequence[int] | None = None) -> None:
+        self.variables = variables
 
     def constants(self, values: np.ndarray) -> dict[str, Any]:
         flat = values.reshape(-1, values.shape[-1])
@@ -149,6 +159,10 @@ class Standardize(ElementwiseTransform):
             loc, scale = np.nanmean(flat, 0), np.nanstd(flat, 0)
         loc = np.where(np.isnan(loc), 0.0, loc)
         flat_line = ~(scale > 1e-12 * np.maximum(1.0, np.abs(loc)))
+        if self.variables is not None:
+            others = np.ones(flat.shape[-1], dtype=bool)
+            others[self._chosen(flat.shape[-1])] = False
+            loc[others], scale[others], flat_line[others] = 0.0, 1.0, False
         if flat_line.any():
             warnings.warn(
                 f"Standardize: variable {int(np.argmax(flat_line))} is constant or missing; its scale is taken as 1.",
@@ -158,7 +172,19 @@ class Standardize(ElementwiseTransform):
         return {"loc": loc.tolist(), "scale": np.where(flat_line, 1.0, scale).tolist()}
 
     def n_settled(self, constants: dict[str, Any]) -> int:
-        return 2 * len(constants["loc"])
+        return 2 * len(constants["loc"] if self.variables is None else self.variables)
+
+    def _chosen(self, n_variables: int) -> list[int]:
+        given = self.variables
+        if not isinstance(given, list | tuple) or not all(
+            isinstance(i, int | np.integer) and 0 <= i < n_variables for i in given
+        ):
+            raise ParameterError(
+                got=f"variables={self.variables!r} for {n_variables} variables",
+                expected=f"positions from 0 to {n_variables - 1}",
+                remedy="Count the columns from 0.",
+            )
+        return [int(i) for i in given]
 
     def bijection(self, constants: dict[str, Any]) -> Bijection:
         return Affine(

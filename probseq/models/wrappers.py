@@ -35,10 +35,12 @@ S = TypeVar("S")
 class WrapperModel(SequenceModel[Any]):
     """A sequence model made of another one; parameters are the inner model's."""
 
-    def __init__(self, inner: SequenceModel[Any]) -> None:
-        if inner.observation.discrete:
+    def __init__(self, inner: SequenceModel[Any], changed: Tensor | None = None) -> None:
+        counted = inner.observation.discrete_variables
+        if bool((counted if changed is None else counted & changed).any()):
+            which = "" if inner.observation.discrete else f" (variable {int(counted.long().argmax())} is counted)"
             raise IncompatibleError(
-                got=f"a transform around {type(inner).__name__} with discrete values",
+                got=f"a transform around {type(inner).__name__} with discrete values{which}",
                 expected="continuous values",
                 remedy="Use a continuous emission (Normal, StudentT) with transform=, or no transform with counts.",
             )
@@ -98,11 +100,11 @@ class ElementwiseModel(WrapperModel):
     """
 
     def __init__(self, inner: SequenceModel[Any], bijection: Bijection, n_settled: int = 0) -> None:
-        super().__init__(inner)
+        super().__init__(inner, bijection.changes(inner.observation.n_variables))
         self.bijection = bijection
         self.n_settled += n_settled
-        fill = bijection.forward(torch.full((inner.observation.n_variables,), inner.observation.fill, dtype=self.dtype))
-        self.observation = replace(inner.observation, fill=float(fill.flatten()[0]))
+        fill = bijection.forward(torch.tensor(inner.observation.fills, dtype=self.dtype))
+        self.observation = replace(inner.observation, fill=tuple(fill.tolist()))
 
     def initial_state(self, params: Params, n: int) -> Any:
         return self.inner.initial_state(params, n)
@@ -117,7 +119,7 @@ class ElementwiseModel(WrapperModel):
         return self.inner.scores_next(state)
 
     def _inverse(self, x: Tensor, seen: Tensor) -> Tensor:
-        filled = torch.full_like(x, self.inner.observation.fill)
+        filled = self.inner.observation.like(x)
         inside = seen & (x > self.bijection.x_low) & (x < self.bijection.x_high)
         safe = torch.where(inside, x, self.bijection.forward(filled))
         return torch.where(seen, self.bijection.inverse(safe), filled)
@@ -135,7 +137,7 @@ class ElementwiseModel(WrapperModel):
         inner_batch = self._inner_batch(batch)
         steps = self.inner._log_prob_steps(params, inner_batch, state)
         inside = (batch.x > self.bijection.x_low) & (batch.x < self.bijection.x_high)
-        filled = self.bijection.forward(torch.full_like(batch.x, self.inner.observation.fill))
+        filled = self.bijection.forward(self.inner.observation.like(batch.x))
         slope = self.bijection.log_slope(torch.where(inside, batch.x, filled))
         slope = torch.where(inside, slope, torch.full_like(slope, -torch.inf))
         if not self.bijection.onto_reals:
@@ -228,9 +230,8 @@ class DifferencedModel(WrapperModel):
         z = (values[:, self.lag :] - values[:, : -self.lag])[:, first:]
         u = None if batch.u is None else batch.u[:, first:]
         lengths = (batch.lengths - first).clamp_min(0)
-        fill = torch.full_like(z, self.inner.observation.fill)
         seen = batch.seen[:, first:]
-        return Batch(torch.where(seen, z, fill), seen, lengths, u), values, first
+        return Batch(self.inner.observation.filled(z, seen), seen, lengths, u), values, first
 
     def inner_problem(self, batch: Batch, state: DifferenceState[Any]) -> tuple[Batch, Any, int]:
         if not bool((state.steps.clamp_max(self.lag) == state.steps.flatten()[0].clamp_max(self.lag)).all()):

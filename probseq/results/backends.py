@@ -20,7 +20,7 @@ from probseq.errors import UnsupportedError
 from probseq.evaluation import crps as crps_of
 from probseq.results.panels import crps_mixture
 
-__all__ = ["Backend", "JointLaw", "LawBackend", "PathsBackend", "QuantilesBackend"]
+__all__ = ["Backend", "JointLaw", "LawBackend", "PathsBackend", "QuantilesBackend", "category_probs"]
 
 
 class JointLaw(ABC):
@@ -43,9 +43,27 @@ class Backend(ABC):
     """The questions that every forecast answers, on arrays."""
 
     name: str
-    discrete: bool = False
-    nominal: bool = False
     shape: tuple[int, int, int]
+
+    @property
+    def discrete_variables(self) -> np.ndarray:
+        """Which variables are counted, (k,) bool."""
+        return np.zeros(self.shape[-1], dtype=bool)
+
+    @property
+    def nominal_variables(self) -> np.ndarray:
+        """Which variables are labels without order, (k,) bool."""
+        return np.zeros(self.shape[-1], dtype=bool)
+
+    @property
+    def discrete(self) -> bool:
+        """All variables are counted."""
+        return bool(self.discrete_variables.all())
+
+    @property
+    def nominal(self) -> bool:
+        """All variables are labels without order."""
+        return bool(self.nominal_variables.all())
 
     @abstractmethod
     def mean(self) -> np.ndarray:
@@ -90,6 +108,12 @@ class Backend(ABC):
 
     def probs(self) -> np.ndarray:
         """Probabilities of the categories, (n, t, k, C)."""
+        if self.nominal_variables.any():
+            raise UnsupportedError(
+                got="probs() of a forecast of numbers and categories",
+                expected="a forecast of categories",
+                remedy="Choose one variable: marginal(variable).probs().",
+            )
         raise UnsupportedError(
             got="probs() of a forecast of numbers",
             expected="a forecast of categories",
@@ -97,8 +121,13 @@ class Backend(ABC):
         )
 
     def mode(self) -> np.ndarray:
-        """Most probable category, (n, t, k)."""
-        return self.probs().argmax(-1).astype(float)
+        """Most probable category, (n, t, k); NaN for numbers beside categories."""
+        if self.nominal or not self.nominal_variables.any():
+            return self.probs().argmax(-1).astype(float)
+        best = np.full(self.shape, np.nan)
+        for i in np.flatnonzero(self.nominal_variables):
+            best[..., i] = self.marginal([int(i)]).mode()[..., 0]
+        return best
 
 
 class LawBackend(Backend):
@@ -107,9 +136,16 @@ class LawBackend(Backend):
     def __init__(self, law: Distribution, draws: Distribution | None = None, weights: Tensor | None = None) -> None:
         self.law, self.draws, self.weights = law, draws, weights
         self.name = "analytic" if draws is None else "mixture"
-        self.discrete, self.nominal = law.discrete, law.nominal
         n, t = law.batch_shape
         self.shape = (n, t, law.n_variables)
+
+    @property
+    def discrete_variables(self) -> np.ndarray:
+        return self.law.discrete_variables.numpy()
+
+    @property
+    def nominal_variables(self) -> np.ndarray:
+        return self.law.nominal_variables.numpy()
 
     def mean(self) -> np.ndarray:
         return _numpy(self.law.mean)
@@ -142,6 +178,11 @@ class LawBackend(Backend):
 
     def crps(self, y: np.ndarray) -> np.ndarray:
         law = self.law
+        if len(law.blocks) > 1:
+            score = np.empty(y.shape)
+            for block in law.blocks:
+                score[..., block] = LawBackend(law.marginal(block)).crps(y[..., block])
+            return score
         if isinstance(law, DiagonalNormal | FullNormal):
             return crps_of.crps_normal(y, _numpy(law.mean), _numpy(law.stddev))
         if isinstance(law, Mixture) and isinstance(law.components, DiagonalNormal | FullNormal):
@@ -165,12 +206,10 @@ class LawBackend(Backend):
         return LawBackend(self.law.marginal(variables), draws, self.weights)
 
     def probs(self) -> np.ndarray:
-        if not hasattr(self.law, "probs") or not self.nominal:
-            if isinstance(self.law, Bits):
-                p = _numpy(self.law.mean)
-                return np.stack([1 - p, p], -1)
-            return super().probs()
-        return _numpy(self.law.probs)
+        if isinstance(self.law, Bits):
+            p = _numpy(self.law.mean)
+            return np.stack([1 - p, p], -1)
+        return category_probs(self.law) if self.nominal else super().probs()
 
 
 class PathsBackend(Backend):
@@ -178,10 +217,30 @@ class PathsBackend(Backend):
 
     name = "paths"
 
-    def __init__(self, paths: np.ndarray, discrete: bool = False, n_categories: int | None = None) -> None:
-        self.paths, self.discrete, self.n_categories = paths, discrete, n_categories
-        self.nominal = n_categories is not None
+    def __init__(
+        self,
+        paths: np.ndarray,
+        discrete: bool | np.ndarray = False,
+        n_categories: int | tuple[int | None, ...] | None = None,
+    ) -> None:
+        self.paths = paths
         self.shape = paths.shape[1:]  # type: ignore[assignment]
+        k = paths.shape[-1]
+        self.categories = n_categories if isinstance(n_categories, tuple) else (n_categories,) * k
+        self._discrete = np.broadcast_to(np.asarray(discrete, dtype=bool), (k,))
+
+    @property
+    def discrete_variables(self) -> np.ndarray:
+        return self._discrete
+
+    @property
+    def nominal_variables(self) -> np.ndarray:
+        return np.array([size is not None for size in self.categories])
+
+    @property
+    def n_categories(self) -> int | None:
+        """The most categories of a variable; None unless all are categories."""
+        return max(size or 0 for size in self.categories) if self.nominal else None
 
     @property
     def _sorted(self) -> np.ndarray:
@@ -214,7 +273,8 @@ class PathsBackend(Backend):
         return crps_of.crps_samples(y, self.paths)
 
     def marginal(self, variables: list[int]) -> PathsBackend:
-        return PathsBackend(self.paths[..., variables], self.discrete, self.n_categories)
+        sizes = tuple(self.categories[i] for i in variables)
+        return PathsBackend(self.paths[..., variables], self._discrete[variables], sizes)
 
     def probs(self) -> np.ndarray:
         if self.n_categories is None:
@@ -278,6 +338,17 @@ class QuantilesBackend(Backend):
 
     def marginal(self, variables: list[int]) -> QuantilesBackend:
         return QuantilesBackend(self.levels, self.values[:, :, variables])
+
+
+def category_probs(law: Distribution) -> np.ndarray:
+    """Probabilities of the categories, (*B, k, C); a variable with fewer than C has zeros behind its own."""
+    if len(law.blocks) == 1:
+        return _numpy(law.probs)  # type: ignore[attr-defined]
+    each = [(block, _numpy(law.marginal(block).probs)) for block in law.blocks]  # type: ignore[attr-defined]
+    probs = np.zeros((*law.batch_shape, law.n_variables, max(p.shape[-1] for _, p in each)))
+    for block, p in each:
+        probs[..., block, : p.shape[-1]] = p
+    return probs
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

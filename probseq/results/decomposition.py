@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from probseq.results.backends import LawBackend
+from probseq.results.backends import LawBackend, category_probs
 from probseq.results.regions import entropy
 
 __all__ = ["of_laws", "of_paths"]
@@ -16,7 +16,7 @@ def of_laws(backend: LawBackend) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     w = backend.weights.detach().numpy()[..., None]
     if backend.nominal:
-        p = backend.draws.probs.detach().numpy()  # type: ignore[attr-defined]
+        p = category_probs(backend.draws)
         return entropy((w[..., None] * p).sum(-3)), (w * entropy(p)).sum(-2)
     return backend.variance(), (w * backend.draws.variance.detach().numpy()).sum(-2)
 

@@ -168,10 +168,11 @@ class Forecast(LabelledLaw):
         """
         values = self._values(y)
         upper = self._backend.cdf(values)
-        if self.discrete:
+        counted = self._backend.discrete_variables
+        if counted.any():
             lower = self._backend.cdf(values, left=True)
             u = torch.rand(values.shape, generator=torch_generator(random_state), dtype=torch.float64).numpy()
-            upper = lower + u * (upper - lower)
+            upper = np.where(counted, lower + u * (upper - lower), upper)
         return self._label(upper, "pit")
 
     def log_prob(self, y: Any, joint: bool = False) -> xr.DataArray:
@@ -208,7 +209,7 @@ class Forecast(LabelledLaw):
 
     def energy_score(self, y: Any, n_paths: int = 1000, random_state: RandomState = 0) -> xr.DataArray:
         """Energy score of the whole trajectory over steps and variables, by ``n_paths`` draws; per sequence."""
-        self._need_numbers("energy_score", "log_prob()")
+        self._need_numbers("energy_score", "log_prob()", every=True)
         self._need_trajectories("energy_score", "crps(y)")
         values = self._values(y)
         n = values.shape[0]
@@ -225,7 +226,7 @@ class Forecast(LabelledLaw):
             raise ParameterError(
                 got=f"how={how!r}", expected=f"one of {sorted(functions)}", remedy="Or pass a function."
             )
-        self._need_numbers("aggregate", "sample()")
+        self._need_numbers("aggregate", "sample()", every=True)
         self._need_trajectories("aggregate", "mean() of each step")
         function = functions[how] if isinstance(how, str) else _callable(how, "how")
         draws = self._paths(n_paths, random_state)
@@ -247,7 +248,10 @@ class Forecast(LabelledLaw):
         name, paths = how if isinstance(how, str) else _name_of(how), paths[:, :, None]
         index = tuple(one[-1:] for one in self._index)
         combined = Forecast(
-            PathsBackend(paths, self.discrete), self._labels, index, method=f"{name} of {n_paths} paths"
+            PathsBackend(paths, self._backend.discrete_variables),
+            self._labels,
+            index,
+            method=f"{name} of {n_paths} paths",
         )
         # One figure for many steps: the stamp of the last one does not tell which data belong to it.
         combined._stamped = False
@@ -257,7 +261,7 @@ class Forecast(LabelledLaw):
         self, function: Callable[[np.ndarray], np.ndarray], n_paths: int = 2000, random_state: RandomState = 0
     ) -> Forecast:
         """The forecast of ``function(x)``, value by value, by paths."""
-        self._need_numbers("map", "sample()")
+        self._need_numbers("map", "sample()", every=True)
         paths = np.asarray(_callable(function, "function")(self._paths(n_paths, random_state)), dtype=float)
         if paths.shape != (n_paths, *self._backend.shape):
             raise ShapeError(

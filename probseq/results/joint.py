@@ -27,7 +27,7 @@ def make_batch(
     x, seen = torch.as_tensor(array), torch.from_numpy(present)
     steps = torch.as_tensor(np.asarray(lengths, dtype=np.int64))
     u = None if covariates is None else torch.nan_to_num(torch.as_tensor(covariates, dtype=torch.float64))
-    filled = x if present.all() else torch.where(seen, x, float(model.observation.fill))
+    filled = x if present.all() else model.observation.filled(x, seen)
     return Batch(filled, seen, steps, u)
 
 

@@ -58,6 +58,7 @@ class LabelledLaw:
 
     @property
     def discrete(self) -> bool:
+        """Whether all variables are counted."""
         return self._backend.discrete
 
     @property
@@ -68,7 +69,9 @@ class LabelledLaw:
         n, t, k = self._backend.shape
         index = self._index[0]
         span = f"{_stamp(index[0])} .. {_stamp(index[-1])}" if len(index) else "no steps"
-        what = "categories" if self._backend.nominal else "counts" if self.discrete else "values"
+        kinds = self._backend.discrete_variables
+        numbers = "counts" if self.discrete else "measurements and counts" if kinds.any() else "values"
+        what = "categories" if self._backend.nominal else numbers
         size = f"{t} step{'s' * (t != 1)} ({span})"
         size += f", {n} sequences" if self._labels.many else ""
         size += f", {k} variables" if not self._labels.flat else ""
@@ -96,10 +99,13 @@ class LabelledLaw:
                 remedy=f"Use forecast(horizon).{method}(), or {instead}.",
             )
 
-    def _need_numbers(self, method: str, instead: str) -> None:
-        if self._backend.nominal:
+    def _need_numbers(self, method: str, instead: str, every: bool = False) -> None:
+        """Raise where no variable is a number; with ``every`` where any is not."""
+        nominal = self._backend.nominal_variables
+        if nominal.all() or (every and nominal.any()):
+            more = "" if nominal.all() else ", or choose the variables that are numbers with marginal()"
             raise UnsupportedError(
-                got=f"{method}() of a forecast of categories", expected="numbers", remedy=f"Use {instead}."
+                got=f"{method}() of a forecast of categories", expected="numbers", remedy=f"Use {instead}{more}."
             )
 
     def _mask(self, array: np.ndarray) -> np.ndarray:
@@ -108,6 +114,13 @@ class LabelledLaw:
             return array
         scored = self._scored.any(-1) if array.ndim == 2 else self._scored
         return np.where(scored.reshape(*scored.shape, *(1,) * (array.ndim - scored.ndim)), array, np.nan)
+
+    def _without_labels(self, array: np.ndarray, name: str) -> np.ndarray:
+        """Blank the variables that are categories where others are numbers, in results that only numbers have."""
+        nominal = self._backend.nominal_variables
+        if name == "mode" or nominal.all() or not nominal.any():
+            return array
+        return np.where(nominal.reshape(-1, *(1,) * (array.ndim - 3)), np.nan, array)
 
     def _label(
         self,
@@ -119,7 +132,7 @@ class LabelledLaw:
         attrs: dict[Hashable, Any] | None = None,
     ) -> xr.DataArray:
         if dims == DIMS:
-            array = self._mask(array)
+            array = self._without_labels(self._mask(array), name)
         if attrs is None and name in _IN_DATA_UNITS:
             attrs = dict(self._labels.attrs)
         coords = dict(coords or {})

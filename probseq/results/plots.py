@@ -67,7 +67,8 @@ def plot_forecast(
     length = len(index)
     edges = {level: ((1 - level) / 2, (1 + level) / 2) for level in levels}
     wanted = sorted({0.5, *(edge for pair in edges.values() for edge in pair)})
-    found = forecast._mask(forecast._backend.quantile(np.array(wanted)))[sequence, :length]
+    quantiles = forecast._mask(forecast._backend.quantile(np.array(wanted)))
+    found = forecast._without_labels(quantiles, "quantile")[sequence, :length]
     seen = None if truth is None else forecast._values(truth)[sequence, :length]
     paths = None if not n_paths else forecast._paths(n_paths, 0)[:, sequence, :length]
     times, past = _axis(forecast._history, index, sequence, history)

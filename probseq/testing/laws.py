@@ -52,11 +52,11 @@ def _quantiles(law: Distribution, rtol: float) -> None:
         level = _levels(law, q)
         x = law.icdf(level)
         p = law.cdf(x)
-        if law.discrete:
-            assert bool((p >= q - 1e-9).all()), f"icdf({q}): cdf there is below the level"
-            assert bool((law.cdf_left(x) < q + 1e-9).all()), f"icdf({q}): a smaller value would do"
-        else:
-            assert_allclose(p.double(), level, atol=10 * rtol, err_msg=f"cdf(icdf({q})) is not {q}")
+        counted = law.discrete_variables
+        assert bool((p >= q - 1e-9)[..., counted].all()), f"icdf({q}): cdf there is below the level"
+        assert bool((law.cdf_left(x) < q + 1e-9)[..., counted].all()), f"icdf({q}): a smaller value would do"
+        inner = p.double()[..., ~counted]
+        assert_allclose(inner, level[..., ~counted], atol=10 * rtol, err_msg=f"cdf(icdf({q})) is not {q}")
         assert previous is None or bool((x >= previous).all()), "icdf: not increasing"
         previous = x
 
@@ -64,7 +64,7 @@ def _quantiles(law: Distribution, rtol: float) -> None:
 def _normalised(law: Distribution, rtol: float) -> None:
     for i in range(law.n_variables):
         one = law.marginal([i])
-        if law.discrete:
+        if one.discrete:
             _masses(one)
             continue
         # Panels between quantiles put the nodes where the mass is, however narrow a component.
@@ -119,9 +119,13 @@ def _sampled_margins(law: Distribution, x: Tensor) -> None:
 
 
 def _sampled_jointly(law: Distribution, x: Tensor) -> None:
-    """E[r(x) / p(x)] = 1 for a density r of bounded support; for discrete laws, frequencies of single events."""
+    """E[r(x) / p(x)] = 1 for a density r of bounded support; for discrete laws, frequencies of single events.
+
+    For mixed laws E[1{x_d = v} r(x_c) / p(x_c, v)] = 1, with v the most frequent value of the counted variables.
+    """
     n = x.shape[0]
     log_p = law.log_prob(x).double()
+    counted = law.discrete_variables
     if law.discrete:
         for row in range(min(5, n)):
             p = log_p[row].exp()
@@ -132,22 +136,24 @@ def _sampled_jointly(law: Distribution, x: Tensor) -> None:
     k = law.n_variables
     points, log_ps = x.double().reshape(n, -1, k), log_p.reshape(n, -1)
     for b in range(points.shape[1]):
-        off = _local_ratio(points[:, b].numpy(), log_ps[:, b].numpy())
+        events = points[:, b, counted]
+        common = (events == events.mode(0).values).all(-1).numpy()
+        off = _local_ratio(points[:, b, ~counted].numpy(), log_ps[:, b].numpy(), common)
         assert off < _ERRORS, f"samples: the joint density is off by {off:.1f} errors"
 
 
-def _local_ratio(x: np.ndarray, log_p: np.ndarray) -> float:
-    """Standard errors between the mean of r / p over samples (n, k) and 1.
+def _local_ratio(x: np.ndarray, log_p: np.ndarray, common: np.ndarray) -> float:
+    """Standard errors between the mean of 1{common} r / p over samples (n, k) and 1.
 
     r is a product of triangles around the densest of the first half of the samples, in the axes of those close to it,
     so that the ratio is bounded; its mean is that of the second half.
     """
     half = len(x) // 2
-    first, second = x[:half], x[half:]
+    later, first, second = common[half:], x[:half][common[:half]], x[half:]
     low, high = np.quantile(first, [0.25, 0.75], axis=0)
     inner = ((first >= low) & (first <= high)).all(1)
     # Away from the edges of the support; any point will do where the coordinates leave no common middle.
-    candidates = np.where(inner if inner.any() else True, log_p[:half], -np.inf)
+    candidates = np.where(inner if inner.any() else True, log_p[:half][common[:half]], -np.inf)
     centre = first[candidates.argmax()]
     root = np.linalg.cholesky(np.cov(first.T).reshape(x.shape[1], -1))
     distance = np.linalg.norm(np.linalg.solve(root, (first - centre).T), axis=0)
@@ -156,16 +162,30 @@ def _local_ratio(x: np.ndarray, log_p: np.ndarray) -> float:
     y = np.abs(np.linalg.solve(axes, (second - centre).T))
     with np.errstate(divide="ignore"):
         log_r = np.log(np.clip(1 - y, 0.0, None)).sum(0) - np.log(np.diag(axes)).sum()
-    ratio = np.exp(log_r - log_p[half:])
+    ratio = np.where(later, np.exp(log_r - log_p[half:]), 0.0)
     return float(abs(ratio.mean() - 1) / (ratio.std() / len(ratio) ** 0.5 + 1e-9))
 
 
+def _directions(law: Distribution, x: Tensor) -> None:
+    """Of angles: the mean resultant, whose direction is the mean and whose length is one minus the variance."""
+    angles, along = law.circular_variables, law.resultant.double()
+    drawn = torch.stack([x.cos(), x.sin()], -1).double().mean(0)
+    off = torch.where(angles.unsqueeze(-1), drawn - along, 0.0).abs().max() * x.shape[0] ** 0.5
+    assert float(off) < _ERRORS, f"samples: the mean resultant is off by {off:.1f} errors"
+    length = along.norm(dim=-1)
+    assert_allclose(torch.where(angles, law.variance, 0.0), torch.where(angles, 1 - length, 0.0), atol=1e-9)
+    toward = length.unsqueeze(-1) * torch.stack([law.mean.cos(), law.mean.sin()], -1)
+    assert_allclose(torch.where(angles.unsqueeze(-1), toward - along, 0.0), torch.zeros_like(along), atol=1e-9)
+
+
 def _moments(law: Distribution, x: Tensor) -> None:
-    if law.nominal:
-        return
     n = x.shape[0]
     mean, variance = law.mean.double(), law.variance.double()
-    usable = torch.isfinite(variance) & torch.isfinite(mean)
+    usable = torch.isfinite(variance) & torch.isfinite(mean) & ~law.nominal_variables
+    angles = law.circular_variables
+    if bool(angles.any()):
+        usable = usable & ~angles
+        _directions(law, x)
     sample_mean = x.double().mean(0)
     worst = torch.where(usable, (sample_mean - mean).abs() / (variance.clamp_min(1e-300) / n).sqrt(), 0.0).max()
     assert float(worst) < 1.5 * _ERRORS, f"samples: the mean is off by {worst:.1f} errors"

@@ -39,7 +39,7 @@ def _integrates(case: ModelCase, t: int, variable: int) -> None:
     row = _first(case.whole)
     hole = row.seen.clone()
     hole[0, t, variable] = False
-    with_hole = row._replace(seen=hole, x=torch.where(hole, row.x, case.model.observation.fill))
+    with_hole = row._replace(seen=hole, x=case.model.observation.filled(row.x, hole))
     got = float(case.model.log_prob(case.values, with_hole)[0])
     values, log_weights = _support(case, row, t, variable)
     n = len(values)
@@ -49,7 +49,7 @@ def _integrates(case: ModelCase, t: int, variable: int) -> None:
     every = Batch(x, torch.ones_like(x, dtype=torch.bool), row.lengths.expand(n), u)
     each = case.model.log_prob(case.values, every).double()
     expected = float(torch.logsumexp(each + log_weights, 0))
-    rtol = 1e-10 if case.model.observation.discrete else 1e-6
+    rtol = 1e-10 if case.model.observation.measures[variable] == "counting" else 1e-6
     assert_allclose(
         got, expected, rtol=rtol, atol=rtol, err_msg=f"step {t}, variable {variable}: missing is not integrated out"
     )
@@ -58,12 +58,12 @@ def _integrates(case: ModelCase, t: int, variable: int) -> None:
 def _support(case: ModelCase, row: Batch, t: int, variable: int) -> tuple[Tensor, Tensor]:
     """Values of one coordinate and the logarithms of their weights in a sum or quadrature."""
     observation = case.model.observation
-    if observation.discrete:
-        size = observation.n_categories
+    if observation.measures[variable] == "counting":
+        size = observation.categories[variable]
         if size is None:
             state = case.model.filter(case.values, row.slice_time(0, t)) if t else _fresh(case)
             law = case.model.predict_next(case.values, state, None if row.u is None else row.u[:, t])
-            bits = float(law.cdf(torch.ones(1, observation.n_variables, dtype=torch.float64)).min()) > 1 - 1e-9
+            bits = float(law.cdf(torch.ones(1, observation.n_variables, dtype=torch.float64))[..., variable]) > 1 - 1e-9
             size = 2 if bits else _MOST
         return torch.arange(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     state = case.model.filter(case.values, row.slice_time(0, t)) if t else _fresh(case)

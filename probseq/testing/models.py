@@ -126,10 +126,11 @@ def check_sample_follows_law(case: ModelCase) -> None:
     laws, scored = case.model.predictive(case.values, batch)
     assert bool(scored[:, case.start :].all()), "a value of a complete path is not scored"
     upper = laws.cdf(batch.x).double()
-    if case.model.observation.discrete:
+    counted = case.model.observation.discrete_variables
+    if bool(counted.any()):
         lower = laws.cdf_left(batch.x).double()
         noise = torch.rand(upper.shape, generator=stream(case.seed, "pit"), dtype=torch.float64)
-        upper = lower + noise * (upper - lower)
+        upper = torch.where(counted, lower + noise * (upper - lower), upper)
     pit = upper[:, case.start :].numpy()
     for j in range(t):
         for i in range(pit.shape[-1]):

@@ -32,8 +32,8 @@ class Row:
     name : str
     make : callable
         Returns a new estimator, small enough to be fitted in a moment.
-    kind : {"real", "positive", "unit", "count", "code", "bit"}
-        What values the data have.
+    kind : {"real", "positive", "unit", "count", "code", "bit", "mixed"}
+        What values the data have; "mixed" data are real in the first variable and counts in the others.
     n_variables : int
     missing : {"exact", "pattern", "forbidden"}
         What a missing value does to the model, as in ``check_model``.
@@ -74,6 +74,8 @@ class Row:
             return codes
         if self.kind == "bit":
             return (smooth > 0).astype(float)
+        if self.kind == "mixed":
+            return np.concatenate([3.0 + smooth[:, :1], rng.poisson(np.exp(1.0 + 0.3 * smooth[:, 1:]))], 1)
         raise ValueError(self.kind)
 
     def inputs(self, t: int = 40, seed: int = 0) -> np.ndarray | None:
@@ -107,6 +109,7 @@ def _kinds() -> list[tuple[str, Emission, str, int]]:
         ("Poisson", ps.Poisson(), "count", 1),
         ("Categorical", ps.Categorical(), "code", 1),
         ("Bernoulli", ps.Bernoulli(), "bit", 2),
+        ("Product", ps.Product([ps.Normal(), ps.Poisson()]), "mixed", 2),
     ]
 
 
@@ -134,7 +137,7 @@ def _rows() -> list[Row]:
             Row(f"IID {name}", partial(ps.IID, emission), kind, k),
         ]
         if name not in ("full", "spherical", "tied"):
-            for net in (ps.LSTM,) if name in ("StudentT", "Bernoulli") else (ps.LSTM, ps.GRU, ps.RNN):
+            for net in (ps.LSTM,) if name in ("StudentT", "Bernoulli", "Product") else (ps.LSTM, ps.GRU, ps.RNN):
                 rows.append(
                     Row(
                         f"{net.__name__} {name}",

@@ -4,6 +4,7 @@ from probseq.distributions.emissions.base import Emission, Observation
 from probseq.distributions.emissions.categorical import Bernoulli, Categorical
 from probseq.distributions.emissions.counts import Poisson
 from probseq.distributions.emissions.normal import Normal, normal_from_moments
+from probseq.distributions.emissions.product import Product
 from probseq.distributions.emissions.student import StudentT
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Normal",
     "Observation",
     "Poisson",
+    "Product",
     "StudentT",
     "normal_from_moments",
 ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +17,10 @@ from probseq.distributions.base import Distribution
 from probseq.distributions.params import Params, ParamSpec, flatten, unconstrained_size, unflatten
 from probseq.distributions.tables import component_log_prob
 
-__all__ = ["Emission", "Observation"]
+__all__ = ["CategoryCounts", "Emission", "Observation"]
+
+CategoryCounts = int | tuple[int | None, ...] | None
+"""The number of categories of all variables, or of each; None for numbers."""
 
 _STEPS = 6
 _POOLED_STEPS = 50
@@ -27,6 +31,8 @@ _CHUNK = 1 << 18
 class Observation:
     """What one event is: its size, its base measure, and a harmless value inside its support.
 
+    Measure, fill and number of categories are one value for all variables, or a tuple with one a variable.
+
     Parameters
     ----------
     n_variables : int
@@ -36,16 +42,70 @@ class Observation:
         A value inside the support that stands where nothing was seen.
     n_categories : int or None
         For categorical data.
+    n_covariates : int
+        Known inputs beside the event, for emissions that depend on them.
     """
 
     n_variables: int
-    measure: str = "lebesgue"
-    fill: float = 0.0
-    n_categories: int | None = None
+    measure: str | tuple[str, ...] = "lebesgue"
+    fill: float | tuple[float, ...] = 0.0
+    n_categories: CategoryCounts = None
+    n_covariates: int = 0
+
+    @classmethod
+    def join(cls, groups: Sequence[Observation]) -> Observation:
+        """The event whose variables are those of the groups, one after the other."""
+        return cls(
+            sum(group.n_variables for group in groups),
+            _common([measure for group in groups for measure in group.measures]),
+            _common([fill for group in groups for fill in group.fills]),
+            _common([size for group in groups for size in group.categories]),
+            groups[0].n_covariates,
+        )
+
+    def select(self, variables: slice) -> Observation:
+        """The event of some of the variables."""
+        measures, fills, sizes = self.measures[variables], self.fills[variables], self.categories[variables]
+        return Observation(len(fills), _common(measures), _common(fills), _common(sizes), self.n_covariates)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The base measure of every variable."""
+        return self.measure if isinstance(self.measure, tuple) else (self.measure,) * self.n_variables
+
+    @property
+    def fills(self) -> tuple[float, ...]:
+        """The fill value of every variable."""
+        return self.fill if isinstance(self.fill, tuple) else (self.fill,) * self.n_variables
+
+    @property
+    def categories(self) -> tuple[int | None, ...]:
+        """The number of categories of every variable, None for numbers."""
+        each = self.n_categories
+        return each if isinstance(each, tuple) else (each,) * self.n_variables
+
+    @property
+    def discrete_variables(self) -> Tensor:
+        """Which variables are counted, (k,) bool."""
+        return torch.tensor([measure == "counting" for measure in self.measures])
 
     @property
     def discrete(self) -> bool:
-        return self.measure == "counting"
+        """All variables are counted."""
+        return all(measure == "counting" for measure in self.measures)
+
+    def filled(self, x: Tensor, seen: Tensor) -> Tensor:
+        """``x`` (*B, k) with the fill value where nothing was seen."""
+        return torch.where(seen, x, torch.tensor(self.fills, dtype=x.dtype, device=x.device))
+
+    def like(self, x: Tensor) -> Tensor:
+        """The fill value everywhere, in the shape of ``x`` (*B, k)."""
+        return torch.tensor(self.fills, dtype=x.dtype, device=x.device).expand(x.shape)
+
+
+def _common(values: Sequence[Any]) -> Any:
+    """The one value that all variables have, or one a variable."""
+    return values[0] if len(set(values)) == 1 else tuple(values)
 
 
 class Emission(Configuration, ABC):
@@ -64,8 +124,16 @@ class Emission(Configuration, ABC):
     nominal: ClassVar[bool] = False
     """Values are labels without order, so that tokens may be read."""
 
-    def observation(self, n_variables: int, n_categories: int | None = None) -> Observation:
-        """Describe the event; ``n_categories`` is what the data suggest, for families that have categories."""
+    @property
+    def n_variables(self) -> int | None:
+        """Number of variables that the family describes; None for any."""
+        return None
+
+    def observation(self, n_variables: int, n_categories: CategoryCounts = None) -> Observation:
+        """Describe the event.
+
+        ``n_categories`` is what the data suggest for all variables, or for each, to families that have categories.
+        """
         return Observation(n_variables, self.measure, self.fill)
 
     @abstractmethod

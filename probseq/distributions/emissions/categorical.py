@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probseq.distributions.base import Distribution
 from probseq.distributions.categorical import Bits, Categories
-from probseq.distributions.emissions.base import Emission, Observation
+from probseq.distributions.emissions.base import CategoryCounts, Emission, Observation
 from probseq.distributions.estimation import EMPTY, flat_rows, pooled_moments, ratio
 from probseq.distributions.params import Params, ParamSpec, Real, Simplex
 from probseq.errors import ParameterError, SupportError
@@ -35,8 +35,9 @@ class Categorical(Emission):
     def __init__(self, n_categories: int | None = None) -> None:
         self.n_categories = n_categories
 
-    def observation(self, n_variables: int, n_categories: int | None = None) -> Observation:
-        size = self.n_categories if self.n_categories is not None else n_categories
+    def observation(self, n_variables: int, n_categories: CategoryCounts = None) -> Observation:
+        most = max((c for c in n_categories if c), default=None) if isinstance(n_categories, tuple) else n_categories
+        size = most if self.n_categories is None else self.n_categories
         if size is None or size < 1:
             raise ParameterError(
                 got=f"{size!r} categories", expected="at least one category", remedy="Pass n_categories=."
@@ -45,14 +46,14 @@ class Categorical(Emission):
 
     def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
         dims = ("state",) * len(components) + ("variable", "category")
-        shape = (*components, observation.n_variables, observation.n_categories or 1)
+        shape = (*components, observation.n_variables, _n_categories(observation))
         return {"probs": ParamSpec(shape, Simplex(), dims)}
 
     def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
         return Categories(logits=torch.log(params["probs"]))
 
     def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
-        shape = (observation.n_variables, observation.n_categories or 1)
+        shape = (observation.n_variables, _n_categories(observation))
         return Categories(logits=outputs.reshape(*outputs.shape[:-1], *shape))
 
     def check(self, values: np.ndarray, name: str = "the data") -> None:
@@ -72,14 +73,14 @@ class Categorical(Emission):
             )
 
     def pooled_params(self, observation: Observation, x: Tensor, seen: Tensor) -> dict[str, Tensor]:
-        size = observation.n_categories or 1
+        size = _n_categories(observation)
         return {"probs": torch.full((observation.n_variables, size), 1.0 / size, dtype=x.dtype)}
 
     def m_step(
         self, observation: Observation, x: Tensor, seen: Tensor, weights: Tensor, params: Params
     ) -> dict[str, Tensor]:
         rows, seen, weights = flat_rows(x, seen, weights)
-        draws, s, size = weights.shape[0], weights.shape[-1], observation.n_categories or 1
+        draws, s, size = weights.shape[0], weights.shape[-1], _n_categories(observation)
         columns = []
         for variable in range(rows.shape[-1]):
             shown = seen[:, variable]
@@ -89,6 +90,10 @@ class Categorical(Emission):
         counts = torch.stack(columns, 2)
         total = counts.sum(-1, keepdim=True)
         return {"probs": torch.where(total > EMPTY, ratio(counts, total), params["probs"])}
+
+
+def _n_categories(observation: Observation) -> int:
+    return max(size or 1 for size in observation.categories)
 
 
 class Bernoulli(Emission):

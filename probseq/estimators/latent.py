@@ -1,0 +1,59 @@
+"""The model with hidden states that stands behind an estimator's transforms and parameter draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probseq.data.sequences import Sequences
+from probseq.estimators.predicting import Predicting
+from probseq.models.base import Batch
+from probseq.models.latent import DiscreteLatent
+from probseq.models.wrappers import innermost, unwrap
+
+__all__ = ["HiddenStates"]
+
+
+class HiddenStates(Predicting):
+    """An estimator whose innermost model is a ``DiscreteLatent``."""
+
+    def _latent(self) -> DiscreteLatent:
+        """The model of the states."""
+        return _with_states(innermost(self.model_.model))
+
+    def _problem(self, data: Sequences, history: Any) -> tuple[DiscreteLatent, Batch, Any, int]:
+        """That model with its own batch and state, and the number of leading steps that it does not see."""
+        batch = self._batch(data)
+        begun = self._begin(data, history)
+        start = self.model_.initial_state({}, batch.n) if begun is None else begun
+        model, batch, state, first = unwrap(self.model_.model, batch, self.model_._unpack(start))
+        return _with_states(model), batch, state, first
+
+    def _draw_weights(self, data: Sequences, history: Any, others: Tensor | None = None) -> Tensor:
+        """log p(draw | data), (n, draw); with log p(all steps but t), ``others`` (draw, n, t), of those: (n, t, draw).
+
+        The draws were found from the training data: they do not weigh the draws a second time.
+        """
+        begun = self._begin(data, history)
+        start = self.model_.initial_state({}, data.n_sequences) if begun is None else begun
+        known = history is None and self._is_training(data)
+        if others is None:
+            if known or self.model_.n_draws == 1:
+                return start.log_weights
+            return self.model_.filter({}, self._batch(data), start).log_weights
+        before = start.log_weights.unsqueeze(1)
+        if known:
+            return before.expand(others.movedim(0, -1).shape)
+        return torch.log_softmax(before + others.movedim(0, -1), -1)
+
+    def _lead(self, dims: tuple[str, ...]) -> tuple[str, ...]:
+        """Without ``draw`` where there is one draw only."""
+        return dims if self.model_.n_draws > 1 else tuple(dim for dim in dims if dim != "draw")
+
+
+def _with_states(model: Any) -> DiscreteLatent:
+    if not isinstance(model, DiscreteLatent):
+        raise TypeError(f"{type(model).__name__} has no discrete states")
+    return model
