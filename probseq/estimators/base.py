@@ -167,7 +167,9 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
 
     def _match_parameters(self, parameters: dict[str, Any], n_covariates: int) -> tuple[DataInfo, SequenceModel[Any]]:
         """Find the number of variables and categories from the shapes of the given values."""
-        probe = self._build(DataInfo(1, 2, n_covariates))
+        emission = self._emission()
+        fixed = None if emission is None else emission.n_variables
+        probe = self._build(DataInfo(fixed or 1, 2, n_covariates))
         specs = probe.parameters()
         missing, extra = set(specs) - set(parameters), set(parameters) - set(specs)
         if missing or extra:
@@ -183,7 +185,7 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
             for dim, size in zip(dims, shape, strict=False):
                 if dim in sizes:
                     sizes[dim] = size
-        info = DataInfo(sizes["variable"], sizes["category"], n_covariates)
+        info = DataInfo(fixed or sizes["variable"], sizes["category"], n_covariates)
         return info, self._build(info)
 
     def _adopt(
@@ -248,13 +250,9 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
         inference.require(self._model_class(), known)
 
     def _info(self, data: Sequences) -> DataInfo:
-        categories = None
+        categories = tuple(_n_codes(data.values[..., i]) for i in range(data.n_variables))
         if data.vocabulary is not None:
-            categories = len(data.vocabulary)
-        else:
-            finite = data.values[~np.isnan(data.values)]
-            if finite.size and finite.min() >= 0 and finite.max() < 2**31:
-                categories = int(finite.max()) + 1
+            categories = (len(data.vocabulary),) * data.n_variables
         missing = bool((~data.seen() & data.mask()[..., None]).any())
         return DataInfo(data.n_variables, categories, data.n_covariates + len(data.static_names), missing)
 
@@ -313,6 +311,12 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
+
+
+def _n_codes(values: np.ndarray) -> int | None:
+    """How many categories there are if the values are codes."""
+    finite = values[~np.isnan(values)]
+    return int(finite.max()) + 1 if finite.size and finite.min() >= 0 and finite.max() < 2**31 else None
 
 
 def _sequence_weights(weights: Any, data: Sequences) -> torch.Tensor | None:
