@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -101,8 +102,21 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
         -------
         self
         """
+        return self._fit(
+            sequences(X, lengths=lengths, covariates=covariates, static=static), y, validation, weights, progress
+        )
+
+    def _fit(
+        self,
+        data: Sequences,
+        y: Any,
+        validation: Any,
+        weights: Any,
+        progress: Progress | None,
+        annotate: Callable[[Batch], Batch] | None = None,
+    ) -> Self:
+        """Fit to data that were read; ``annotate`` adds to the training batch what only one family knows."""
         started = time.perf_counter()
-        data = sequences(X, lengths=lengths, covariates=covariates, static=static)
         check_y(y, data)
         data.require_values()
         inference = self._inference()
@@ -119,13 +133,15 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
         self._check_covariates(model, data)
         held_out = None if validation is None else self._held_out(validation, data, transforms, model)
         batch = make_batch(model, values, steps, inputs)
+        if annotate is not None:
+            batch = annotate(batch)
         generator = torch_generator(self.random_state)
         draws = inference.fit(
             model, batch, generator, validation=held_out, weights=_sequence_weights(weights, data), progress=progress
         )
         for i, message in enumerate(draws.messages):
             stopped = draws.status in ("max_iter", "decreased") and i == len(draws.messages) - 1
-            warnings.warn(message, ConvergenceWarning if stopped else DegenerateWarning, stacklevel=2)
+            warnings.warn(message, ConvergenceWarning if stopped else DegenerateWarning, stacklevel=3)
         self._adopt(model, transforms, draws, info, data)
         self.fit_seconds_ = time.perf_counter() - started
         return self
@@ -272,7 +288,8 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
             raise CovariateError(
                 got=f"covariates {given} for {type(self).__name__}",
                 expected="no covariates: this family does not use them",
-                remedy="Leave them out, or use ARMA or a recurrent network.",
+                remedy="Leave them out, or use ARMA, a recurrent network, or an HMM with CovariateTransitions or "
+                "a regression emission.",
             )
 
     def _held_out(

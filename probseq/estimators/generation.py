@@ -105,7 +105,7 @@ def generate(
                 expected="the model's own law of states and values",
                 remedy="Leave the one or the other out.",
             )
-        values, hidden = estimator._sample_states(state, int(length), generator)
+        values, hidden = estimator._sample_states(state, int(length), generator, u)
         labelled = labels.label(hidden, ("sequence", "time"), name="state", index=(index,) * n)
         labelled = estimator._named_states(labelled) if isinstance(estimator, StateNames) else labelled
         return _values(estimator, labels, values, index, n_sequences), labelled

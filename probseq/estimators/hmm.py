@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 from probseq._random import RandomState
-from probseq.distributions.emissions import Emission
+from probseq.data.sequences import sequences
+from probseq.distributions.emissions import ConditionalEmission, Emission
 from probseq.estimators.base import SequenceEstimator
+from probseq.estimators.known_states import known_states
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.estimators.states import StateMethods
-from probseq.inference.base import Inference
+from probseq.inference.base import Inference, Progress
 from probseq.inference.em import EM
+from probseq.inference.map import MAP
 from probseq.inference.optimize import MLE
-from probseq.models.base import SequenceModel
+from probseq.models.base import Batch, SequenceModel
 from probseq.models.hmm import HiddenMarkovModel
-from probseq.models.transitions import Transitions
+from probseq.models.transitions import Transitions, as_transitions
 
 __all__ = ["HMM"]
 
@@ -31,9 +35,9 @@ class HMM(StateMethods, SequenceEstimator):
     start : "free", "stationary" or array (n_states,)
         Whether the law of the first state is estimated, the stationary distribution of the chain, or known.
     transitions : Transitions, array (n_states, n_states) of bool, or None
-        ``LeftRight()``, ``Banded()``, ``Cyclic()``, ``Transitions(mask=, fixed=)``, or ``CovariateTransitions()``, whose
-        probabilities depend on covariates. An array is a mask: False forbids a transition, an exact zero that is not
-        counted as a parameter. None is all free.
+        ``LeftRight()``, ``Banded()``, ``Cyclic()``, ``Transitions(mask=, fixed=)``, or ``CovariateTransitions()``,
+        whose probabilities depend on covariates. An array is a mask: False forbids a transition, an exact zero that
+        is not counted as a parameter. None is all free.
     transform : transform or list of transforms
     inference : Inference or None
         None is ``EM()``.
@@ -47,7 +51,7 @@ class HMM(StateMethods, SequenceEstimator):
     -341.8787
     """
 
-    inferences: ClassVar[tuple[type[Inference], ...]] = (EM, MLE)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (EM, MLE, MAP)
 
     def __init__(
         self,
@@ -80,4 +84,48 @@ class HMM(StateMethods, SequenceEstimator):
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
         emission = self._emission()
         observation = emission.observation(info.n_variables, info.n_categories)
-        return HiddenMarkovModel(self.n_states, emission, observation, self.start, self.transitions)
+        transitions = as_transitions(self.transitions)
+        if not transitions.varying and not isinstance(emission, ConditionalEmission):
+            return HiddenMarkovModel(self.n_states, emission, observation, self.start, transitions)
+        from probseq.models.driven import DrivenHiddenMarkovModel
+
+        known = replace(observation, n_covariates=info.n_covariates)
+        return DrivenHiddenMarkovModel(
+            self.n_states, emission, known, self.start, transitions, n_covariates=info.n_covariates
+        )
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        lengths: Any = None,
+        covariates: Any = None,
+        validation: Any = None,
+        static: Any = None,
+        weights: Any = None,
+        states: Any = None,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Fit to one or many sequences.
+
+        Parameters
+        ----------
+        X, y, lengths, covariates, validation, static, weights, progress
+            As in every family; see `SequenceEstimator.fit`.
+        states : array or list of arrays
+            States that are known at some steps, as long as the data, -1 or NaN where they are not: the fit then
+            maximises log p(x, known states), and the states keep the numbers given.
+
+        Returns
+        -------
+        self
+        """
+        data = sequences(X, lengths=lengths, covariates=covariates, static=static)
+
+        def annotate(batch: Batch) -> Batch:
+            if states is None:
+                return batch
+            return batch._replace(states=known_states(states, data, batch.t, self.n_states))
+
+        return self._fit(data, y, validation, weights, progress, annotate)

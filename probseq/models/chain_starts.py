@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from probseq.distributions.emissions import Emission, Observation
+from probseq.distributions.emissions import ConditionalEmission, Emission, Observation
 from probseq.models.base import Batch
 
 __all__ = ["start_params"]
@@ -22,21 +24,36 @@ def start_params(
     n_starts: int,
     init: str,
     generator: torch.Generator,
+    inputs: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Parameters (D, ...) of ``n_starts`` starts; long data are thinned to 20 000 random steps."""
-    rows = (batch.real & batch.seen.any(-1)).flatten().nonzero().squeeze(-1)
+    """Parameters (D, ...) of ``n_starts`` starts; long data are thinned to 20 000 random steps.
+
+    ``inputs`` (n, t, q) are those of a `ConditionalEmission`. States that are known assign their steps in every start.
+    """
+    used = batch.real & batch.seen.any(-1)
+    if isinstance(emission, ConditionalEmission):
+        used = used & (torch.arange(batch.t) >= emission.order)
+    rows = used.flatten().nonzero().squeeze(-1)
     if len(rows) > _MAX_ROWS:
         kept = torch.randperm(len(rows), generator=generator)[:_MAX_ROWS]
         rows = rows[kept.sort().values]
     k = batch.x.shape[-1]
     x, seen = batch.x.reshape(-1, k)[rows], batch.seen.reshape(-1, k)[rows]
     points = _points(observation, x, seen)
+    given = None if inputs is None else inputs.reshape(-1, inputs.shape[-1])[rows]
+    if given is not None:
+        points = torch.cat([points, _residuals(points, given)], -1)
     labels = [_random(points, n_states, start, generator) for start in range(n_starts)]
     if init == "kmeans":
         labels[0] = _clusters(points, n_states, generator)
+    if batch.states is not None:
+        labels = [_agree(one, batch.states.flatten()[rows], n_states) for one in labels]
     hard = torch.nn.functional.one_hot(torch.stack(labels), n_states).to(x.dtype)
-    soft = ((1 - _SOFT) * hard + _SOFT / n_states).unsqueeze(1)
-    params = emission.initial_params(observation, x[None], seen[None], soft, (n_states,))
+    soft = (1 - _SOFT) * hard + _SOFT / n_states
+    if isinstance(emission, ConditionalEmission) and given is not None:
+        params = emission.start(observation, x, seen, soft, given)
+    else:
+        params = emission.initial_params(observation, x[None], seen[None], soft.unsqueeze(1), (n_states,))
     params["initial"] = _dirichlet((n_starts, n_states), 2.0, generator)
     # Dwell times of 1 to 1000 steps, log-uniform for each state: regimes of very different length coexist in data.
     leave = 10.0 ** (-3.0 * torch.rand(n_starts, n_states, 1, generator=generator, dtype=x.dtype))
@@ -65,6 +82,24 @@ def _points(observation: Observation, x: Tensor, seen: Tensor) -> Tensor:
     gap = mask * (x - (mask * x).sum(0) / count)
     spread = (gap.square().sum(0) / count).sqrt()
     return gap / torch.where(spread > 0, spread, torch.ones_like(spread))
+
+
+def _residuals(points: Tensor, inputs: Tensor) -> Tensor:
+    """What one regression leaves over, and its size, in units of its standard deviation."""
+    design = torch.cat([torch.ones_like(inputs[:, :1]), inputs], -1)
+    left = points - design @ torch.linalg.lstsq(design, points, driver="gelsd").solution
+    spread = left.std(0, unbiased=False)
+    scaled = left / torch.where(spread > 0, spread, torch.ones_like(spread))
+    return torch.cat([scaled, scaled.abs()], -1)
+
+
+def _agree(labels: Tensor, known: Tensor, n_states: int) -> Tensor:
+    """Labels renamed to agree best with the known states, which then replace them."""
+    told = known >= 0
+    table = np.zeros((n_states, n_states))
+    np.add.at(table, (labels[told].numpy(), known[told].numpy()), 1.0)
+    renamed = torch.from_numpy(linear_sum_assignment(table, maximize=True)[1])[labels]
+    return torch.where(told, known, renamed)
 
 
 def _clusters(points: Tensor, n_states: int, generator: torch.Generator) -> Tensor:

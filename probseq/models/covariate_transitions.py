@@ -57,7 +57,7 @@ class CovariateTransitions(Transitions):
         }
 
     def matrix(self, params: Params, u: Tensor | None = None) -> Tensor:
-        """P(z_t | z_{t-1}, u_t), (*draw, ..., s, s) for covariates u (..., m) or (*draw, ..., m)."""
+        """P(z_t | z_{t-1}, u_t), (*draw, *rows, s, s), for covariates u (*draw or 1s, *rows, m)."""
         if u is None:
             raise UnsupportedError(
                 got="one transition matrix of a chain that covariates drive",
@@ -66,11 +66,9 @@ class CovariateTransitions(Transitions):
             )
         intercept, slopes = params["transition_intercept"], params["transition_coefficients"]
         draw = intercept.ndim - 2
-        # Parameters (*draw, s, s, m) against covariates (*draw or nothing, *rows, m).
-        rows = u.ndim - 1 - (draw if u.ndim > 1 and draw and u.shape[:draw] == intercept.shape[:draw] else 0)
-        shape = (*intercept.shape[:draw], *(1,) * rows)
-        b = slopes.reshape(*shape, *slopes.shape[draw:])
-        logits = (b * u[..., None, None, :]).sum(-1) + intercept.reshape(*shape, *intercept.shape[draw:])
+        between = (*intercept.shape[:draw], *(1,) * (u.ndim - 1 - draw))
+        b = slopes.reshape(*between, *slopes.shape[draw:])
+        logits = (b * u[..., None, None, :]).sum(-1) + intercept.reshape(*between, *intercept.shape[draw:])
         support = self.support(intercept.shape[-1])
         if support is not None:
             logits = torch.where(support, logits, torch.full_like(logits, -torch.inf))

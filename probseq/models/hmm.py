@@ -87,20 +87,20 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
         return Belief(start.unsqueeze(-2).expand(*start.shape[:-1], n, self.n_states))
 
     def predict_next(self, params: Params, state: Belief, u: Tensor | None = None) -> Distribution:
-        return mixture(_log(state.probs), self._components(params)[..., None, :])
+        return mixture(log_of(state.probs), self._components(params)[..., None, :])
 
     def update(self, params: Params, state: Belief, x: Tensor, seen: Tensor, u: Tensor | None = None) -> Belief:
         each = self._components(params)[..., None, :].log_prob_seen(x.unsqueeze(-2), seen.unsqueeze(-2))
-        joint = _log(state.probs) + each
+        joint = log_of(state.probs) + each
         possible = joint.amax(-1, keepdim=True) > -torch.inf
         # An observation that no state can emit leaves the belief as if it were unseen.
-        joint = torch.where(possible, joint, _log(state.probs))
+        joint = torch.where(possible, joint, log_of(state.probs))
         return Belief(torch.softmax(joint, -1) @ params["transition"])
 
     # fast forms ---------------------------------------------------------------------------------------------------
 
     def _scan(self, params: Params, batch: Batch, state: Belief) -> Scan[Belief]:
-        if _needs_gradient(params, state):
+        if needs_gradient(params, state.probs):
             return super()._scan(params, batch, state)
         result = self._problem(params, batch, state).filter_states()
         before, last = (torch.from_numpy(a) for a in (result.predicted, result.last))
@@ -108,7 +108,7 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
         return Scan(Belief(self._as_drawn(params, before)), Belief(self._as_drawn(params, after)))
 
     def _log_prob_steps(self, params: Params, batch: Batch, state: Belief) -> Steps[Belief]:
-        if _needs_gradient(params, state):
+        if needs_gradient(params, state.probs):
             table = self._per_draw(params, self._table(params, batch))
             initial, transition = self._per_draw(params, state.probs), self._per_draw(params, params["transition"])
             steps, last = chain_log_prob_steps(initial, transition, table, batch.lengths)
@@ -127,7 +127,7 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
         beliefs = [state.probs]
         for _ in range(horizon - 1):
             beliefs.append(beliefs[-1] @ params["transition"])
-        return mixture(_log(torch.stack(beliefs, -2)), self._components(params)[..., None, None, :])
+        return mixture(log_of(torch.stack(beliefs, -2)), self._components(params)[..., None, None, :])
 
     def _initial_guess(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         return {name: value[0] for name, value in self.em_start(batch, 1, "kmeans", generator).items()}
@@ -141,7 +141,12 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
         return x, final
 
     def simulate(
-        self, params: Params, state: Belief, length: int, generator: torch.Generator | None = None
+        self,
+        params: Params,
+        state: Belief,
+        length: int,
+        generator: torch.Generator | None = None,
+        u: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Belief]:
         """Draw states and observations onwards from a state.
 
@@ -176,9 +181,13 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
     def smooth(self, params: Params, batch: Batch, state: Belief | None = None) -> Tensor:
         return self._as_drawn(params, torch.from_numpy(self._problem(params, batch, state).smooth()))
 
-    def decode(self, params: Params, batch: Batch, state: Belief | None = None) -> StatePaths:
-        paths = self._problem(params, batch, state).decode()
-        return StatePaths(*(self._as_drawn(params, torch.from_numpy(a)) for a in paths))
+    def decode(self, params: Params, batch: Batch, state: Belief | None = None, k: int | None = None) -> StatePaths:
+        problem = self._problem(params, batch, state)
+        paths = problem.decode() if k is None else problem.decode_k(k)
+        states, log_prob = (torch.from_numpy(a) for a in paths)
+        if k is not None:
+            states, log_prob = states.movedim(1, 2), log_prob.movedim(1, 2)
+        return StatePaths(self._as_drawn(params, states), self._as_drawn(params, log_prob))
 
     def sample_states(
         self, params: Params, batch: Batch, n_paths: int, generator: torch.Generator, state: Belief | None = None
@@ -200,7 +209,7 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
 
     def em_step(self, params: Params, batch: Batch, weights: Tensor | None = None) -> EMStep:
         # Draws in groups, so that the posterior tables of all starts need not fit at once.
-        n_draws = params["transition"].shape[0]
+        n_draws = self._draw(params)[0]
         size = max(1, _EM_BYTES // (8 * 3 * max(1, batch.n * batch.t * self.n_states)))
         groups = [
             self._em_step({name: value[i : i + size] for name, value in params.items()}, batch, weights)
@@ -255,10 +264,9 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
     def _start(self, params: Params) -> Tensor:
         if self.start == "free":
             return params["initial"]
-        transition = params["transition"]
         if self.known_start is None:
-            return stationary_distribution(transition)
-        return self.known_start.expand(*transition.shape[:-2], self.n_states)
+            return stationary_distribution(params["transition"])
+        return self.known_start.expand(*self._draw(params), self.n_states)
 
     def _components(self, params: Params) -> Distribution:
         """The laws of the states, batch shape (*draw, s)."""
@@ -266,7 +274,7 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
 
     def _table(self, params: Params, batch: Batch) -> Tensor:
         """log p(x_t | z_t), (*draw, n, t, s); states that are known to be others have -inf."""
-        return _with_known_states(component_log_prob(self._components(params), batch.x, batch.seen), batch)
+        return table_with_known_states(component_log_prob(self._components(params), batch.x, batch.seen), batch)
 
     def _problem(self, params: Params, batch: Batch, state: Belief | None) -> ChainProblem:
         with torch.no_grad():
@@ -293,7 +301,7 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
         return value if self._draw(params) else value.squeeze(0)
 
 
-def _log(probs: Tensor) -> Tensor:
+def log_of(probs: Tensor) -> Tensor:
     """log p with -inf, and no NaN in gradients, at exact zeros."""
     positive = probs > 0
     return torch.where(positive, torch.where(positive, probs, torch.ones_like(probs)).log(), -torch.inf)
@@ -308,11 +316,13 @@ def _normal_step(emission: Normal, params: Params, batch: Batch, moments: Tensor
     return normal_from_moments(emission, total, params["mean"] + shift, square, floor, params)
 
 
-def _needs_gradient(params: Params, state: Belief) -> bool:
-    return torch.is_grad_enabled() and any(v.requires_grad for v in (*params.values(), state.probs))
+def needs_gradient(params: Params, probs: Tensor) -> bool:
+    """Whether derivatives in the parameters or in the start are wanted."""
+    return torch.is_grad_enabled() and any(v.requires_grad for v in (*params.values(), probs))
 
 
-def _with_known_states(table: Tensor, batch: Batch) -> Tensor:
+def table_with_known_states(table: Tensor, batch: Batch) -> Tensor:
+    """Log emissions (*draw, n, t, s) with -inf for the states that are known not to be."""
     if batch.states is None:
         return table
     known = batch.states.unsqueeze(-1)

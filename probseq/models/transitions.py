@@ -79,7 +79,7 @@ class Transitions(Configuration):
         if bool(wrong.any()):
             raise ParameterError(
                 got=f"fixed transitions whose row {int(wrong.nonzero()[0, 0])} cannot be completed",
-                expected="known probabilities that leave 0 to 1 for the free entries of their row, none where forbidden",
+                expected="known probabilities that leave 0 to 1 for the free entries of their row",
                 remedy="Write NaN where an entry is free.",
             )
         return simplex

@@ -98,9 +98,9 @@ def check_coordinates(row: Row) -> None:
     names = [f"v{i}" for i in range(row.n_variables)]
     frame = pd.DataFrame(x, index=dates, columns=names)
     u = row.inputs(seed=6)
-    known = None if u is None else pd.DataFrame(u, index=dates, columns=["a", "b"])
+    known = None if u is None else pd.DataFrame(u, index=dates, columns=list("ab")[: row.covariates])
     ahead = pd.date_range("2023-05-31", periods=3, freq="ME")
-    future = None if u is None else pd.DataFrame(row.inputs(3), index=ahead, columns=["a", "b"])
+    future = None if u is None else pd.DataFrame(row.inputs(3), index=ahead, columns=list("ab")[: row.covariates])
     fitted = row.make().fit(frame, covariates=known)
     assert list(fitted.feature_names_in_) == names
     for result in (fitted.log_prob_steps(frame, covariates=known), fitted.predict(frame, covariates=known)):

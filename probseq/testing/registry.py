@@ -8,6 +8,8 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import torch
+from torch.distributions import Dirichlet
 
 import probseq as ps
 from probseq._types import Configuration
@@ -117,6 +119,10 @@ def _quick_em() -> Inference:
     return ps.EM(n_init=1, max_iter=300, tol=1e-3)
 
 
+def _priors() -> dict[str, Any]:
+    return {"transition": Dirichlet(torch.full((2,), 1.5)), "mean": torch.distributions.Normal(0.0, 10.0)}
+
+
 def _hmm(emission: Emission) -> SequenceEstimator:
     return ps.HMM(2, emission, inference=_quick_em(), random_state=0)
 
@@ -149,6 +155,25 @@ def _rows() -> list[Row]:
                 )
     rows += [
         Row("HMM stationary", lambda: ps.HMM(2, start="stationary", inference=_quick_em(), random_state=0)),
+        Row("HMM by MAP", lambda: ps.HMM(2, inference=ps.MAP(_priors(), tol=1e-5), random_state=0)),
+        Row(
+            "HMM cyclic",
+            lambda: ps.HMM(3, transitions=ps.Cyclic(), start=[1, 0, 0], inference=_quick_em(), random_state=0),
+        ),
+        Row("HMM regression", partial(_hmm, ps.NormalRegression()), covariates=1),
+        Row("HMM Poisson regression", partial(_hmm, ps.PoissonRegression()), "count", covariates=2),
+        # A missing value would be an input of the steps after it.
+        Row(
+            "HMM autoregression",
+            lambda: ps.HMM(2, ps.AutoregressiveNormal(), inference=ps.EM(n_init=6, tol=1e-3), random_state=0),
+            missing="forbidden",
+            start=1,
+        ),
+        Row(
+            "HMM driven",
+            lambda: ps.HMM(2, transitions=ps.CovariateTransitions(), inference=_quick_em(), random_state=0),
+            covariates=1,
+        ),
         Row("HMM by MLE", lambda: ps.HMM(2, inference=ps.MLE(tol=1e-5), random_state=0)),
         Row("ARMA", lambda: ps.ARMA(order=(1, 1))),
         Row("ARIMA", lambda: ps.ARIMA(order=(1, 1, 1), inference=ps.MLE()), start=1),

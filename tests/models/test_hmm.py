@@ -87,6 +87,20 @@ def test_equals_enumeration_with_holes(name):
         assert_array_equal(decoded.states[q, : paths.shape[1]], paths[joint.argmax()])
 
 
+def test_best_paths_equal_the_sorted_enumeration():
+    model, params = random_model("diag")
+    batch = random_batch(model.emission)
+    best = model.decode(params, batch, k=5)
+    assert best.states.shape == (5, batch.n, batch.t) and best.log_prob.shape == (5, batch.n)
+    for q in range(batch.n):
+        joint, paths = enumerated(model, params, batch, q)
+        order = np.argsort(-joint)[:5]
+        assert_allclose(best.log_prob[:, q], joint[order], rtol=1e-10)
+        assert_array_equal(best.states[:, q, : paths.shape[1]], paths[order])
+    drawn = {name: value.expand(2, *value.shape) for name, value in params.items()}
+    assert_array_equal(model.decode(drawn, batch, k=5).states[1], best.states)
+
+
 @pytest.mark.parametrize("name", EMISSIONS)
 @pytest.mark.parametrize("options", [{}, {"start": "stationary"}])
 def test_fast_forms_equal_the_step_loop(name, options):

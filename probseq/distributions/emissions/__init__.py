@@ -2,18 +2,24 @@
 
 from probseq.distributions.emissions.base import Emission, Observation
 from probseq.distributions.emissions.categorical import Bernoulli, Categorical
+from probseq.distributions.emissions.conditional import ConditionalEmission
 from probseq.distributions.emissions.counts import Poisson
 from probseq.distributions.emissions.normal import Normal, normal_from_moments
 from probseq.distributions.emissions.product import Product
+from probseq.distributions.emissions.regression import AutoregressiveNormal, NormalRegression, PoissonRegression
 from probseq.distributions.emissions.student import StudentT
 
 __all__ = [
+    "AutoregressiveNormal",
     "Bernoulli",
     "Categorical",
+    "ConditionalEmission",
     "Emission",
     "Normal",
+    "NormalRegression",
     "Observation",
     "Poisson",
+    "PoissonRegression",
     "Product",
     "StudentT",
     "normal_from_moments",

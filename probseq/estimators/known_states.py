@@ -1,0 +1,74 @@
+"""Latent states that a user knows at some steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probseq.data.sequences import Sequences
+from probseq.errors import DataError, ShapeError
+
+__all__ = ["known_states"]
+
+
+def known_states(states: Any, data: Sequences, n_steps: int, n_states: int) -> Tensor:
+    """Labels of the last ``n_steps`` steps of the padded batch, (n, n_steps) int64, -1 where a state is not known.
+
+    Parameters
+    ----------
+    states : array (time,), (sequence, time), or list of arrays
+        In the order of ``data``; -1 or NaN where a state is not known. With ``lengths=`` also one concatenated array.
+    n_steps : int
+        Smaller than the padded length where a difference has used up the first steps.
+    """
+    lengths = data.lengths
+    rows = _rows(states, lengths)
+    padded = np.full((data.n_sequences, data.max_length), -1, dtype=np.int64)
+    for i, row in enumerate(rows):
+        given = np.where(np.isnan(row), -1.0, row)
+        if len(given) < lengths[i]:
+            raise ShapeError(
+                got=f"{len(given)} states for sequence {data.names[i]!r} of {lengths[i]} steps",
+                expected="one state a step, -1 where it is not known",
+                remedy="Pass states as long as the data.",
+            )
+        wrong = given[(given != np.floor(given)) | (given < -1) | (given >= n_states)]
+        if wrong.size:
+            raise DataError(
+                got=f"state {wrong[0]:g}",
+                expected=f"whole numbers from 0 to {n_states - 1}, or -1 where a state is not known",
+                remedy="Number the states from 0.",
+            )
+        padded[i, : lengths[i]] = given[: lengths[i]]
+    return torch.from_numpy(padded[:, data.max_length - n_steps :].copy())
+
+
+def _rows(states: Any, lengths: np.ndarray) -> list[np.ndarray]:
+    n = len(lengths)
+    several = isinstance(states, list | tuple) and len(states) == n and all(np.ndim(one) == 1 for one in states)
+    if several:
+        return [_numbers(one) for one in states]
+    array = _numbers(states)
+    if array.ndim == 2 and array.shape[0] == n:
+        return list(array)
+    if array.ndim == 1 and array.size == lengths.sum():
+        return np.split(array, np.cumsum(lengths)[:-1])
+    raise ShapeError(
+        got=f"states of shape {array.shape}",
+        expected=f"one state a step: {int(lengths.sum())} in all, or a list of {n} arrays",
+        remedy="Pass states as long as the data, -1 where a state is not known.",
+    )
+
+
+def _numbers(values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            got="states that are no numbers",
+            expected="whole numbers from 0, -1 where a state is not known",
+            remedy="Number the states from 0.",
+        ) from error
