@@ -176,3 +176,28 @@ def test_refusals():
         words.residuals(np.array([0, 1, 2]))
     with pytest.raises(ParameterError, match="kind='other'"):
         poisson().residuals(np.array([1.0]), kind="other")
+
+
+def test_chains_that_covariates_drive():
+    rng = np.random.default_rng(0)
+    x, u = rng.poisson(5.0, 8).astype(float), rng.normal(size=(8, 1))
+    model = ps.HMM(2, ps.Poisson(), transitions=ps.CovariateTransitions()).with_parameters(
+        n_covariates=1,
+        initial=[0.3, 0.7],
+        transition_intercept=[[0.0, -1.0], [-0.5, 0.0]],
+        transition_coefficients=[[[0.0], [1.0]], [[-2.0], [0.0]]],
+        rate=[2.0, 8.0],
+    )
+    found = special.ndtr(model.residuals(x, kind="ordinary", covariates=u)["upper"])
+    for t in range(8):
+        holed = np.where(np.arange(8) == t, np.nan, x)
+        probs = model.smooth(holed, covariates=u).values[t]
+        assert_allclose(found[t], probs @ stats.poisson.cdf(x[t], [2.0, 8.0]), atol=1e-10)
+
+
+def test_a_step_that_enters_later_laws_has_no_ordinary_residual():
+    y = np.cumsum(np.random.default_rng(0).normal(size=60))
+    fitted = ps.HMM(2, ps.AutoregressiveNormal(order=1), random_state=0).fit(y)
+    assert np.isfinite(fitted.residuals(y)[1:]).all()
+    with pytest.raises(UnsupportedError, match="forecast"):
+        fitted.residuals(y, kind="ordinary")

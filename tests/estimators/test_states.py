@@ -199,3 +199,26 @@ def test_labels_of_states(model, tmp_path):
     for names in (["a", "b"], ["a", "a", "b"], "abc", {5: "x"}, {0: "1"}):
         with pytest.raises(ParameterError, match="3 different names"):
             model.label_states(names)
+
+
+def test_best_paths_equal_enumeration(model):
+    total, paths = joint(X)
+    best = np.argsort(-total, kind="stable")[:6]
+    found = model.decode(X, k=6)
+    assert found.dims == ("path", "time")
+    assert_allclose(found["log_prob"], total[best], rtol=1e-12)
+    assert_allclose(found["probability"], np.exp(total[best] - np.logaddexp.reduce(total)), rtol=1e-10)
+    place = {tuple(path): value for path, value in zip(paths.tolist(), total, strict=True)}
+    each = [tuple(path) for path in found.values.tolist()]  # equal paths may come in any order
+    assert_allclose([place[path] for path in each], total[best], rtol=1e-12)
+    assert len(set(each)) == 6
+    assert_array_equal(found[0], model.decode(X))
+    many = model.decode([X, X[:2]], k=20)
+    assert many.dims == ("path", "sequence", "time") and many["log_prob"].dims == ("path", "sequence")
+    short, _ = joint(X[:2])
+    n = int(np.isfinite(short).sum())
+    assert_allclose(many["probability"][:, 1].sum(), 1.0)
+    assert (many[n:, 1] == -1).all() and (many["log_prob"][n:, 1] == -np.inf).all()
+    assert several_draws(model).decode(X, k=2)["probability"].dims == ("draw", "path")
+    with pytest.raises(ParameterError, match="k=0"):
+        model.decode(X, k=0)
