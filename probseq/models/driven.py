@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,23 +18,11 @@ from probseq.models.chain_likelihood import chain_log_prob_steps, varying_log_pr
 from probseq.models.chain_problem import ChainProblem
 from probseq.models.chain_starts import start_params
 from probseq.models.chain_steps import update_start
+from probseq.models.driven_state import DrivenBelief, choose_state, lagged_values, side_by_side
 from probseq.models.hmm import HiddenMarkovModel, log_of, needs_gradient, table_with_known_states
-from probseq.models.latent import EMStep
+from probseq.models.latent import EMStep, LeftOut
 
 __all__ = ["DrivenBelief", "DrivenHiddenMarkovModel"]
-
-
-class DrivenBelief(NamedTuple):
-    """What is known before step t.
-
-    probs : (*draw, n, s), p(z_{t-1} | x_<t); before the first step p(z_1).
-    age : (*draw, n), steps so far.
-    past : (*draw, n, order, k), the last values, newest first.
-    """
-
-    probs: Tensor
-    age: Tensor
-    past: Tensor
 
 
 class DrivenHiddenMarkovModel(HiddenMarkovModel):
@@ -116,7 +104,7 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
         filtered = self._as_drawn(params, torch.from_numpy(result.filtered))
         before = torch.cat([state.probs.unsqueeze(-2), filtered[..., :-1, :]], -2)[..., : batch.t, :]
         age = state.age.unsqueeze(-1) + torch.arange(batch.t, dtype=self.dtype)
-        past = self._lags(batch, state)[..., : batch.t, :, :].expand(*age.shape, *state.past.shape[-2:])
+        past = lagged_values(batch, state.past)[..., : batch.t, :, :].expand(*age.shape, *state.past.shape[-2:])
         along = DrivenBelief(before, age, past)
         at = (batch.lengths - 1).clamp_min(0).reshape(-1, 1, 1).expand(*filtered.shape[:-2], 1, self.n_states)
         last = filtered.gather(-2, at).squeeze(-2) if batch.t else state.probs
@@ -175,7 +163,7 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
                 flat = probs.reshape(-1, self.n_states)
                 z = torch.multinomial(flat, 1, generator=generator).reshape(probs.shape[:-1])
                 laws = self._laws(params, state.past, now).expand((*z.shape, self.n_states))
-                chosen = laws.map_batch(lambda tensor, event, z=z: _choose(tensor, z, event))
+                chosen = laws.map_batch(lambda tensor, event, z=z: choose_state(tensor, z, event))
                 x = chosen.sample((), generator=generator)
                 state = self.update(params, state, x, torch.ones_like(x, dtype=torch.bool), now)
                 values.append(x)
@@ -201,10 +189,19 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
         begun = self.initial_state(params, batch.n)
         if not isinstance(self.emission, ConditionalEmission):
             return super().state_laws(params, batch)
-        lags = self._lags(batch, begun)[..., : batch.t, :, :]
+        lags = lagged_values(batch, begun.past)[..., : batch.t, :, :]
         return self._laws_of(params, self._with_draws(params, batch.u, 2), lags).expand(
             (*begun.probs.shape[:-1], batch.t, self.n_states)
         )
+
+    def leave_one_out(self, params: Params, batch: Batch, state: Any = None) -> LeftOut:
+        if self.order:
+            raise UnsupportedError(
+                got=f"the law of a step given all others under {type(self.emission).__name__}",
+                expected="an emission without earlier values: here a step also enters the laws of those after it",
+                remedy='Use residuals(X, kind="forecast").',
+            )
+        return super().leave_one_out(params, batch, state)
 
     def expected_transitions(self, params: Params, batch: Batch, state: Any = None) -> Tensor:
         begun = self.initial_state(params, batch.n) if state is None else state
@@ -297,35 +294,17 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
         """Laws given covariates (*draw or 1s, *rows, m) and lags (*draw, *rows, order, k), batch (*draw, *rows, s)."""
         if not isinstance(self.emission, ConditionalEmission):
             raise TypeError("only emissions with inputs have laws that differ from row to row")
-        inputs = self._join(u, lags)
+        inputs = side_by_side(lags if self.order else None, u)
         draw = len(self._draw(params))
         flat = inputs.reshape(*inputs.shape[:draw], -1, inputs.shape[-1])
         law = self.emission.condition(params, flat, (self.n_states,))
         return law.reshape(*law.batch_shape[:-2], *inputs.shape[draw:-1], self.n_states)
 
-    def _join(self, u: Tensor | None, lags: Tensor | None) -> Tensor:
-        """Lags, newest first, and covariates side by side."""
-        parts = []
-        if self.order and lags is not None:
-            parts.append(lags.flatten(-2))
-        if self.n_covariates and u is not None:
-            parts.append(u)
-        shape = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
-        return torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], -1)
-
     def _inputs(self, batch: Batch) -> Tensor:
         """The inputs of every step of new sequences, (n, t, q)."""
-        begun = torch.zeros(batch.n, self.order, self.observation.n_variables, dtype=self.dtype)
-        state = DrivenBelief(begun.new_zeros(batch.n, self.n_states), begun.new_zeros(batch.n), begun)
-        return self._join(self._covariates(batch.u), self._lags(batch, state)[:, : batch.t])
-
-    def _lags(self, batch: Batch, state: DrivenBelief) -> Tensor:
-        """The last ``order`` values before each step and after the last, (*draw, n, t + 1, order, k), newest first."""
-        past = state.past
-        values = torch.cat([past.flip(-2), batch.x.expand(*past.shape[:-2], *batch.x.shape[-2:])], -2)
-        if not self.order:
-            return past.unsqueeze(-3).expand(*past.shape[:-2], batch.t + 1, *past.shape[-2:])
-        return values.unfold(-2, self.order, 1).movedim(-1, -2).flip(-2)
+        nothing = torch.zeros(batch.n, self.order, self.observation.n_variables, dtype=self.dtype)
+        lags = lagged_values(batch, nothing)[:, : batch.t] if self.order else None
+        return side_by_side(lags, self._covariates(batch.u))
 
     def _with_draws(self, params: Params, u: Tensor | None, rows: int) -> Tensor | None:
         """Covariates with draw dimensions (or ones) in front of their ``rows`` leading ones."""
@@ -353,7 +332,7 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
         self._require_complete(bool((batch.seen | ~batch.real.unsqueeze(-1)).all()))
         if not isinstance(self.emission, ConditionalEmission):
             return self._table(params, batch)
-        lags = self._lags(batch, state)[..., : batch.t, :, :]
+        lags = lagged_values(batch, state.past)[..., : batch.t, :, :]
         laws = self._laws_of(params, self._with_draws(params, batch.u, 2), lags)
         table = laws.log_prob_seen(batch.x.unsqueeze(-2), batch.seen.unsqueeze(-2))
         table = torch.where(self._old_enough(batch, state).unsqueeze(-1), table, torch.zeros_like(table))
@@ -379,7 +358,7 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
         probs = torch.where((batch.lengths > 0).unsqueeze(-1), last, state.probs)
         past = state.past
         if self.order:
-            lags = self._lags(batch, state)
+            lags = lagged_values(batch, state.past)
             at = batch.lengths.reshape(-1, 1, 1, 1).expand(*lags.shape[:-3], 1, *lags.shape[-2:])
             past = lags.gather(-3, at).squeeze(-3)
         return DrivenBelief(probs, state.age + batch.lengths.to(self.dtype), past)
@@ -399,9 +378,3 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
                 expected="transitions that do not vary",
                 remedy="The law of the state differs from step to step; use smooth(X).",
             )
-
-
-def _choose(tensor: Tensor, z: Tensor, event: int) -> Tensor:
-    """The component z (*B) of a tensor (*B, s, *event)."""
-    index = z.reshape(*z.shape, 1, *(1,) * event).expand(*z.shape, 1, *tensor.shape[tensor.ndim - event :])
-    return tensor.gather(z.ndim, index).squeeze(z.ndim)
