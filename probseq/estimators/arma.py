@@ -14,6 +14,7 @@ from probseq.errors import ParameterError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.pipeline import DataInfo
 from probseq.inference.base import Inference
+from probseq.inference.map import MAP
 from probseq.inference.optimize import MLE
 from probseq.models.arma import ARMAModel
 from probseq.models.base import SequenceModel
@@ -47,7 +48,7 @@ class ARMA(SequenceEstimator):
     array([-0.402])
     """
 
-    inferences: ClassVar[tuple[type[Inference], ...]] = (MLE,)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP)
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from probseq.errors import ParameterError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.inference.base import Inference
+from probseq.inference.map import MAP
 from probseq.inference.optimize import MLE
 from probseq.models.base import SequenceModel
 from probseq.models.baseline import IIDModel, MarkovChainModel, SeasonalWalkModel
@@ -20,7 +21,7 @@ __all__ = ["IID", "MarkovChain", "PoissonProcess", "RandomWalk", "SeasonalNaive"
 
 
 class _Baseline(SequenceEstimator):
-    inferences: ClassVar[tuple[type[Inference], ...]] = (MLE,)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP)
 
     def _default_inference(self) -> Inference:
         return MLE()

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch.distributions import Distribution
 
 from probseq._types import Configuration
 from probseq.data.sequences import Sequences
@@ -178,6 +179,8 @@ def _encode(value: Any) -> Any:
         return value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, Distribution):
+        return {"law": _law_name(value), "arguments": {n: _encode(getattr(value, n)) for n in _law_arguments(value)}}
     if isinstance(value, np.random.Generator | np.random.RandomState | np.random.SeedSequence):
         return None  # a stream cannot be kept; the loaded model draws anew
     raise ParameterError(
@@ -195,12 +198,40 @@ def _decode(value: Any, known: dict[str, type], file: Path) -> Any:
         if cls is None:
             raise _bad(file, f"an unknown class {value['class']!r}")
         return cls(**{name: _decode(v, known, file) for name, v in value["params"].items()})
+    if "law" in value:
+        return _decode_law(value, file)
     if "sequence" in value:
         items = [_decode(v, known, file) for v in value["items"]]
         return tuple(items) if value["sequence"] == "tuple" else items
     if "mapping" in value:
         return {_decode(k, known, file): _decode(v, known, file) for k, v in value["mapping"]}
     return np.asarray(value["array"], dtype=value["dtype"])
+
+
+def _law_name(law: Distribution) -> str:
+    """The name in ``torch.distributions`` of a law, or of the one that Pyro's is made of."""
+    for cls in type(law).__mro__:
+        if getattr(torch.distributions, cls.__name__, None) is cls and _law_arguments(law):
+            return cls.__name__
+    raise ParameterError(
+        got=f"a hyper-parameter {law!r}",
+        expected="a distribution of torch.distributions given by numbers",
+        remedy="Leave it out before saving.",
+    )
+
+
+def _law_arguments(law: Distribution) -> list[str]:
+    """Names of the arguments that make a law again; where several mean the same, those that it was given."""
+    names = list(getattr(law, "arg_constraints", {}))
+    return [name for name in names if name in vars(law)] or names
+
+
+def _decode_law(value: dict[str, Any], file: Path) -> Distribution:
+    cls = getattr(torch.distributions, value["law"], None)
+    if not (isinstance(cls, type) and issubclass(cls, Distribution)):
+        raise _bad(file, f"an unknown distribution {value['law']!r}")
+    law: Distribution = cls(**{n: torch.as_tensor(_decode(v, {}, file)) for n, v in value["arguments"].items()})
+    return law
 
 
 # labels ---------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from torch.distributions import Normal
 
 import probseq as ps
 from probseq.data.sequences import sequences
@@ -18,6 +19,9 @@ FITS = [
     ("ARIMA", ps.MLE()),
     ("IID StudentT", ps.MLE()),
     ("MarkovChain", ps.MLE()),
+    ("HMM diag", ps.MAP({"mean": Normal(0.0, 10.0)}, max_iter=30)),
+    ("ARMA", ps.MAP({"ar": Normal(0.0, 1.0)}, n_init=1, max_iter=20)),
+    ("MarkovChain", ps.MAP()),
     ("LSTM diag", ps.MLE(max_iter=5)),
     ("LSTM diag", ps.MeanField(n_draws=3, max_epochs=2)),
     ("GRU Categorical", ps.MeanField(n_draws=2, max_epochs=2)),
