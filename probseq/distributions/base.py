@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from probseq.distributions.lookup import lookup_table
+
 __all__ = ["Distribution", "ProductDistribution"]
 
 
@@ -27,6 +29,8 @@ class Distribution(torch.distributions.Distribution):
     """All variables are counted."""
     nominal: ClassVar[bool] = False
     """All variables are labels without order: no mean, no quantiles."""
+    circular: ClassVar[bool] = False
+    """All variables are angles: ``mean`` is the mean direction and ``variance`` the circular variance."""
     arg_constraints: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, **tensors: Tensor) -> None:
@@ -115,6 +119,17 @@ class Distribution(torch.distributions.Distribution):
         """log p(value), (*B,), in nats."""
         return self.log_prob_seen(value, torch.ones_like(value, dtype=torch.bool))
 
+    def component_table(self, value: Tensor, seen: Tensor) -> Tensor:
+        """log p(value_r seen | component j) for rows (r, k) and components in the last batch dimension.
+
+        The plain broadcast of ``log_prob_seen``; families override it by equal, faster forms.
+
+        Returns
+        -------
+        (*draw, r, s) for batch shape (*draw, s).
+        """
+        return self[..., None, :].log_prob_seen(value.unsqueeze(-2), seen.unsqueeze(-2))
+
     @abstractmethod
     def cdf(self, value: Tensor) -> Tensor:
         """P(X_i <= value_i) for each variable by itself, (*B, k)."""
@@ -130,6 +145,16 @@ class Distribution(torch.distributions.Distribution):
     def has_moment(self, order: float) -> Tensor:
         """Whether E|X_i|^order is finite for each variable, (*B, k) of bool."""
         return torch.ones((*self.batch_shape, *self.event_shape), dtype=torch.bool)
+
+    @property
+    def circular_variables(self) -> Tensor:
+        """Which variables are angles, (k,) bool."""
+        return torch.full(tuple(self.event_shape), self.circular)
+
+    @property
+    def resultant(self) -> Tensor:
+        """E[cos X_i] and E[sin X_i] of angles, (*B, k, 2); zero for other variables."""
+        return torch.zeros((*self.batch_shape, *self.event_shape, 2), dtype=torch.float64)
 
     @property
     def stddev(self) -> Tensor:
@@ -155,6 +180,13 @@ class ProductDistribution(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self.coordinate_log_prob(value).sum(-1)
+
+    def component_table(self, value: Tensor, seen: Tensor) -> Tensor:
+        if self.discrete:
+            found = lookup_table(self[..., None, :].coordinate_log_prob, value, seen)
+            if found is not None:
+                return found
+        return super().component_table(value, seen)
 
     def marginal(self, index: list[int]) -> Distribution:
         def pick(t: Tensor, e: int) -> Tensor:

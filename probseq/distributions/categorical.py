@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from probseq.distributions.base import ProductDistribution
+from probseq.distributions.exponential import ExponentialFamily
 
 __all__ = ["Bits", "Categories"]
 
@@ -89,7 +90,7 @@ class Categories(ProductDistribution):
         return torch.multinomial(probs, 1, generator=generator).reshape(shape).to(self.logits.dtype)
 
 
-class Bits(ProductDistribution):
+class Bits(ExponentialFamily):
     r"""P(x_i = 1) = sigmoid(logit_i), independent over the k variables.
 
     Parameters
@@ -101,11 +102,20 @@ class Bits(ProductDistribution):
     discrete: ClassVar[bool] = True
     logit: Tensor
 
-    def coordinate_log_prob(self, value: Tensor) -> Tensor:
-        possible = (value == 0) | (value == 1)
-        log_mass = torch.where(possible, value, torch.zeros_like(value)) * self.logit
-        log_mass = log_mass - torch.nn.functional.softplus(self.logit)
-        return torch.where(possible, log_mass, torch.full_like(log_mass, -torch.inf))
+    def natural(self) -> list[Tensor]:
+        return [self.logit]
+
+    def statistics(self, value: Tensor) -> list[Tensor]:
+        return [value]
+
+    def log_normaliser(self) -> Tensor:
+        return torch.nn.functional.softplus(self.logit)
+
+    def log_base(self, value: Tensor) -> None:
+        return None
+
+    def inside(self, value: Tensor) -> Tensor:
+        return (value == 0) | (value == 1)
 
     @property
     def mean(self) -> Tensor:

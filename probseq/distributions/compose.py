@@ -83,20 +83,45 @@ class Mixture(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         return torch.logsumexp(self.log_weights + self.components.log_prob(value.unsqueeze(-2)), -1)
 
+    def component_table(self, value: Tensor, seen: Tensor) -> Tensor:
+        """Every part of every mixture as a component of one table."""
+        n = len(self.batch_shape)
+        parts = self.components.map_batch(lambda t, e: t.flatten(n - 1, n))
+        table = parts.component_table(value, seen).unflatten(-1, self.log_weights.shape[-2:])
+        total = torch.logsumexp(self.log_weights.unsqueeze(-3) + table, -1)
+        return torch.where(seen.any(-1, keepdim=True), total, torch.zeros_like(total))
+
     def _average(self, each: Tensor) -> Tensor:
         w = self.weights.unsqueeze(-1)
         return torch.where(w > 0, w * each, torch.zeros_like(each)).sum(-2)
 
     @property
     def mean(self) -> Tensor:
-        return self._average(self.components.mean)
+        """The weighted mean of the components; of angles the direction of the mean resultant."""
+        mean, angles = self._average(self.components.mean), self.circular_variables
+        if not bool(angles.any()):
+            return mean
+        along = self.resultant
+        return torch.where(angles, torch.atan2(along[..., 1], along[..., 0]).to(mean.dtype), mean)
 
     @property
     def variance(self) -> Tensor:
-        """Law of total variance: within plus between components."""
+        """Law of total variance: within plus between components; of angles 1 - length of the mean resultant."""
+        angles = self.circular_variables
+        if bool(angles.all()):
+            return 1.0 - self.resultant.norm(dim=-1)
         means = self.components.mean
         between = (means - self.mean.unsqueeze(-2)) ** 2
-        return self._average(self.components.variance + between)
+        total = self._average(self.components.variance + between)
+        return torch.where(angles, 1.0 - self.resultant.norm(dim=-1).to(total.dtype), total)
+
+    @property
+    def circular_variables(self) -> Tensor:
+        return self.components.circular_variables
+
+    @property
+    def resultant(self) -> Tensor:
+        return (self.weights[..., None, None] * self.components.resultant).sum(-3)
 
     def cdf(self, value: Tensor) -> Tensor:
         return self._average(self.components.cdf(value.unsqueeze(-2)))
@@ -201,6 +226,15 @@ class Pushforward(Distribution):
         if np.isfinite(self.bijection.z_high):
             high = self.base.cdf(torch.full_like(like, self.bijection.z_high))
         return low, high - low
+
+    def component_table(self, value: Tensor, seen: Tensor) -> Tensor:
+        inside = (value > self.bijection.x_low) & (value < self.bijection.x_high)
+        shared = self.bijection.onto_reals and not isinstance(self.bijection, Affine)
+        if not shared or not bool((inside | ~seen).all()):
+            return super().component_table(value, seen)
+        safe = torch.where(inside, value, self.bijection.forward(torch.zeros_like(value)))
+        slope = torch.where(seen, self.bijection.log_slope(safe), torch.zeros_like(safe)).sum(-1, keepdim=True)
+        return self.base.component_table(self.bijection.inverse(safe), seen) + slope
 
     def log_prob_seen(self, value: Tensor, seen: Tensor) -> Tensor:
         inside = (value > self.bijection.x_low) & (value < self.bijection.x_high)

@@ -10,6 +10,7 @@ from scipy import special, stats
 from torch import Tensor
 
 from probseq.distributions.base import Distribution, ProductDistribution
+from probseq.distributions.exponential import linear_table
 
 __all__ = ["DiagonalNormal", "DiagonalStudentT", "FullNormal"]
 
@@ -36,6 +37,14 @@ class DiagonalNormal(ProductDistribution):
     def coordinate_log_prob(self, value: Tensor) -> Tensor:
         z = (value - self.loc) / self.scale
         return -0.5 * z * z - self.scale.log() - _HALF_LOG_2PI
+
+    def component_table(self, value: Tensor, seen: Tensor) -> Tensor:
+        mask = seen.to(value.dtype)
+        middle = (mask * value).sum(0) / mask.sum(0).clamp_min(1.0)
+        gap, loc, weight = value - middle, self.loc - middle, self.scale**-2
+        constant = -0.5 * weight * loc * loc - self.scale.log() - _HALF_LOG_2PI
+        found = linear_table([gap, gap * gap], [weight * loc, -0.5 * weight], constant, None, seen)
+        return super().component_table(value, seen) if found is None else found
 
     @property
     def mean(self) -> Tensor:
@@ -102,6 +111,26 @@ class FullNormal(Distribution):
         filled = FullNormal(loc=torch.zeros_like(residual), scale_tril=torch.linalg.cholesky(cov))
         return filled.log_prob(residual) + (1.0 - m).sum(-1) * _HALF_LOG_2PI
 
+    def component_table(self, value: Tensor, seen: Tensor) -> Tensor:
+        """One matrix product for each pattern of seen coordinates."""
+        if bool(seen.all()):
+            return _correlated_table(self.loc, self.scale_tril, value)
+        covariance = self.covariance
+        patterns, which = torch.unique(seen, dim=0, return_inverse=True)
+        parts, order = [], []
+        for index, pattern in enumerate(patterns):
+            rows = (which == index).nonzero().squeeze(-1)
+            order.append(rows)
+            o = pattern.nonzero().squeeze(-1)
+            if len(o) == 0:
+                parts.append(torch.zeros(*self.batch_shape[:-1], len(rows), self.batch_shape[-1], dtype=self.loc.dtype))
+            elif len(o) == self.n_variables:
+                parts.append(_correlated_table(self.loc, self.scale_tril, value[rows]))
+            else:
+                factor = torch.linalg.cholesky(covariance[..., o, :][..., o])
+                parts.append(_correlated_table(self.loc[..., o], factor, value[rows][:, o]))
+        return torch.cat(parts, -2)[..., torch.argsort(torch.cat(order)), :]
+
     def marginal(self, index: list[int]) -> Distribution:
         if len(index) == 1:
             i = index[0]
@@ -124,6 +153,18 @@ class FullNormal(Distribution):
         shape = (*sample_shape, *self.batch_shape, *self.event_shape)
         noise = torch.randn(shape, generator=generator, dtype=self.loc.dtype, device=self.loc.device)
         return (self.loc + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)).detach()
+
+
+def _correlated_table(loc: Tensor, factor: Tensor, x: Tensor) -> Tensor:
+    """log N(x_r; loc_j, L_j L_j^T), (*draw, r, s), for rows (r, k) that are seen whole."""
+    k = x.shape[-1]
+    # Around the middle of the data, so that a large common mean costs no digits.
+    centre = x.mean(0) if len(x) else torch.zeros(k, dtype=x.dtype)
+    inverse = torch.linalg.solve_triangular(factor, torch.eye(k, dtype=factor.dtype).expand_as(factor), upper=False)
+    shift = (inverse @ (loc - centre).unsqueeze(-1)).squeeze(-1)
+    log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    z = torch.einsum("...sij,tj->...tsi", inverse, x - centre) - shift.unsqueeze(-3)
+    return -0.5 * (z * z).sum(-1) - log_det.unsqueeze(-2) - k * _HALF_LOG_2PI
 
 
 class DiagonalStudentT(ProductDistribution):

@@ -50,6 +50,14 @@ class IndependentParts(Distribution):
         return self._joined([part.nominal_variables for part in self.parts])
 
     @property
+    def circular_variables(self) -> Tensor:
+        return self._joined([part.circular_variables for part in self.parts])
+
+    @property
+    def resultant(self) -> Tensor:
+        return self._joined([part.resultant.mT for part in self.parts]).mT
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.parts[0].dtype
 
@@ -76,6 +84,10 @@ class IndependentParts(Distribution):
     def log_prob_seen(self, value: Tensor, seen: Tensor) -> Tensor:
         value, seen = torch.broadcast_tensors(value, seen)
         each = [part.log_prob_seen(value[..., own], seen[..., own]) for part, own in self._pairs()]
+        return torch.stack(each).sum(0)
+
+    def component_table(self, value: Tensor, seen: Tensor) -> Tensor:
+        each = [part.component_table(value[..., own], seen[..., own]) for part, own in self._pairs()]
         return torch.stack(each).sum(0)
 
     def log_prob(self, value: Tensor) -> Tensor:

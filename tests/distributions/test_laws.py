@@ -7,10 +7,13 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from probseq.distributions.base import Distribution
+from probseq.distributions.beta import DiagonalBeta
 from probseq.distributions.bijections import Affine, BoxCoxInverse, Exponential, ScaledSigmoid
 from probseq.distributions.categorical import Bits, Categories
+from probseq.distributions.circular import DiagonalVonMises
 from probseq.distributions.compose import Mixture, mixture, push
-from probseq.distributions.counts import PoissonCounts
+from probseq.distributions.counts import NegativeBinomialCounts, PoissonCounts, ZeroInflatedCounts
+from probseq.distributions.gamma import DiagonalGamma
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
 from probseq.errors import IncompatibleError
 from probseq.testing import check_distribution
@@ -33,6 +36,21 @@ LAWS = {
     "poisson": PoissonCounts(rate=t(3, 2, low=0.2, high=9)),
     "categories": Categories(logits=t(3, 2, 4)),
     "bits": Bits(logit=t(3, 2)),
+    "negative binomial": NegativeBinomialCounts(
+        location=t(3, 2, low=0.2, high=9), dispersion=t(3, 2, low=0.05, high=2)
+    ),
+    "nearly poisson": NegativeBinomialCounts(
+        location=t(3, 2, low=0.2, high=9), dispersion=t(3, 2, low=1e-6, high=0.01)
+    ),
+    "zero-inflated": ZeroInflatedCounts(rate=t(3, 2, low=0.2, high=9), zero_prob=t(3, 2, low=0.1, high=0.9)),
+    "gamma": DiagonalGamma(shape=t(3, 2, low=0.3, high=9), rate=t(3, 2, low=0.2, high=3)),
+    "beta": DiagonalBeta(a=t(3, 2, low=0.5, high=4), b=t(3, 2, low=0.5, high=4)),
+    "von mises": DiagonalVonMises(loc=t(3, 2, low=-3, high=3), concentration=t(3, 2, low=0.1, high=9)),
+    "sharp von mises": DiagonalVonMises(loc=t(3, 1, low=2, high=4), concentration=t(3, 1, low=60, high=900)),
+    "uniform angles": DiagonalVonMises(loc=t(3, 1), concentration=torch.zeros(3, 1).double()),
+    "mixture of angles": mixture(
+        torch.log_softmax(t(3, 2), -1), DiagonalVonMises(loc=3 * t(3, 2, 1), concentration=t(3, 2, 1, low=0.5, high=5))
+    ),
     "lognormal": push(DiagonalNormal(loc=t(3, 2), scale=t(3, 2, low=0.3)), Exponential()),
     "correlated lognormal": push(FullNormal(loc=t(3, 2), scale_tril=0.5 * factors(3)), Exponential(1.0)),
     "logit-normal": push(DiagonalNormal(loc=t(3, 2), scale=t(3, 2, low=0.3)), ScaledSigmoid(-1, 3)),
