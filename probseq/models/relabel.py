@@ -50,6 +50,14 @@ def permute_states(specs: Mapping[str, ParamSpec], params: Params, permutation: 
             expected="every state exactly once",
             remedy="Entry i is the old state that becomes state i.",
         )
+    if any("group" in spec.dims for spec in specs.values()) and not torch.equal(
+        permutation, torch.arange(s).expand_as(permutation)
+    ):
+        raise ParameterError(
+            got="a permutation of states that share parameters in groups",
+            expected="states that may change places",
+            remedy="Choose the order of the groups in Tied(states=...).",
+        )
     moved = {}
     for name, spec in specs.items():
         value = params[name]
@@ -108,18 +116,20 @@ def order_states(specs: Mapping[str, ParamSpec], params: Params, by: str | Tenso
     return order
 
 
-def match_states(probs: Tensor, reference: Tensor | None = None, max_iter: int = _MAX_ITER) -> Tensor:
+def match_states(probs: Tensor, reference: Tensor | None = None, pivot: int = 0, max_iter: int = _MAX_ITER) -> Tensor:
     r"""Permutations of each draw's states under which the draws agree best on who is in which state.
 
     Minimises sum_d sum_t KL(p^d_t permuted || q_t) over the permutations and over q, the mean of the permuted
-    probabilities, by turns: Stephens (2000), Dealing with label switching in mixture models, algorithm 2. It ends in a
-    local minimum, which depends on the draws' first labels.
+    probabilities, by turns: Stephens (2000), Dealing with label switching in mixture models, algorithm 2. It begins
+    with the labels that agree best with one draw, the pivot, and ends in a local minimum.
 
     Parameters
     ----------
     probs : (D, m, s), p(z_t = j) of every draw at m steps; indicators of sampled states serve too
     reference : (m, s) or None
         Probabilities to agree with, instead of the mean of the draws: one assignment, no iteration.
+    pivot : int
+        A draw whose labels are sound, such as the most likely one.
     max_iter : int
 
     Returns
@@ -127,37 +137,39 @@ def match_states(probs: Tensor, reference: Tensor | None = None, max_iter: int =
     (D, s) int64; new state i of draw d is its old state ``[d, i]``.
     """
     n_draws, m, s = probs.shape
-    given = torch.arange(s).repeat(n_draws, 1)
-    permutation = given
     if s == 1 or m == 0:
-        return given
+        return torch.arange(s).repeat(n_draws, 1)
     entropy = torch.xlogy(probs, probs).sum(1)
-    for _ in range(1 if reference is not None else max_iter):
-        if reference is None:
-            moved = torch.zeros(m, s, dtype=probs.dtype)
-            for d in range(n_draws):
-                moved += probs[d][:, permutation[d]]
-            target = moved / n_draws
-        else:
-            target = reference.to(probs.dtype)
-        # cost[d, i, j]: old state j becoming new state i. A probability of zero is kept off the logarithm's pole.
-        cross = torch.einsum("mi,dmj->dij", target.clamp_min(1e-12).log(), probs)
-        cost = (entropy.unsqueeze(1) - cross).numpy()
-        found = torch.stack([torch.from_numpy(linear_sum_assignment(one)[1]) for one in cost])
+    permutation = _assigned(probs, entropy, probs[pivot] if reference is None else reference.to(probs.dtype))
+    for _ in range(0 if reference is not None else max_iter):
+        target = torch.zeros(m, s, dtype=probs.dtype)
+        for d in range(n_draws):
+            target += probs[d][:, permutation[d]]
+        found = _assigned(probs, entropy, target / n_draws)
         if torch.equal(found, permutation):
             break
         permutation = found
     return permutation
 
 
+def _assigned(probs: Tensor, entropy: Tensor, target: Tensor) -> Tensor:
+    """The permutation of each draw with the least divergence from the target (m, s)."""
+    # cost[i, j]: old state j becoming new state i. A probability of zero is kept off the logarithm's pole.
+    logs = target.clamp_min(1e-12).log().mT
+    found = [linear_sum_assignment((one - logs @ p).numpy())[1] for one, p in zip(entropy, probs, strict=True)]
+    return torch.from_numpy(np.stack(found))
+
+
 def exchangeable(model: SequenceModel[Any], params: Params, batch: Batch) -> bool:
-    """Whether the law of data stays the same when states change names: no structure tells the states apart.
+    """Whether the law of data stays the same when states change names: no structure or known state tells them apart.
 
     Parameters
     ----------
     params : values (D, *spec.shape); the first draw is tried
     batch : data on which the likelihoods are compared, the first steps of one sequence
     """
+    if batch.states is not None and bool((batch.states >= 0).any()):
+        return False
     specs = model.parameters()
     one = take_draw(params, slice(0, 1))
     n_states = _n_states(model)
@@ -227,13 +239,16 @@ def _by_states(model: SequenceModel[Any], params: Params, batch: Batch, match: b
         rows = rows[torch.from_numpy(np.linspace(0, len(rows) - 1, most).round().astype(np.int64))]
     probs = torch.empty(n_draws, len(rows), model.n_states, dtype=torch.float64)
     occupancy = torch.empty(n_draws, model.n_states, dtype=torch.float64)
+    log_prob = torch.empty(n_draws, dtype=torch.float64)
     with torch.no_grad():
         for d in range(n_draws):
-            each = model.smooth(take_draw(params, slice(d, d + 1)), batch).flatten(0, 2)
+            one = take_draw(params, slice(d, d + 1))
+            each = model.smooth(one, batch).flatten(0, 2)
             probs[d], occupancy[d] = each[rows], each.sum(0)
+            log_prob[d] = model.log_prob(one, batch).sum()
     if not match:
         return occupancy.argsort(dim=-1, descending=True, stable=True)
-    permutation = match_states(probs)
+    permutation = match_states(probs, pivot=int(log_prob.argmax()))
     common = occupancy.gather(-1, permutation).mean(0).argsort(dim=-1, descending=True, stable=True)
     return permutation[:, common]
 

@@ -108,9 +108,9 @@ def test_splitting_the_data_changes_nothing_and_no_weight_keeps_the_prior(name):
     parts = prior.updated(x[:, :10], seen[:, :10], weights[:, :, :10])
     parts = parts.updated(x[:, 10:], seen[:, 10:], weights[:, :, 10:])
     nothing = prior.updated(x, seen, torch.zeros_like(weights))
-    for key, value in whole._tensors().items():
-        assert_allclose(parts._tensors()[key], value, rtol=1e-9)
-        assert_allclose(nothing._tensors()[key][:1], prior._tensors()[key], rtol=1e-12)
+    for key, value in whole.hyper_parameters().items():
+        assert_allclose(parts.hyper_parameters()[key], value, rtol=1e-9)
+        assert_allclose(nothing.hyper_parameters()[key][:1], prior.hyper_parameters()[key], rtol=1e-12)
     assert_allclose(nothing.divergence(prior), 0.0, atol=1e-12)
     assert bool((whole.divergence(prior) > 0).all())
 

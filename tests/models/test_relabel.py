@@ -63,12 +63,12 @@ def test_permuting_states_keeps_the_law_and_permutes_posteriors(name, start):
 
 def test_a_structure_that_tells_states_apart_is_not_permuted():
     mask = np.triu(np.ones((3, 3), dtype=bool))
-    model = HiddenMarkovModel(3, Normal(), Normal().observation(1), transition_mask=mask)
+    model = HiddenMarkovModel(3, Normal(), Normal().observation(1), transitions=mask)
     params = random_params(model, 2)
     assert not exchangeable(model, params, data(model))
     with pytest.raises(ParameterError, match="cannot change places"):
         permute_states(model.parameters(), params, torch.tensor([1, 0, 2]))
-    cycle = HiddenMarkovModel(3, Normal(), Normal().observation(1), transition_mask=~np.eye(3, dtype=bool))
+    cycle = HiddenMarkovModel(3, Normal(), Normal().observation(1), transitions=~np.eye(3, dtype=bool))
     assert exchangeable(cycle, random_params(cycle, 2), data(cycle))
 
 

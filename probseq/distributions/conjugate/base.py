@@ -68,26 +68,29 @@ class ConjugateLaw(ABC):
 
     def take(self, index: Tensor | slice) -> Self:
         """Some of the D laws, in that order."""
-        return replace(self, **{name: value[index] for name, value in self._tensors().items()})  # type: ignore[type-var]
+        return replace(self, **{name: value[index] for name, value in self.hyper_parameters().items()})  # type: ignore[type-var]
 
     @classmethod
     def join(cls, laws: Iterable[Self]) -> Self:
         """Laws one after the other along D."""
         every = list(laws)
-        merged = {name: torch.cat([law._tensors()[name] for law in every]) for name in every[0]._tensors()}
+        merged = {
+            name: torch.cat([law.hyper_parameters()[name] for law in every]) for name in every[0].hyper_parameters()
+        }
         return replace(every[0], **merged)  # type: ignore[type-var]
 
     def permuted(self, order: Tensor) -> Self:
         """The law with other names of its states: new state i is old ``order[i]``, (s,)."""
         shared = self._shared()
-        moved = {n: v if n in shared else v.index_select(1, order) for n, v in self._tensors().items()}
+        moved = {n: v if n in shared else v.index_select(1, order) for n, v in self.hyper_parameters().items()}
         return replace(self, **moved)  # type: ignore[type-var]
 
     def _shared(self) -> tuple[str, ...]:
         """Fields that all states share."""
         return ()
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def hyper_parameters(self) -> dict[str, Tensor]:
+        """The hyper-parameters by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -79,6 +80,19 @@ class DirichletRows:
     def take(self, index: Tensor | slice) -> Self:
         """Some of the D laws."""
         return replace(self, concentration=self.concentration[index])
+
+    @classmethod
+    def join(cls, laws: Iterable[Self]) -> Self:
+        """Laws one after the other along D."""
+        every = list(laws)
+        return replace(every[0], concentration=torch.cat([law.concentration for law in every]))
+
+    def permuted(self, order: Tensor, n_axes: int) -> Self:
+        """The law with the last axes permuted: new entry i is old ``order[i]``."""
+        alpha = self.concentration
+        for axis in range(-n_axes, 0):
+            alpha = alpha.index_select(axis, order)
+        return replace(self, concentration=alpha)
 
 
 @dataclass(frozen=True)
