@@ -36,10 +36,9 @@ class CovariateTransitions(Transitions):
     """
 
     varying: ClassVar[bool] = True
-    fixed: ClassVar[Any] = None
 
     def __init__(self, mask: Any = None) -> None:
-        self.mask = mask
+        super().__init__(mask)
 
     def parameters(self, n_states: int, n_covariates: int = 0) -> dict[str, ParamSpec]:
         if n_covariates < 1:
@@ -91,60 +90,70 @@ class CovariateTransitions(Transitions):
         pairs : (D, r, s, s), p(z_{t-1} = i, z_t = j | x) of every step that follows another
         u : (r, m), their covariates
         """
-        design = torch.cat([torch.ones_like(u[:, :1]), u], -1)
+        # Rows last: the softmax over a handful of states then runs along contiguous memory.
+        design = torch.cat([torch.ones_like(u[:, :1]), u], -1).mT.contiguous()
+        taken = pairs.permute(0, 2, 3, 1).contiguous()
+        leaving = taken.sum(2, keepdim=True)
         theta = torch.cat([params["transition_intercept"].unsqueeze(-1), params["transition_coefficients"]], -1)
         s, q = theta.shape[-2], theta.shape[-1]
-        free = self._free(s)
-        value = self._value(theta, design, pairs)
-        leaving = pairs.sum(-1)
+        kept = self._free(s).unsqueeze(-1).expand(s, s, q).reshape(s, s * q).to(theta.dtype)
+        log_probs, value = self._evaluate(theta, design, taken)
         for _ in range(_STEPS):
-            probs = self._probs(theta, design)
-            gap = pairs - leaving.unsqueeze(-1) * probs
-            gradient = torch.einsum("drij,rq->dijq", gap, design) * free.unsqueeze(-1)
-            weight = leaving.unsqueeze(-1) * probs
-            curvature = torch.zeros(*theta.shape[:2], s, q, s, q, dtype=theta.dtype)
-            for j in range(s):
-                for k in range(s):
-                    each = -weight[..., j] * probs[..., k] + (weight[..., j] if j == k else 0.0)
-                    curvature[:, :, j, :, k, :] = torch.einsum("dri,rq,rp->diqp", each, design, design)
-            kept = free.unsqueeze(-1).expand(s, s, q).reshape(s, s * q).to(theta.dtype)
-            system = curvature.reshape(*theta.shape[:2], s * q, s * q) * kept.unsqueeze(-1) * kept.unsqueeze(-2)
+            weight = leaving * log_probs.exp()
+            gradient = ((taken - weight) @ design.mT).reshape(*theta.shape[:2], s * q, 1) * kept.unsqueeze(-1)
+            system = self._curvature(weight, log_probs, design) * kept.unsqueeze(-1) * kept.unsqueeze(-2)
             scale = system.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True).clamp_min(1e-12)
             system = system + torch.diag_embed((1.0 - kept) * scale + _RIDGE * scale)
-            move = torch.linalg.solve(system, gradient.reshape(*theta.shape[:2], s * q, 1)).reshape(theta.shape)
-            theta, value, moved = self._line(theta, value, move, design, pairs)
-            if not moved:
+            move = torch.linalg.solve(system, gradient).reshape(theta.shape)
+            before = value
+            theta, log_probs, value = self._line(theta, log_probs, value, move, design, taken)
+            if not bool((value > before + 1e-10 * before.abs()).any()):
                 break
         return {"transition_intercept": theta[..., 0], "transition_coefficients": theta[..., 1:]}
 
+    @staticmethod
+    def _curvature(weight: Tensor, log_probs: Tensor, design: Tensor) -> Tensor:
+        """sum_r w_rj (1(j = k) - p_rk) d_r d_r^T over blocks (j, k), (D, s, s q, s q)."""
+        draws, s = weight.shape[:2]
+        q = design.shape[0]
+        outer = (design.unsqueeze(1) * design).reshape(q * q, -1).mT
+        blocks = torch.empty(draws, s, s, q, s, q, dtype=weight.dtype)
+        for j in range(s):
+            for k in range(j + 1):
+                share = weight[:, :, j] * ((1.0 if j == k else 0.0) - log_probs[:, :, k].exp())
+                block = (share @ outer).reshape(draws, s, q, q)
+                blocks[:, :, j, :, k], blocks[:, :, k, :, j] = block, block
+        return blocks.reshape(draws, s, s * q, s * q)
+
     def _line(
-        self, theta: Tensor, value: Tensor, move: Tensor, design: Tensor, pairs: Tensor
-    ) -> tuple[Tensor, Tensor, bool]:
+        self, theta: Tensor, log_probs: Tensor, value: Tensor, move: Tensor, design: Tensor, taken: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Halve the step of each row until its objective does not fall."""
         step = torch.ones_like(value)
         done = torch.zeros_like(value, dtype=torch.bool)
         for _ in range(_HALVINGS):
             trial = theta + torch.where(done, torch.zeros_like(step), step)[..., None, None] * move
-            new = self._value(trial, design, pairs)
+            logs, new = self._evaluate(trial, design, taken)
             better = ~done & (new > value)
             theta = torch.where(better[..., None, None], trial, theta)
+            log_probs = torch.where(better[..., None, None], logs, log_probs)
             value, done = torch.where(better, new, value), done | better
-            if bool(done.all()):
+            # A row that gains nothing any more need not hold up the others.
+            if bool((done | (step < 0.1)).all()):
                 break
             step = 0.5 * step
-        return theta, value, bool(done.any())
+        return theta, log_probs, value
 
-    def _probs(self, theta: Tensor, design: Tensor) -> Tensor:
-        """(D, r, s, s)."""
-        logits = torch.einsum("dijq,rq->drij", theta, design)
+    def _evaluate(self, theta: Tensor, design: Tensor, taken: Tensor) -> tuple[Tensor, Tensor]:
+        """log P(j | i, u_r) (D, s, s, r), and the objective of each row (D, s)."""
+        logits = theta @ design
         support = self.support(theta.shape[-2])
         if support is not None:
-            logits = torch.where(support, logits, torch.full_like(logits, -torch.inf))
-        return torch.softmax(logits, -1)
-
-    def _value(self, theta: Tensor, design: Tensor, pairs: Tensor) -> Tensor:
-        """The objective of each row, (D, s)."""
-        return torch.xlogy(pairs, self._probs(theta, design)).sum((1, 3))
+            logits = torch.where(support.unsqueeze(-1), logits, torch.full_like(logits, -torch.inf))
+        log_probs = torch.log_softmax(logits, 2)
+        used = taken > 0
+        each = torch.where(used, taken * torch.where(used, log_probs, torch.zeros_like(log_probs)), 0.0)
+        return log_probs, each.sum((2, 3))
 
     def _reference(self, n_states: int) -> Tensor:
         support = self.support(n_states)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -99,7 +100,7 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
 
     def _scan(self, params: Params, batch: Batch, state: DrivenBelief) -> Scan[DrivenBelief]:  # type: ignore[override]
         if needs_gradient(params, state.probs):
-            return SequenceModel._scan(self, params, batch, state)
+            return SequenceModel._scan(self, params, batch, state)  # type: ignore[arg-type]
         result = self._problem(params, batch, state).filter_states()
         filtered = self._as_drawn(params, torch.from_numpy(result.filtered))
         before = torch.cat([state.probs.unsqueeze(-2), filtered[..., :-1, :]], -2)[..., : batch.t, :]
@@ -163,7 +164,7 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
                 flat = probs.reshape(-1, self.n_states)
                 z = torch.multinomial(flat, 1, generator=generator).reshape(probs.shape[:-1])
                 laws = self._laws(params, state.past, now).expand((*z.shape, self.n_states))
-                chosen = laws.map_batch(lambda tensor, event, z=z: choose_state(tensor, z, event))
+                chosen = laws.map_batch(partial(choose_state, z=z))
                 x = chosen.sample((), generator=generator)
                 state = self.update(params, state, x, torch.ones_like(x, dtype=torch.bool), now)
                 values.append(x)
@@ -175,7 +176,7 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
     ) -> tuple[Tensor, DrivenBelief]:
         if length == 0:
             return state.probs.new_zeros(*state.probs.shape[:-1], 0, self.observation.n_variables), state
-        return SequenceModel._sample(self, params, state, length, generator, u, temper)
+        return SequenceModel._sample(self, params, state, length, generator, u, temper)  # type: ignore[arg-type]
 
     # what users ask of states ---------------------------------------------------------------------------------------
 

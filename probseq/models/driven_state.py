@@ -44,7 +44,7 @@ def side_by_side(lags: Tensor | None, u: Tensor | None) -> Tensor:
     return torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], -1)
 
 
-def choose_state(tensor: Tensor, z: Tensor, event: int) -> Tensor:
+def choose_state(tensor: Tensor, event: int, z: Tensor) -> Tensor:
     """The component z (*B) of a tensor (*B, s, *event), where ``event`` is the number of its event dimensions."""
     index = z.reshape(*z.shape, 1, *(1,) * event).expand(*z.shape, 1, *tensor.shape[tensor.ndim - event :])
     return tensor.gather(z.ndim, index).squeeze(z.ndim)

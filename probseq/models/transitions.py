@@ -95,10 +95,8 @@ class LeftRight(Transitions):
     """
 
     def __init__(self, jumps: int = 1) -> None:
+        super().__init__()
         self.jumps = jumps
-
-    mask: ClassVar[Any] = None
-    fixed: ClassVar[Any] = None
 
     def support(self, n_states: int) -> Tensor:
         ahead = _ahead(n_states)
@@ -114,10 +112,8 @@ class Banded(Transitions):
     """
 
     def __init__(self, width: int = 1) -> None:
+        super().__init__()
         self.width = width
-
-    mask: ClassVar[Any] = None
-    fixed: ClassVar[Any] = None
 
     def support(self, n_states: int) -> Tensor:
         return _ahead(n_states).abs() <= _positive("width", self.width)
@@ -132,10 +128,8 @@ class Cyclic(Transitions):
     """
 
     def __init__(self, jumps: int = 1) -> None:
+        super().__init__()
         self.jumps = jumps
-
-    mask: ClassVar[Any] = None
-    fixed: ClassVar[Any] = None
 
     def support(self, n_states: int) -> Tensor:
         return _ahead(n_states) % n_states <= _positive("jumps", self.jumps)
