@@ -240,6 +240,21 @@ class FittedModel(BaseEstimator, ABC):
                 remedy="Make one with initial_state() or filter(X).",
             )
 
+    def _position(self, variable: Any) -> int:
+        """The number of a variable that a user named or counted."""
+        n, names = self.n_features_in_, []
+        if isinstance(variable, int | np.integer) and -n <= variable < n:
+            return int(variable) % n
+        if self.training_ is not None:
+            names = list(self.training_.variables)
+            if variable in names:
+                return names.index(variable)
+        raise ParameterError(
+            got=f"variable={variable!r}",
+            expected=f"a number below {n}" + (f" or one of {names}" if names else ""),
+            remedy="Variables count from 0.",
+        )
+
     def _unlabelled(self, n: int) -> Sequences:
         values = np.full((n, 1, self.n_features_in_), 0.0)
         flat = self.n_features_in_ == 1

@@ -19,9 +19,9 @@ from probseq.distributions.params import take_draw
 from probseq.errors import ApproximationWarning, ParameterError, UnsupportedError
 from probseq.estimators.latent import HiddenStates
 from probseq.estimators.residuals import Residuals
-from probseq.models.base import Batch, SequenceModel, map_state
+from probseq.models.base import Batch, map_state
 from probseq.models.latent import DiscreteLatent
-from probseq.models.wrappers import ElementwiseModel, WrapperModel
+from probseq.models.wrappers import ElementwiseModel, layers
 from probseq.results.backends import LawBackend
 from probseq.results.forecast import Forecast
 
@@ -134,22 +134,13 @@ class Imputation(HiddenStates, Residuals):
         return given(laws, batch.x[at].unsqueeze(1), batch.seen[at].unsqueeze(1))
 
     def _elementwise(self) -> bool:
-        return all(isinstance(wrapper, ElementwiseModel) for wrapper in _wrappers(self.model_.model))
+        return all(isinstance(wrapper, ElementwiseModel) for wrapper in layers(self.model_.model))
 
     def _on_data_scale(self, law: Distribution) -> Distribution:
-        for wrapper in reversed(_wrappers(self.model_.model)):
+        for wrapper in reversed(layers(self.model_.model)):
             if isinstance(wrapper, ElementwiseModel):
                 law = push(law, wrapper.bijection)
         return law
-
-
-def _wrappers(model: SequenceModel[Any]) -> list[WrapperModel]:
-    """From the outermost to the innermost."""
-    found = []
-    while isinstance(model, WrapperModel):
-        found.append(model)
-        model = model.inner
-    return found
 
 
 def _point(backend: LawBackend) -> np.ndarray:

@@ -12,7 +12,9 @@ from scipy import special
 from probseq.data.sequences import Sequences
 from probseq.errors import ParameterError, UnsupportedError
 from probseq.estimators.predicting import Predicting
+from probseq.plotting import plot_residuals
 from probseq.results.forecast import Forecast
+from probseq.results.plots import stamps
 
 __all__ = ["Residuals"]
 
@@ -61,6 +63,51 @@ class Residuals(Predicting):
         else:
             raise ParameterError(got=f"kind={kind!r}", expected='"forecast" or "ordinary"', remedy="Choose one.")
         return _pseudo_residuals(forecast, data, kind)
+
+    def plot_residuals(
+        self,
+        X: Any,
+        kind: str = "forecast",
+        *,
+        variable: Any = 0,
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+        ax: Any = None,
+    ) -> Any:
+        """Four panels that show whether residuals of one variable are standard normal and independent.
+
+        Parameters
+        ----------
+        X, kind
+            As in `residuals`. Ordinary residuals are not independent over time, even if the model is right.
+        variable : int or name
+        ax : four Axes
+
+        Returns
+        -------
+        Array of four Axes: residuals in time (many sequences one after the other), histogram, normal quantiles,
+        autocorrelations.
+        """
+        data = self._read(X, lengths, covariates)
+        j = self._position(variable)
+        found = self.residuals(X, kind, lengths=lengths, covariates=covariates, history=history)
+        real = data.mask()
+
+        def column(array: xr.DataArray) -> np.ndarray:
+            return array.values.reshape(data.values.shape)[..., j][real]
+
+        segments = (column(found["lower"]), column(found["upper"])) if "lower" in found.coords else None
+        one = data.n_sequences == 1
+        return plot_residuals(
+            stamps(data.index[0]) if one else np.arange(int(data.lengths.sum())),
+            column(found),
+            segments,
+            breaks=tuple(np.cumsum(data.lengths)[:-1].tolist()),
+            title=str(data.variables[j]) if data.n_variables > 1 else None,
+            xlabel="" if one else "step, sequences one after the other",
+            ax=ax,
+        )
 
     def _given_the_others(self, data: Sequences, history: Any) -> Forecast:
         """The law of every x_t given all other steps."""

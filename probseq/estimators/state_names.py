@@ -185,20 +185,6 @@ class StateNames(HiddenStates):
         value, dims = self.model_.params[by], ("draw", *specs[by].dims)
         return value.select(dims.index("variable"), self._position(variable)) if "variable" in dims else value
 
-    def _position(self, variable: Any) -> int:
-        n, names = self.n_features_in_, []
-        if isinstance(variable, int | np.integer) and -n <= variable < n:
-            return int(variable) % n
-        if self.training_ is not None:
-            names = list(self.training_.variables)
-            if variable in names:
-                return names.index(variable)
-        raise ParameterError(
-            got=f"variable={variable!r}",
-            expected=f"a number below {n}" + (f" or one of {names}" if names else ""),
-            remedy="Variables count from 0.",
-        )
-
     def _permuted(self, order: Tensor) -> Self:
         """A copy in which state i of draw d is the old state ``order[d, i]``."""
         specs = self.model_.model.parameters()

@@ -13,14 +13,14 @@ from probseq._random import RandomState, torch_generator
 from probseq.data.sequences import Sequences
 from probseq.errors import ParameterError
 from probseq.estimators.imputation import Imputation
-from probseq.estimators.state_names import StateNames
+from probseq.estimators.state_plots import StatePlots
 from probseq.models.base import SequenceModel
 from probseq.models.latent import DiscreteLatent
 
 __all__ = ["StateMethods"]
 
 
-class StateMethods(StateNames, Imputation):
+class StateMethods(StatePlots, Imputation):
     """Methods of an estimator whose model, behind its transforms, is a ``DiscreteLatent``."""
 
     has_states: ClassVar[bool] = True

@@ -25,6 +25,7 @@ __all__ = [
     "WrapperModel",
     "gap_error",
     "innermost",
+    "layers",
     "map_innermost",
     "unwrap",
 ]
@@ -64,6 +65,15 @@ def innermost(model: SequenceModel[Any]) -> SequenceModel[Any]:
     while isinstance(model, WrapperModel):
         model = model.inner
     return model
+
+
+def layers(model: SequenceModel[Any]) -> list[WrapperModel]:
+    """The wrappers around the innermost model, from the outermost inwards."""
+    found = []
+    while isinstance(model, WrapperModel):
+        found.append(model)
+        model = model.inner
+    return found
 
 
 def map_innermost(model: SequenceModel[Any], state: Any, function: Callable[[Any], Any]) -> Any:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from probseq.data.sequences import Sequences
     from probseq.results.forecast import Forecast
 
-__all__ = ["plot_comparison", "plot_forecast", "stamps"]
+__all__ = ["plot_comparison", "plot_forecast", "stamps", "unit_label"]
 
 _HORIZONS_OF_HISTORY = 4
 
@@ -82,7 +82,7 @@ def plot_forecast(
             history=before,
             truth=None if seen is None else seen[:, j],
             paths=None if paths is None else paths[..., j],
-            ylabel=_unit(forecast._labels, j),
+            ylabel=unit_label(forecast._labels, j),
             color=color,
             ax=panel,
         )
@@ -145,7 +145,8 @@ def _axis(
     return ahead, (before[-shown:], past.block(sequence)[-shown:])
 
 
-def _unit(labels: Sequences, variable: int) -> str:
+def unit_label(labels: Sequences, variable: int) -> str:
+    """Name and unit of a variable, from the attributes of the data."""
     unit = str(labels.attrs.get("units", ""))
     if not labels.flat and labels.n_variables > 1:
         name = str(labels.variables[variable])

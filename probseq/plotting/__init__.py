@@ -1,0 +1,32 @@
+"""Pictures of forecasts, states and calibration, drawn from arrays.
+
+Every function takes ``ax=None`` and returns the Axes it drew on; without one it makes a figure of its own. Matplotlib
+is imported when the first picture is drawn, and its global settings stay as they are. Colours are those of Okabe and
+Ito, which people with colour vision deficiencies tell apart. Times are numbers, strings or ``datetime64``.
+"""
+
+from probseq.plotting.canvas import PALETTE, hide_times
+from probseq.plotting.forecasts import plot_cumulative_difference, plot_fan, plot_pit, plot_weights
+from probseq.plotting.residuals import plot_residuals
+from probseq.plotting.states import (
+    plot_emissions,
+    plot_state_probabilities,
+    plot_states,
+    plot_transition_graph,
+    plot_transition_matrix,
+)
+
+__all__ = [
+    "PALETTE",
+    "hide_times",
+    "plot_cumulative_difference",
+    "plot_emissions",
+    "plot_fan",
+    "plot_pit",
+    "plot_residuals",
+    "plot_state_probabilities",
+    "plot_states",
+    "plot_transition_graph",
+    "plot_transition_matrix",
+    "plot_weights",
+]
