@@ -25,6 +25,8 @@ _HOMES = {
     "probseq.inference.em": ("EM",),
     "probseq.inference.optimize": ("MLE",),
     "probseq.inference.map": ("MAP",),
+    "probseq.inference.vb": ("VB",),
+    "probseq.inference.gibbs": ("Gibbs",),
     "probseq.inference.options": ("TrainingOptions",),
     "probseq.inference.variational": ("MeanField",),
     "probseq.comparison.compare": ("compare",),

@@ -14,8 +14,10 @@ from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.estimators.states import StateMethods
 from probseq.inference.base import Inference, Progress
 from probseq.inference.em import EM
+from probseq.inference.gibbs import Gibbs
 from probseq.inference.map import MAP
 from probseq.inference.optimize import MLE
+from probseq.inference.vb import VB
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.hmm import HiddenMarkovModel
 from probseq.models.transitions import Transitions, as_transitions
@@ -51,7 +53,7 @@ class HMM(StateMethods, SequenceEstimator):
     -341.8787
     """
 
-    inferences: ClassVar[tuple[type[Inference], ...]] = (EM, MLE, MAP)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (EM, MLE, MAP, VB, Gibbs)
 
     def __init__(
         self,

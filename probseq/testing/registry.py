@@ -123,6 +123,10 @@ def _priors() -> dict[str, Any]:
     return {"transition": Dirichlet(torch.full((2,), 1.5)), "mean": torch.distributions.Normal(0.0, 10.0)}
 
 
+def _quick_gibbs() -> Inference:
+    return ps.Gibbs(n_draws=4, n_chains=2, n_warmup=20, thin=5)
+
+
 def _hmm(emission: Emission) -> SequenceEstimator:
     return ps.HMM(2, emission, inference=_quick_em(), random_state=0)
 
@@ -174,6 +178,8 @@ def _rows() -> list[Row]:
             lambda: ps.HMM(2, transitions=ps.CovariateTransitions(), inference=_quick_em(), random_state=0),
             covariates=1,
         ),
+        Row("HMM by VB", lambda: ps.HMM(2, inference=ps.VB(n_draws=3, n_init=2, prune=0.0), random_state=0)),
+        Row("HMM by Gibbs", lambda: ps.HMM(2, ps.Poisson(), inference=_quick_gibbs(), random_state=0), "count"),
         Row("HMM by MLE", lambda: ps.HMM(2, inference=ps.MLE(tol=1e-5), random_state=0)),
         Row("ARMA", lambda: ps.ARMA(order=(1, 1))),
         Row("ARIMA", lambda: ps.ARIMA(order=(1, 1, 1), inference=ps.MLE()), start=1),
