@@ -17,7 +17,7 @@ _HOMES = {
     "probseq.estimators.recurrent": ("RNN", "LSTM", "GRU"),
     "probseq.estimators.baseline": ("IID", "RandomWalk", "SeasonalNaive", "MarkovChain", "PoissonProcess"),
     "probseq.estimators.storage": ("load",),
-    "probseq.distributions.emissions": ("Normal", "StudentT", "Poisson", "Categorical", "Bernoulli", "Product"),
+    "probseq.distributions.emissions": ("Normal", "StudentT", "Poisson", "Categorical", "Bernoulli", "Product", "Tied"),
     "probseq.distributions.emissions.regression": ("NormalRegression", "PoissonRegression", "AutoregressiveNormal"),
     "probseq.models.transitions": ("Transitions", "LeftRight", "Banded", "Cyclic"),
     "probseq.models.covariate_transitions": ("CovariateTransitions",),

@@ -130,6 +130,7 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
         info = self._info(data)
         model = self._build(info)
         model.parameters()  # raises for hyper-parameters of the emission that do not exist
+        transforms.wrap(model)  # raises for transforms that the kinds of the variables do not allow
         self._check_covariates(model, data)
         held_out = None if validation is None else self._held_out(validation, data, transforms, model)
         batch = make_batch(model, values, steps, inputs)

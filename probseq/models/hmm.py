@@ -242,7 +242,7 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
     def _em_step(self, params: Params, batch: Batch, weights: Tensor | None) -> EMStep:
         gain = None if weights is None else weights.to(self.dtype).reshape(1, -1, 1).numpy()
         problem = self._problem(params, batch, None)
-        if problem.emission.mean.size:
+        if problem.emission.mean.size and isinstance(self.emission, Normal):
             sums = chain.normal_expectations(*problem, gain=gain)
             new = _normal_step(self.emission, params, batch, torch.from_numpy(sums.moments).mT)
         else:

@@ -17,7 +17,7 @@ __all__ = ["check_missing_values"]
 
 _MOST = 80
 """Counts above this have no probability worth adding."""
-_NODES = 600
+_NODES = 1600
 
 
 def check_missing_values(case: ModelCase) -> None:
@@ -74,7 +74,7 @@ def _support(case: ModelCase, row: Batch, t: int, variable: int) -> tuple[Tensor
     p = 1.0 / (1.0 + np.exp(-s))
     v = law.icdf(torch.as_tensor(p)[:, None, None])[:, 0, 0].double()
     log_slope = np.log(30.0 * weights) - np.logaddexp(0, s) - np.logaddexp(0, -s)
-    density = torch.stack([law.log_prob(value.reshape(1, 1))[0] for value in v]).double()
+    density = law.log_prob(v.reshape(-1, 1, 1))[:, 0].double()
     good = torch.isfinite(v) & torch.isfinite(density)
     return v[good], (torch.as_tensor(log_slope) - density)[good]
 

@@ -127,6 +127,10 @@ def _quick_gibbs() -> Inference:
     return ps.Gibbs(n_draws=4, n_chains=2, n_warmup=20, thin=5)
 
 
+def _quick_nuts() -> Inference:
+    return ps.NUTS(n_draws=3, n_chains=1, n_warmup=5, max_tree_depth=3)
+
+
 def _hmm(emission: Emission) -> SequenceEstimator:
     return ps.HMM(2, emission, inference=_quick_em(), random_state=0)
 
@@ -178,6 +182,11 @@ def _rows() -> list[Row]:
             lambda: ps.HMM(2, transitions=ps.CovariateTransitions(), inference=_quick_em(), random_state=0),
             covariates=1,
         ),
+        Row("HMM Tied states", lambda: ps.HMM(3, ps.Tied(states=[0, 1, 0]), inference=_quick_em(), random_state=0)),
+        Row("HMM Tied scale", lambda: ps.HMM(2, ps.Tied(shared=("scale",)), inference=_quick_em(), random_state=0)),
+        Row("HMM by Laplace", lambda: ps.HMM(2, inference=ps.Laplace(n_draws=3), random_state=0)),
+        Row("ARMA by Laplace", lambda: ps.ARMA(order=(1, 0), inference=ps.Laplace(n_draws=3), random_state=0)),
+        Row("HMM by NUTS", lambda: ps.HMM(2, ps.Poisson(), inference=_quick_nuts(), random_state=0), "count"),
         Row("HMM by VB", lambda: ps.HMM(2, inference=ps.VB(n_draws=3, n_init=2, prune=0.0), random_state=0)),
         Row("HMM by Gibbs", lambda: ps.HMM(2, ps.Poisson(), inference=_quick_gibbs(), random_state=0), "count"),
         Row("HMM by MLE", lambda: ps.HMM(2, inference=ps.MLE(tol=1e-5), random_state=0)),

@@ -8,6 +8,7 @@ from probseq.distributions.emissions.normal import Normal, normal_from_moments
 from probseq.distributions.emissions.product import Product
 from probseq.distributions.emissions.regression import AutoregressiveNormal, NormalRegression, PoissonRegression
 from probseq.distributions.emissions.student import StudentT
+from probseq.distributions.emissions.tied import Tied
 
 __all__ = [
     "AutoregressiveNormal",
@@ -22,5 +23,6 @@ __all__ = [
     "PoissonRegression",
     "Product",
     "StudentT",
+    "Tied",
     "normal_from_moments",
 ]

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from probseq.distributions.base import Distribution
 from probseq.distributions.emissions.base import CategoryCounts, Emission, Observation
+from probseq.distributions.emissions.conditional import ConditionalEmission
 from probseq.distributions.params import Params, ParamSpec, unconstrained_size
 from probseq.distributions.product import IndependentParts
-from probseq.errors import ParameterError, ShapeError
+from probseq.errors import IncompatibleError, ParameterError, ShapeError
 
 __all__ = ["Product"]
 
@@ -100,6 +101,10 @@ class Product(Emission):
             where = f"column {first}" if first == last else f"columns {first} to {last}"
             part.emission.check(values[..., part.own], f"{where} of {name}")
 
+    def points(self, observation: Observation, x: Tensor, seen: Tensor) -> Tensor:
+        parts = self._parts()
+        return torch.cat([p.emission.points(observation.select(p.own), x[:, p.own], seen[:, p.own]) for p in parts], -1)
+
     def pooled_params(self, observation: Observation, x: Tensor, seen: Tensor) -> dict[str, Tensor]:
         found = {}
         for part in self._parts():
@@ -145,6 +150,13 @@ class Product(Emission):
                 got=f"Product of {given!r}",
                 expected="a list of emissions, such as [ps.Normal(), ps.Poisson()]",
                 remedy="Write their parentheses." if isinstance(given, list | tuple) and given else "Pass a list.",
+            )
+        inputs = next((one for one in given if isinstance(one, ConditionalEmission)), None)
+        if inputs is not None:
+            raise IncompatibleError(
+                got=f"{type(inputs).__name__} in a Product",
+                expected="emissions that depend on the state alone",
+                remedy=f"Use {type(inputs).__name__} as the emission of all columns.",
             )
         sizes = (1,) * len(given) if self.sizes is None else self.sizes
         if (

@@ -76,6 +76,12 @@ class StudentT(Emission):
 
         Liu and Rubin (1995), ML estimation of the t distribution using EM and its extensions, equation 2 and section 3.
         """
+        return self.climb(x, seen, weights, params)
+
+    def climb(
+        self, x: Tensor, seen: Tensor, weights: Tensor, params: Params, common_df: bool = False
+    ) -> dict[str, Tensor]:
+        """The M-step; with ``common_df`` the degrees of freedom, equal in all states (D, s, k), stay equal."""
         floor = variance_floor(x, seen)
         rows, seen, weights = flat_rows(x, seen, weights)
         mask = seen.to(x.dtype)
@@ -99,22 +105,32 @@ class StudentT(Emission):
             "scale": torch.where(filled, torch.maximum(square, floor).sqrt(), scale),
         }
         if self.df is None:
-            better = _better_df(df, rows, mask, weights, new["loc"], new["scale"])
-            new["df"] = torch.where(filled, better, df)
+            better = _better_df(df, rows, mask, weights, new["loc"], new["scale"], common_df)
+            new["df"] = torch.where(filled.any(1, keepdim=True) if common_df else filled, better, df)
         return new
 
     def states_at_floor(self, observation: Observation, x: Tensor, seen: Tensor, params: Params) -> Tensor:
         return (params["scale"] ** 2 <= 1.001 * variance_floor(x, seen)).any(-1)
 
 
-def _better_df(df: Tensor, x: Tensor, mask: Tensor, weights: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
-    """A Newton step in log df on sum_t w_t log t(x_t; df, loc, scale), kept only where it raises that sum."""
-    value, slope, bend = _df_profile(df, x, mask, weights, loc, scale)
+def _better_df(
+    df: Tensor, x: Tensor, mask: Tensor, weights: Tensor, loc: Tensor, scale: Tensor, common: bool
+) -> Tensor:
+    """A Newton step in log df on sum_t w_t log t(x_t; df, loc, scale), kept only where it raises that sum.
+
+    The sum is that of each state, or with ``common`` that of all states together.
+    """
+
+    def profile(df: Tensor) -> list[Tensor]:
+        each = _df_profile(df, x, mask, weights, loc, scale)
+        return [part.sum(1, keepdim=True) if common else part for part in each]
+
+    value, slope, bend = profile(df)
     newton = torch.where(bend < 0, -slope / bend.clamp_max(-1e-300), slope.sign()).clamp(-1.5, 1.5)
     best = df
     for width in (1.0, 0.2):
         trial = (df * torch.exp(width * newton)).clamp(1.0 + 1e-6, _MAX_DF)
-        new = _df_profile(trial, x, mask, weights, loc, scale)[0]
+        new = profile(trial)[0]
         best, value = torch.where(new > value, trial, best), torch.maximum(new, value)
     return best
 
