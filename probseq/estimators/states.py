@@ -11,10 +11,11 @@ from torch import Tensor
 
 from probseq._random import RandomState, torch_generator
 from probseq.data.sequences import Sequences
+from probseq.distributions.params import take_draw
 from probseq.errors import ParameterError
 from probseq.estimators.imputation import Imputation
 from probseq.estimators.state_plots import StatePlots
-from probseq.models.base import SequenceModel
+from probseq.models.base import SequenceModel, map_state
 from probseq.models.latent import DiscreteLatent
 
 __all__ = ["StateMethods"]
@@ -169,14 +170,20 @@ class StateMethods(StatePlots, Imputation):
         self, state: Any, length: int, generator: torch.Generator, u: Tensor | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Values (n, length, k) on the data's scale and the states behind them (n, length)."""
-        if self.model_.n_draws > 1 or self._latent() is not self.model_.model:
+        if self._latent() is not self.model_.model:
             raise ParameterError(
-                got="sample(states=True) with transforms or several parameter draws",
-                expected="one parameter draw and no transform",
+                got="sample(states=True) with transforms",
+                expected="no transform: the values before it have states",
                 remedy="Sample first, then decode(sample).",
             )
-        x, states, _ = self._latent().simulate(self.model_.params, self.model_._unpack(state), length, generator, u)
-        return x[0].numpy(), states[0].numpy()
+        # Each sequence has one draw of the parameters, its own row along the draws.
+        n = state.log_weights.shape[0]
+        draw = torch.multinomial(state.log_weights.exp(), 1, generator=generator).squeeze(-1)
+        inner = map_state(lambda leaf: leaf[torch.arange(n), draw].unsqueeze(1), state.inner)
+        future = None if u is None else u.expand(n, *u.shape[-2:]).unsqueeze(1)
+        params = take_draw(self.model_.params, draw)
+        x, states, _ = self._latent().simulate(params, inner, length, generator, future)
+        return x[:, 0].numpy(), states[:, 0].numpy()
 
 
 def _check_count(name: str, value: Any, example: int) -> None:
