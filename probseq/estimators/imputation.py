@@ -76,7 +76,7 @@ class Imputation(HiddenStates, Residuals):
                 else:
                     seed = self.random_state if random_state is None else random_state
                     found = self._completions(data, history, rows, int(n_draws), torch_generator(seed))
-            at = (..., *rows, slice(None))
+            at: Any = (..., *rows, slice(None))
             filled[at] = np.where(missing[rows], found, filled[at])
         dims = _DIMS if n_draws is None else ("path", *_DIMS)
         done = data.label(filled, dims, name="imputed", attrs=data.attrs)

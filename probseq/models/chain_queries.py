@@ -60,7 +60,7 @@ class ChainQueries(DiscreteLatent):
     def expected_transitions(self, params: Params, batch: Batch, state: Any = None) -> Tensor:
         each = []
         for i in range(batch.n):
-            one = Batch(*(None if part is None else part[i : i + 1] for part in batch))
+            one = Batch(*(None if part is None else part[i : i + 1] for part in batch))  # type: ignore[arg-type]
             begun = None if state is None else type(state)(*(leaf[..., i : i + 1, :] for leaf in state))
             each.append(torch.from_numpy(chain.expectations(*self._problem(params, one, begun), keep=False).counts))
         return self._as_drawn(params, torch.stack(each, 1))

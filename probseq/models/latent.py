@@ -97,9 +97,17 @@ class DiscreteLatent(ABC):
 
     @abstractmethod
     def simulate(
-        self, params: Params, state: Any, length: int, generator: torch.Generator | None = None
+        self,
+        params: Params,
+        state: Any,
+        length: int,
+        generator: torch.Generator | None = None,
+        u: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Any]:
-        """Values (*draw, n, length, k), the states behind them (*draw, n, length) and the state after them."""
+        """Values (*draw, n, length, k), the states behind them (*draw, n, length) and the state after them.
+
+        ``u`` are the covariates of these steps, (n, length, m) or (*draw, n, length, m).
+        """
 
     @abstractmethod
     def stationary_distribution(self, params: Params) -> Tensor:

@@ -170,12 +170,13 @@ def plot_transition_matrix(
     probs, words = _square(matrix, names)
     n = len(probs)
     ax = new_axes(ax, width=1.6 + 0.75 * max(n, 3), height=1.2 + 0.62 * max(n, 3))
-    shades = LinearSegmentedColormap.from_list("probability", ["white", tint(color, 0.9)])
+    dark: Any = tint(color, 0.9)
+    shades = LinearSegmentedColormap.from_list("probability", ["white", dark])
     ax.imshow(probs, cmap=shades, vmin=0.0, vmax=1.0, interpolation="nearest")
     if n <= 12:
         for i, j in np.ndindex(n, n):
             if probs[i, j] > 0:
-                ax.text(j, i, _share(probs[i, j]), ha="center", va="center", fontsize="small",
+                ax.text(j, i, _share(float(probs[i, j])), ha="center", va="center", fontsize="small",
                         color="white" if probs[i, j] > 0.6 else INK)  # fmt: skip
     finish(ax, title, "next state", "state")
     ax.grid(visible=False)
@@ -237,13 +238,29 @@ def plot_transition_graph(
             away = 0.09 * np.linalg.norm(end - start) + 0.12 + 0.14 * abs(side[0])
             middle = 0.5 * (start + end) + side * away
             if n <= _LABELLED:
-                ax.text(*middle, _share(probs[i, j]), ha="center", va="center", fontsize="small", color=INK)
+                ax.text(
+                    float(middle[0]),
+                    float(middle[1]),
+                    _share(float(probs[i, j])),
+                    ha="center",
+                    va="center",
+                    fontsize="small",
+                    color=INK,
+                )
     for i in range(n):
         outward = np.array([np.cos(angle[i]), np.sin(angle[i])]) if n > 1 else np.array([0.0, 1.0])
         if probs[i, i] >= _SHOWN_EDGE:
             _self_loop(ax, at[i], outward, radii[i], probs[i, i], colors[i])
         ax.add_patch(Circle(tuple(at[i]), radii[i], facecolor=tint(colors[i], 0.4), edgecolor=colors[i], lw=1.5))
-        ax.text(*at[i], words[i].replace("state ", ""), ha="center", va="center", fontsize="medium", color=INK)
+        ax.text(
+            float(at[i, 0]),
+            float(at[i, 1]),
+            words[i].replace("state ", ""),
+            ha="center",
+            va="center",
+            fontsize="medium",
+            color=INK,
+        )
     ax.set_aspect("equal")
     room = reach + 3.2 * float(radii.max()) + 0.1
     ax.set_xlim(-room, room)
@@ -362,4 +379,6 @@ def _self_loop(
         )
     )  # fmt: skip
     place = centre + outward * (2.6 * radius + 0.14 * abs(outward[0]))
-    ax.text(*place, _share(probability), ha="center", va="center", fontsize="small", color=INK)
+    ax.text(
+        float(place[0]), float(place[1]), _share(probability), ha="center", va="center", fontsize="small", color=INK
+    )
