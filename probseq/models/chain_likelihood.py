@@ -1,46 +1,81 @@
-"""The chain kernels as differentiable torch functions."""
+"""The chain kernels as differentiable torch functions; on other devices than the processor in batched torch."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from probseq.kernels import chain, varying
+from probseq.kernels import chain, torch_chain, varying
 
 __all__ = ["chain_log_prob_steps", "stationary_distribution", "varying_log_prob_steps"]
 
 
 class _ChainLogProb(torch.autograd.Function):
-    """log p(x_t | x_<t); its gradient is posterior probabilities, so that no graph over the steps is kept."""
+    """log p(x_t | x_<t); its gradient is posterior probabilities, so that no graph over the steps is kept.
+
+    ``transition`` may be (D, s, s), or (D or 1, n or 1, t, s, s) with ``begun``.
+    """
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, initial: Tensor, transition: Tensor, log_emission: Tensor, lengths: Tensor
+        ctx: Any, initial: Tensor, transition: Tensor, log_emission: Tensor, lengths: Tensor, begun: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        tensors = (initial, transition, log_emission, lengths)
-        start, matrix, table, steps_each = (a.detach().cpu().numpy() for a in tensors)
-        ctx.arrays = (start, matrix, table, steps_each)
-        result = chain.filter_states(start, matrix, chain.table_emission(table), steps_each, keep=False)
-        steps, last = (torch.from_numpy(a) for a in (result.log_prob_steps, result.last))
+        ctx.save_for_backward(initial, transition, log_emission, lengths, begun)
+        steps, last = _filter(initial, transition, log_emission, lengths, begun)
         ctx.mark_non_differentiable(last)
         return steps, last
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        initial, transition, table, lengths = ctx.arrays
-        gain = gradient.detach().cpu().numpy()
-        sums = chain.expectations(initial, transition, chain.table_emission(table), lengths, gain=gain)
+        initial, transition, log_emission, lengths, begun = ctx.saved_tensors
+        start, moves, posterior = _derivatives(initial, transition, log_emission, lengths, begun, gradient)
         # At an exact zero the derivative is not needed: structural zeros never move.
-        start = np.divide(sums.start, initial, out=np.zeros_like(sums.start), where=initial > 0)
-        counts = np.divide(sums.counts, transition, out=np.zeros_like(sums.counts), where=transition > 0)
-        if initial.shape[1] != start.shape[1]:
-            start = start.sum(1, keepdims=True)
-        return torch.from_numpy(start), torch.from_numpy(counts), torch.from_numpy(sums.posterior), None
+        start = torch.where(initial > 0, start / initial, torch.zeros_like(start))
+        moves = torch.where(transition > 0, moves / transition, torch.zeros_like(moves))
+        parts = zip((start, moves, posterior), (initial, transition, log_emission), strict=True)
+        return *(part.sum_to_size(whole.shape) for part, whole in parts), None, None
+
+
+def _filter(
+    initial: Tensor, transition: Tensor, log_emission: Tensor, lengths: Tensor, begun: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    if not _compiled(initial):
+        found = torch_chain.filter_states(initial, transition, log_emission, lengths, begun=begun, keep=False)
+        return found.log_prob_steps, found.last
+    start, matrix, table, counts, flags = _arrays(initial, transition, log_emission, lengths, begun)
+    if matrix.ndim == 5:
+        result = varying.filter_states(start, matrix, table, counts, begun=flags, keep=False)
+    else:
+        result = chain.filter_states(start, matrix, chain.table_emission(table), counts, keep=False)
+    return torch.from_numpy(result.log_prob_steps), torch.from_numpy(result.last)
+
+
+def _derivatives(
+    initial: Tensor, transition: Tensor, log_emission: Tensor, lengths: Tensor, begun: Tensor | None, gain: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """By the logarithms of the start (D, n, s) and of the transitions, and by the log emissions (D, n, t, s)."""
+    if not _compiled(initial):
+        found = torch_chain.expectations(initial, transition, log_emission, lengths, begun=begun, gain=gain)
+        return found.start, found.moves, found.posterior
+    start, matrix, table, counts, flags, weight = _arrays(initial, transition, log_emission, lengths, begun, gain)
+    if matrix.ndim == 5:
+        sums = varying.expectations(start, matrix, table, counts, begun=flags, gain=weight)
+        return torch.from_numpy(sums.start), torch.from_numpy(sums.pairs), torch.from_numpy(sums.posterior)
+    total = chain.expectations(start, matrix, chain.table_emission(table), counts, gain=weight)
+    return torch.from_numpy(total.start), torch.from_numpy(total.counts), torch.from_numpy(total.posterior)
+
+
+def _compiled(tensor: Tensor) -> bool:
+    """Whether the compiled kernels serve: they know the memory of the processor and double precision only."""
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float64
+
+
+def _arrays(*tensors: Tensor | None) -> tuple[Any, ...]:
+    return tuple(None if a is None else a.detach().numpy() for a in tensors)
 
 
 def chain_log_prob_steps(
@@ -55,36 +90,8 @@ def chain_log_prob_steps(
     log_emission : (D, n, t, s), nats
     lengths : (n,)
     """
-    steps, last = _ChainLogProb.apply(initial, transition, log_emission, lengths)
+    steps, last = _ChainLogProb.apply(initial, transition, log_emission, lengths, None)
     return steps, last
-
-
-class _VaryingLogProb(torch.autograd.Function):
-    """log p(x_t | x_<t) with a matrix for each step; its gradient is posterior probabilities of pairs of states."""
-
-    @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, initial: Tensor, transition: Tensor, log_emission: Tensor, lengths: Tensor, begun: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        tensors = (initial, transition, log_emission, lengths)
-        ctx.arrays = tuple(a.detach().cpu().numpy() for a in tensors)
-        ctx.begun = None if begun is None else begun.cpu().numpy()
-        result = varying.filter_states(*ctx.arrays, begun=ctx.begun, keep=False)
-        steps, last = (torch.from_numpy(a) for a in (result.log_prob_steps, result.last))
-        ctx.mark_non_differentiable(last)
-        return steps, last
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        initial, transition, table, _lengths = ctx.arrays
-        sums = varying.expectations(*ctx.arrays, begun=ctx.begun, gain=gradient.detach().cpu().numpy())
-        # At an exact zero the derivative is not needed: structural zeros never move.
-        start = np.divide(sums.start, initial, out=np.zeros_like(sums.start), where=initial > 0)
-        pairs = np.divide(sums.pairs, transition, out=sums.pairs, where=transition > 0)
-        shapes = (initial.shape, transition.shape, table.shape)
-        parts = zip((start, pairs, sums.posterior), shapes, strict=True)
-        return *(torch.from_numpy(part).sum_to_size(shape) for part, shape in parts), None, None
 
 
 def varying_log_prob_steps(
@@ -101,7 +108,7 @@ def varying_log_prob_steps(
     begun : (n,) bool or None
         Whether transition[:, :, 0] moves ``initial`` into the first step. None: no sequence has begun.
     """
-    steps, last = _VaryingLogProb.apply(initial, transition, log_emission, lengths, begun)
+    steps, last = _ChainLogProb.apply(initial, transition, log_emission, lengths, begun)
     return steps, last
 
 

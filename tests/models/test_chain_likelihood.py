@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from probseq.models import chain_likelihood
 from probseq.models.chain_likelihood import chain_log_prob_steps, varying_log_prob_steps
 
 
@@ -91,3 +92,43 @@ def test_constant_matrices_have_the_gradient_of_the_constant_chain():
     other = gradients(varying_log_prob_steps(initial, varied, log_emission, lengths)[0], (initial, matrix), gain)
     for a, b in zip(one, other, strict=True):
         assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("varied", [False, True])
+def test_batched_torch_gives_the_same_values_and_gradients(monkeypatch, varied):
+    """The path of other devices, on the processor."""
+    initial, transition, log_emission, lengths = random_chain(8)
+    matrix = transition if varied else transition[:, 0, 0].detach().clone().requires_grad_()
+    tensors = (initial, matrix, log_emission)
+    function = varying_log_prob_steps if varied else chain_log_prob_steps
+    gain = torch.randn(2, 3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+    steps, last = function(*tensors, lengths)
+    expected = gradients(steps, tensors, gain)
+    monkeypatch.setattr(chain_likelihood, "_compiled", lambda tensor: False)
+    again, end = function(*tensors, lengths)
+    assert_close(again, steps, rtol=1e-10, atol=1e-12)
+    assert_close(end, last, rtol=1e-10, atol=1e-12)
+    for one, other in zip(gradients(again, tensors, gain), expected, strict=True):
+        assert_close(one, other, rtol=1e-10, atol=1e-11)
+
+
+def test_single_precision_keeps_its_type():
+    tensors = tuple(a.detach().float().requires_grad_() for a in random_chain(10)[:3])
+    lengths = torch.tensor([7, 5, 1])
+    steps, _ = varying_log_prob_steps(*tensors, lengths)
+    assert steps.dtype == torch.float32
+    steps.sum().backward()
+    assert all(a.grad.dtype == torch.float32 and bool(a.grad.isfinite().all()) for a in tensors)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_gradients_on_cuda_equal_those_of_the_processor():
+    *tensors, lengths = random_chain(11)
+    there = [a.detach().cuda().requires_grad_() for a in tensors]
+    for steps_of, matrices in ((varying_log_prob_steps, slice(None)), (chain_log_prob_steps, (slice(None), 0, 0))):
+        results = []
+        for group, length in ((tensors, lengths), (there, lengths.cuda())):
+            steps, _ = steps_of(group[0], group[1][matrices], group[2], length)
+            results.append([a.cpu() for a in torch.autograd.grad(steps.sum(), group)])
+        for one, other in zip(*results, strict=True):
+            assert_close(one, other, rtol=1e-10, atol=1e-11)
