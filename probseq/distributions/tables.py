@@ -28,7 +28,7 @@ def component_log_prob(law: Distribution, x: Tensor, seen: Tensor) -> Tensor:
     if n * t <= step or (torch.is_grad_enabled() and _has_gradient(law)):
         table = torch.cat([piece for _, piece in pieces], -2) if n * t else law.component_table(rows, mask)
     else:
-        table = torch.empty(*law.batch_shape[:-1], n * t, law.batch_shape[-1], dtype=x.dtype)
+        table = torch.empty(*law.batch_shape[:-1], n * t, law.batch_shape[-1], dtype=x.dtype, device=x.device)
         for i, piece in pieces:
             table[..., i : i + step, :] = piece
     return table.reshape(*law.batch_shape[:-1], n, t, law.batch_shape[-1])

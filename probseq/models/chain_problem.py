@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from probseq.kernels import chain, varying
+from probseq.kernels import chain, torch_chain, varying
 from probseq.kernels.kbest import decode_k
 
-__all__ = ["ChainProblem"]
+__all__ = ["ChainProblem", "DeviceChainProblem"]
 
 
 class ChainProblem(NamedTuple):
@@ -53,8 +55,44 @@ class ChainProblem(NamedTuple):
         """The k most probable paths, states (D, n, k, t), best first."""
         return decode_k(*self, k)
 
-    def sample_paths(self, uniform: np.ndarray) -> np.ndarray:
+    def sample_paths(self, uniform: Tensor) -> np.ndarray:
         """Draws from p(z_1:T | x_1:T), in the shape of ``uniform`` (D, path, n, t)."""
+        numbers = uniform.numpy()
         if self.is_varying:
-            return varying.sample_paths(self.initial, self.transition, self.emission.table, self.lengths, uniform)
-        return chain.sample_paths(*self, uniform)
+            return varying.sample_paths(self.initial, self.transition, self.emission.table, self.lengths, numbers)
+        return chain.sample_paths(*self, numbers)
+
+
+class DeviceChainProblem(NamedTuple):
+    """As `ChainProblem` for tensors on any device, answered by batched torch.
+
+    initial, transition, lengths : as in `ChainProblem`.
+    table : (D or 1, n, t, s), log p(x_t | z_t).
+    """
+
+    initial: Tensor
+    transition: Tensor
+    table: Tensor
+    lengths: Tensor
+
+    def filter_states(self, keep: bool = True) -> torch_chain.Filtered:
+        """Filtered and predicted states and log p(x_t | x_<t); only the last state unless ``keep``."""
+        return torch_chain.filter_states(*self, keep=keep)
+
+    def smooth(self) -> Tensor:
+        """p(z_t | x_1:T), (D, n, t, s)."""
+        return torch_chain.expectations(*self).posterior
+
+    def decode(self) -> torch_chain.Paths:
+        """The most probable paths."""
+        return torch_chain.decode(*self)
+
+    def decode_k(self, k: int) -> torch_chain.Paths:
+        """The k most probable paths, states (D, n, k, t), best first; found on the processor."""
+        initial, transition, table, lengths = (a.detach().cpu().numpy() for a in self)
+        paths = decode_k(initial, transition, table, lengths, k)
+        return torch_chain.Paths(*(torch.from_numpy(a).to(self.table.device) for a in paths))
+
+    def sample_paths(self, uniform: Tensor) -> Tensor:
+        """Draws from p(z_1:T | x_1:T), in the shape of ``uniform`` (D, path, n, t)."""
+        return torch_chain.sample_paths(*self, uniform.to(self.table.device))

@@ -101,8 +101,8 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
     def _scan(self, params: Params, batch: Batch, state: DrivenBelief) -> Scan[DrivenBelief]:  # type: ignore[override]
         if needs_gradient(params, state.probs):
             return SequenceModel._scan(self, params, batch, state)  # type: ignore[arg-type]
-        result = self._problem(params, batch, state).filter_states()
-        filtered = self._as_drawn(params, torch.from_numpy(result.filtered))
+        result = self._chains(params, batch, state).filter_states()
+        filtered = self._as_drawn(params, torch.as_tensor(result.filtered))
         before = torch.cat([state.probs.unsqueeze(-2), filtered[..., :-1, :]], -2)[..., : batch.t, :]
         age = state.age.unsqueeze(-1) + torch.arange(batch.t, dtype=self.dtype)
         past = lagged_values(batch, state.past)[..., : batch.t, :, :].expand(*age.shape, *state.past.shape[-2:])
@@ -118,8 +118,8 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
             steps_of = varying_log_prob_steps if self.transitions.varying else chain_log_prob_steps
             steps, last = steps_of(initial, matrices, table, batch.lengths)
         else:
-            result = self._problem(params, batch, state).filter_states(keep=False)
-            steps, last = torch.from_numpy(result.log_prob_steps), torch.from_numpy(result.last)
+            result = self._chains(params, batch, state).filter_states(keep=False)
+            steps, last = torch.as_tensor(result.log_prob_steps), torch.as_tensor(result.last)
         scored = batch.seen & self._old_enough(batch, state).unsqueeze(-1)
         told = scored.any(-1) if batch.states is None else scored.any(-1) | (batch.states >= 0)
         values = self._as_drawn(params, torch.where(told, steps, torch.zeros_like(steps)))
@@ -349,11 +349,14 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
 
     def _problem(self, params: Params, batch: Batch, state: Any) -> ChainProblem:
         with torch.no_grad():
-            begun = self.initial_state(params, batch.n) if state is None else state
-            initial, matrices = self._moves(params, batch, begun)
-            table = self._per_draw(params, self._emission_table(params, batch, begun))
+            initial, matrices, table = self._tensors(params, batch, state)
             emission = chain.table_emission(table.numpy())
             return ChainProblem(initial.numpy(), matrices.numpy(), emission, batch.lengths.numpy())
+
+    def _tensors(self, params: Params, batch: Batch, state: Any) -> tuple[Tensor, Tensor, Tensor]:
+        begun = self.initial_state(params, batch.n) if state is None else state
+        table = self._per_draw(params, self._emission_table(params, batch, begun))
+        return *self._moves(params, batch, begun), table
 
     def _final(self, batch: Batch, state: DrivenBelief, last: Tensor) -> DrivenBelief:
         probs = torch.where((batch.lengths > 0).unsqueeze(-1), last, state.probs)

@@ -19,7 +19,7 @@ from probseq.errors import ParameterError
 from probseq.kernels import chain
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
 from probseq.models.chain_likelihood import chain_log_prob_steps, stationary_distribution
-from probseq.models.chain_problem import ChainProblem
+from probseq.models.chain_problem import ChainProblem, DeviceChainProblem
 from probseq.models.chain_queries import ChainQueries
 from probseq.models.chain_starts import start_params
 from probseq.models.chain_steps import update_start
@@ -102,8 +102,8 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
     def _scan(self, params: Params, batch: Batch, state: Belief) -> Scan[Belief]:
         if needs_gradient(params, state.probs):
             return super()._scan(params, batch, state)
-        result = self._problem(params, batch, state).filter_states()
-        before, last = (torch.from_numpy(a) for a in (result.predicted, result.last))
+        result = self._chains(params, batch, state).filter_states()
+        before, last = (torch.as_tensor(a) for a in (result.predicted, result.last))
         after = self._after(params, batch, state, last)
         return Scan(Belief(self._as_drawn(params, before)), Belief(self._as_drawn(params, after)))
 
@@ -113,10 +113,10 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
             initial, transition = self._per_draw(params, state.probs), self._per_draw(params, params["transition"])
             steps, last = chain_log_prob_steps(initial, transition, table, batch.lengths)
         else:
-            result = self._problem(params, batch, state).filter_states(keep=False)
-            steps, last = torch.from_numpy(result.log_prob_steps), torch.from_numpy(result.last)
+            result = self._chains(params, batch, state).filter_states(keep=False)
+            steps, last = torch.as_tensor(result.log_prob_steps), torch.as_tensor(result.last)
         values = steps
-        if not batch.seen.numpy().all():
+        if not batch.seen.cpu().numpy().all():
             # Where nothing is seen the sum of probabilities is one up to rounding only.
             told = batch.seen.any(-1) if batch.states is None else batch.seen.any(-1) | (batch.states >= 0)
             values = torch.where(told, steps, torch.zeros_like(steps))
@@ -175,16 +175,16 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
     # latent states ------------------------------------------------------------------------------------------------
 
     def filter_states(self, params: Params, batch: Batch, state: Belief | None = None) -> Tensor:
-        result = self._problem(params, batch, state).filter_states()
-        return self._as_drawn(params, torch.from_numpy(result.filtered))
+        result = self._chains(params, batch, state).filter_states()
+        return self._as_drawn(params, torch.as_tensor(result.filtered))
 
     def smooth(self, params: Params, batch: Batch, state: Belief | None = None) -> Tensor:
-        return self._as_drawn(params, torch.from_numpy(self._problem(params, batch, state).smooth()))
+        return self._as_drawn(params, torch.as_tensor(self._chains(params, batch, state).smooth()))
 
     def decode(self, params: Params, batch: Batch, state: Belief | None = None, k: int | None = None) -> StatePaths:
-        problem = self._problem(params, batch, state)
+        problem = self._chains(params, batch, state)
         paths = problem.decode() if k is None else problem.decode_k(k)
-        states, log_prob = (torch.from_numpy(a) for a in paths)
+        states, log_prob = (torch.as_tensor(a) for a in paths)
         if k is not None:
             states, log_prob = states.movedim(1, 2), log_prob.movedim(1, 2)
         return StatePaths(self._as_drawn(params, states), self._as_drawn(params, log_prob))
@@ -192,10 +192,10 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
     def sample_states(
         self, params: Params, batch: Batch, n_paths: int, generator: torch.Generator, state: Belief | None = None
     ) -> Tensor:
-        problem = self._problem(params, batch, state)
+        problem = self._chains(params, batch, state)
         shape = (problem.initial.shape[0], n_paths, batch.n, batch.t)
         uniform = torch.rand(shape, generator=generator, dtype=self.dtype)
-        return self._as_drawn(params, torch.from_numpy(problem.sample_paths(uniform.numpy())))
+        return self._as_drawn(params, torch.as_tensor(problem.sample_paths(uniform)))
 
     def stationary_distribution(self, params: Params) -> Tensor:
         return stationary_distribution(params["transition"])
@@ -276,6 +276,19 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
         """log p(x_t | z_t), (*draw, n, t, s); states that are known to be others have -inf."""
         return table_with_known_states(component_log_prob(self._components(params), batch.x, batch.seen), batch)
 
+    def _chains(self, params: Params, batch: Batch, state: Any) -> ChainProblem | DeviceChainProblem:
+        """The chains on the device of the batch."""
+        if _on_processor(batch):
+            return self._problem(params, batch, state)
+        with torch.no_grad():
+            return DeviceChainProblem(*self._tensors(params, batch, state), batch.lengths)
+
+    def _tensors(self, params: Params, batch: Batch, state: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """First states (D, n or 1, s), transitions and log emissions (D, n, t, s)."""
+        start = self._start(params).unsqueeze(-2) if state is None else state.probs
+        initial, transition = self._per_draw(params, start), self._per_draw(params, params["transition"])
+        return initial, transition, self._per_draw(params, self._table(params, batch))
+
     def _problem(self, params: Params, batch: Batch, state: Belief | None) -> ChainProblem:
         with torch.no_grad():
             start = self._start(params).unsqueeze(-2) if state is None else state.probs
@@ -314,6 +327,10 @@ def _normal_step(emission: Normal, params: Params, batch: Batch, moments: Tensor
     square = (second / total.clamp_min(1e-8) - shift**2).clamp_min(0.0)
     floor = variance_floor(batch.x, batch.seen)
     return normal_from_moments(emission, total, params["mean"] + shift, square, floor, params)
+
+
+def _on_processor(batch: Batch) -> bool:
+    return batch.x.device.type == "cpu"
 
 
 def needs_gradient(params: Params, probs: Tensor) -> bool:
