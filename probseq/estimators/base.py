@@ -94,7 +94,7 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
         static : array (n, s)
             Inputs that do not vary in time; they join the covariates.
         weights : array (n,)
-            Weights of the sequences.
+            Weights of the sequences: 2 counts a sequence twice, in the fit, ``log_likelihood_``, ``aic`` and ``bic``.
         progress : callable
             Called with (iteration, objective in nats).
 
@@ -137,13 +137,12 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
         if annotate is not None:
             batch = annotate(batch)
         generator = torch_generator(self.random_state)
-        draws = inference.fit(
-            model, batch, generator, validation=held_out, weights=_sequence_weights(weights, data), progress=progress
-        )
+        each = _sequence_weights(weights, data)
+        draws = inference.fit(model, batch, generator, validation=held_out, weights=each, progress=progress)
         for i, message in enumerate(draws.messages):
             stopped = draws.status in ("max_iter", "decreased") and i == len(draws.messages) - 1
             warnings.warn(message, ConvergenceWarning if stopped else DegenerateWarning, stacklevel=3)
-        self._adopt(model, transforms, draws, info, data)
+        self._adopt(model, transforms, draws, info, data, each)
         self.fit_seconds_ = time.perf_counter() - started
         return self
 
@@ -212,6 +211,7 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
         draws: Draws,
         info: DataInfo,
         data: Sequences | None,
+        weights: torch.Tensor | None = None,
     ) -> None:
         fitted = Marginalized(transforms.wrap(model), draws.params, draws.log_weights)
         steps = None
@@ -225,7 +225,7 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
         self.converged_, self.n_iter_, self.status_ = draws.converged, draws.n_iter, draws.status
         self.n_parameters_ = fitted.n_parameters
         self.training_, self.training_fingerprint_, self.training_state_ = data, None, None
-        self.log_likelihood_, self.n_scored_ = math.nan, 0
+        self.log_likelihood_, self.n_scored_, self.n_scored_steps_ = math.nan, 0, 0.0
         self.__dict__.pop("feature_names_in_", None)
         if data is None or steps is None:
             self.covariate_names_: tuple[Any, ...] = tuple(f"u{i}" for i in range(info.n_covariates))
@@ -242,8 +242,12 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
             self.training_state_ = fitted.reset_weights(steps.final)
         else:
             self.training_state_ = fitted.reset_weights(fitted.filter({}, self._batch(self.training_)))
-        self.log_likelihood_ = float(steps.values.double().sum())
-        self.n_scored_ = int(steps.scored.sum())
+        # A weight of two is the sequence twice, for the likelihood and for what it is compared by.
+        each = torch.ones(len(steps.values), dtype=torch.float64) if weights is None else weights
+        self.log_likelihood_ = float(steps.values.double().sum(-1) @ each)
+        n_scored = float(steps.scored.flatten(1).sum(-1).double() @ each)
+        self.n_scored_ = int(n_scored) if n_scored.is_integer() else n_scored
+        self.n_scored_steps_ = float(steps.scored.any(-1).sum(-1).double() @ each)
 
     def _inference(self) -> Inference:
         inference = self._default_inference() if self.inference is None else self.inference

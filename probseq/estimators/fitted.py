@@ -67,7 +67,8 @@ class FittedModel(BaseEstimator, ABC):
     training_state_: Any
     training_fingerprint_: str | None
     log_likelihood_: float
-    n_scored_: int
+    n_scored_: float
+    n_scored_steps_: float
     fit_seconds_: float
 
     @property

@@ -118,8 +118,9 @@ class StateNames(HiddenStates):
         draws: Draws,
         info: DataInfo,
         data: Sequences | None,
+        weights: Tensor | None = None,
     ) -> None:
-        super()._adopt(model, transforms, draws, info, data)  # type: ignore[misc]
+        super()._adopt(model, transforms, draws, info, data, weights)  # type: ignore[misc]
         self.state_names_ = None
 
     def _state_labels(self) -> np.ndarray:
