@@ -14,7 +14,9 @@ from probseq.errors import ParameterError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.pipeline import DataInfo
 from probseq.inference.base import Inference
+from probseq.inference.laplace import Laplace
 from probseq.inference.map import MAP
+from probseq.inference.nuts import NUTS
 from probseq.inference.optimize import MLE
 from probseq.models.arma import ARMAModel
 from probseq.models.base import SequenceModel
@@ -48,7 +50,7 @@ class ARMA(SequenceEstimator):
     array([-0.402])
     """
 
-    inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP, Laplace, NUTS)
 
     def __init__(
         self,

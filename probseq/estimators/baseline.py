@@ -12,7 +12,9 @@ from probseq.errors import ParameterError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.inference.base import Inference
+from probseq.inference.laplace import Laplace
 from probseq.inference.map import MAP
+from probseq.inference.nuts import NUTS
 from probseq.inference.optimize import MLE
 from probseq.models.base import SequenceModel
 from probseq.models.baseline import IIDModel, MarkovChainModel, SeasonalWalkModel
@@ -21,7 +23,7 @@ __all__ = ["IID", "MarkovChain", "PoissonProcess", "RandomWalk", "SeasonalNaive"
 
 
 class _Baseline(SequenceEstimator):
-    inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP, Laplace, NUTS)
 
     def _default_inference(self) -> Inference:
         return MLE()

@@ -15,7 +15,9 @@ from probseq.estimators.states import StateMethods
 from probseq.inference.base import Inference, Progress
 from probseq.inference.em import EM
 from probseq.inference.gibbs import Gibbs
+from probseq.inference.laplace import Laplace
 from probseq.inference.map import MAP
+from probseq.inference.nuts import NUTS
 from probseq.inference.optimize import MLE
 from probseq.inference.vb import VB
 from probseq.models.base import Batch, SequenceModel
@@ -53,7 +55,7 @@ class HMM(StateMethods, SequenceEstimator):
     -341.8787
     """
 
-    inferences: ClassVar[tuple[type[Inference], ...]] = (EM, MLE, MAP, VB, Gibbs)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (EM, MLE, MAP, Laplace, NUTS, VB, Gibbs)
 
     def __init__(
         self,

@@ -115,8 +115,9 @@ class LogPosterior:
     def _evaluate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         flat = torch.as_tensor(points, dtype=torch.float64).requires_grad_(True)
         try:
-            value = self.value(flat)
-            (gradient,) = torch.autograd.grad(value.sum(), flat)
+            with torch.enable_grad():
+                value = self.value(flat)
+                (gradient,) = torch.autograd.grad(value.sum(), flat)
         except ProbseqError:
             raise
         except (torch.linalg.LinAlgError, ValueError):
