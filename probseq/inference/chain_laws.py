@@ -13,7 +13,7 @@ from probseq.distributions.conjugate import (
     ConjugateLaw,
     DirichletRows,
     check_names,
-    conjugate_family,
+    conjugate_names,
     conjugate_prior,
 )
 from probseq.distributions.params import Simplex
@@ -144,12 +144,12 @@ def chain_prior(model: HiddenMarkovModel, batch: Batch, settings: Mapping[str, A
             expected="transitions that are the same at every step",
             remedy="Use EM or MLE where covariates drive the chain.",
         )
-    family = conjugate_family(model.emission)
+    names = conjugate_names(model.emission)
     chain = ("initial", "transition") if "initial" in specs else ("transition",)
-    check_names(given, (*chain, *family.names), type(model.emission).__name__)
+    check_names(given, (*chain, *names), type(model.emission).__name__)
     s = model.n_states
     start = specs["initial"].constraint if "initial" in specs else None
-    own = {name: value for name, value in given.items() if name in family.names}
+    own = {name: value for name, value in given.items() if name in names}
     return ChainLaws(
         DirichletRows.prior("initial", start, (s,), given) if isinstance(start, Simplex) else None,
         DirichletRows.prior("transition", transition.constraint, (s, s), given),

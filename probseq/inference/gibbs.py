@@ -66,11 +66,23 @@ class Gibbs(Inference):
         Hyper-parameters by name; what is left out is weakly informative and scaled to the data. "initial" and
         "transition" are Dirichlet concentrations (default 1 / n_states: unneeded states stay empty). Normal: "mean",
         "strength", then "shape", "rate" of the precision ("diag", "spherical") or "dof", "scatter" of the covariance
-        ("full", "tied"). Poisson: "shape", "rate". Categorical: "concentration". Bernoulli: "ones", "zeros".
+        ("full", "tied"). Poisson: "shape", "rate". Categorical: "concentration". Bernoulli: "ones", "zeros". Product:
+        those of its parts with their names in front, as "normal_mean".
     order : str or None
         How the states of all draws get the same names: "match" (agreement on who is where, Stephens 2000), a
         parameter's name or "occupancy" (sorted), or None (left as drawn). States that structure, known states or
         the prior tell apart keep their names.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> y = ps.datasets.earthquakes()
+    >>> model = ps.HMM(2, ps.Poisson(), inference=ps.Gibbs(order="rate"), random_state=0).fit(y)
+    >>> model.params_["rate"].sizes["draw"]
+    400
+    >>> bool((model.draws_.diagnostics.r_hat["rate"] < 1.05).all())
+    True
+    >>> parts = model.forecast(3).decompose()  # how much of the variance is not knowing the parameters
 
     References
     ----------
@@ -78,7 +90,9 @@ class Gibbs(Inference):
     Bayesian methods for hidden Markov models; Fruehwirth-Schnatter (2006), chapter 11.
     """
 
-    fits: ClassVar[str] = "hidden Markov models with Normal, Poisson, Categorical or Bernoulli emissions"
+    fits: ClassVar[str] = (
+        "hidden Markov models with Normal, Poisson, Categorical and Bernoulli emissions and their Product"
+    )
 
     def __init__(
         self,
@@ -222,8 +236,7 @@ class _Sampler:
         self, params: dict[str, Tensor], states: Tensor, first: Tensor, counts: Tensor, hard: Tensor
     ) -> ChainLaws:
         """The law given drawn values of the missing coordinates, which differ between chains."""
-        x = self.prior.emission.fill_missing(params, self.batch.x, self.batch.seen, states, self.generator)
-        seen = self.batch.seen.any(-1, keepdim=True).expand_as(self.batch.seen)
+        x, seen = self.prior.emission.fill_missing(params, self.batch.x, self.batch.seen, states, self.generator)
         laws = []
         for chain in range(len(states)):
             one = slice(chain, chain + 1)

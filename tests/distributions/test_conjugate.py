@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from scipy import integrate, stats
 
 from probseq.distributions.conjugate import DirichletRows, conjugate_prior
-from probseq.distributions.emissions import Bernoulli, Categorical, Normal, Poisson, StudentT
+from probseq.distributions.emissions import Bernoulli, Categorical, Normal, Poisson, Product, StudentT
 from probseq.distributions.params import Simplex
 from probseq.distributions.tables import component_log_prob
 from probseq.errors import IncompatibleError, ParameterError
@@ -219,8 +219,7 @@ def test_completing_by_draws_and_by_moments_agree():
     by_moments = law.updated(x, seen, hard, law)
     repeats = 4000
     params = {key: value.expand(repeats, *value.shape[1:]) for key, value in law.point().items()}
-    filled = law.fill_missing(params, x, seen, states.expand(repeats, 2, 6), generator())
-    shown = seen.any(-1, keepdim=True).expand_as(seen)
+    filled, shown = law.fill_missing(params, x, seen, states.expand(repeats, 2, 6), generator())
     sums = torch.stack([law.updated(f, shown, hard).mean[0] for f in filled])
     error = sums.std(0) / np.sqrt(repeats)
     assert bool(((sums.mean(0) - by_moments.mean[0]).abs() <= 5 * error + 1e-12).all())
@@ -271,6 +270,46 @@ def test_default_priors_follow_the_scale_of_the_data():
         assert_allclose(wide["mean"], 1000 * law["mean"], rtol=1e-9)
         key = "scale" if "scale" in law else "covariance"
         assert_allclose(wide[key], law[key] * (1000 if key == "scale" else 1000**2), rtol=1e-8)
+
+
+def test_mixed_events_have_the_laws_of_their_parts():
+    emission = Product([Normal("full"), Poisson(), Categorical(4)], sizes=[2, 1, 1])
+    parts = [data(Normal("full")), data(Poisson(), seed=1), data(Categorical(4), seed=2)]
+    x, seen = (torch.cat([parts[0][i], parts[1][i][..., :1], parts[2][i][..., :1]], -1) for i in (0, 1))
+    weights = parts[0][2]
+    observation = emission.observation(4, (None, None, None, 4))
+    prior = conjugate_prior(emission, observation, S, x, seen, {"normal_strength": 2.0, "poisson_shape": 3.0})
+    posterior = prior.updated(x, seen, weights)
+    groups = {"normal": (Normal("full"), slice(0, 2)), "poisson": (Poisson(), slice(2, 3))}
+    settings = {"normal": {"strength": 2.0}, "poisson": {"shape": 3.0}}
+    table, divergence = posterior.expected_log_prob(x, seen), posterior.divergence(prior)
+    for name, (own, columns) in groups.items():
+        event = own.observation(columns.stop - columns.start)
+        alone = conjugate_prior(own, event, S, x[..., columns], seen[..., columns], settings[name])
+        late = alone.updated(x[..., columns], seen[..., columns], weights)
+        table = table - late.expected_log_prob(x[..., columns], seen[..., columns])
+        divergence = divergence - late.divergence(alone)
+        for key, value in late.hyper_parameters().items():
+            assert_allclose(posterior.hyper_parameters()[f"{name}_{key}"], value, rtol=1e-12)
+    rest = posterior.laws[2]
+    assert_allclose(table, rest.expected_log_prob(x[..., 3:], seen[..., 3:]), atol=1e-9)
+    assert_allclose(divergence, rest.divergence(prior.laws[2]), rtol=1e-9)
+    specs = emission.parameters(observation, (S,))
+    assert set(posterior.sample(generator())) == set(posterior.point()) == set(specs)
+    order = torch.tensor([2, 0, 1])
+    moved = posterior.permuted(order).take(slice(0, 1))
+    assert_allclose(moved.point()["poisson_rate"][0], posterior.point()["poisson_rate"][0][order])
+    assert prior.completes
+    filled, shown = prior.fill_missing(
+        posterior.sample(generator()), x, seen, torch.zeros(2, 2, 25, dtype=torch.long), generator()
+    )
+    assert torch.equal(shown[..., 2:], seen[..., 2:])
+    assert torch.equal(shown[..., :2], seen[..., :2].any(-1, keepdim=True).expand(-1, -1, 2))
+    assert torch.equal(filled[:, seen], x[seen].expand(2, -1))
+    with pytest.raises(ParameterError, match="normal_shape"):
+        conjugate_prior(emission, observation, S, x, seen, {"normal_shape": 1.0})
+    with pytest.raises(IncompatibleError, match="StudentT"):
+        conjugate_prior(Product([StudentT(), Poisson()]), observation, S, x, seen, {})
 
 
 def test_settings_that_make_no_sense_raise():

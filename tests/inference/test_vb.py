@@ -11,9 +11,10 @@ from path_sums import log_beta, log_normaliser, over_paths
 from scipy.special import digamma, logsumexp
 
 from probseq.data import datasets
-from probseq.distributions.emissions import Bernoulli, Categorical, Normal, Poisson, StudentT
+from probseq.distributions.emissions import Bernoulli, Categorical, Normal, Poisson, Product, StudentT
 from probseq.errors import IncompatibleError, ParameterError
 from probseq.inference.chain_laws import ChainLaws, chain_prior
+from probseq.inference.gibbs import Gibbs
 from probseq.inference.vb import VB, expect
 from probseq.models.base import Batch
 from probseq.models.hmm import HiddenMarkovModel
@@ -251,6 +252,20 @@ def test_states_that_are_not_needed_are_pruned():
     three = VB(n_draws=1).fit(hmm(Normal(), 3), x, generator())
     two = VB(n_draws=1).fit(hmm(Normal(), 2), x, generator())
     assert three.pruned == () and three.objective > max(two.objective, draws.objective)
+
+
+def test_mixed_columns():
+    emission = Product([Normal("full"), Poisson()], sizes=[2, 1])
+    parts = [regimes(Normal("full")), regimes(Poisson())]
+    x, seen = (torch.cat([parts[0][i], parts[1][i][..., :1]], -1) for i in (0, 1))
+    batch = Batch(x, seen, parts[0].lengths)
+    draws = VB(n_draws=4, n_init=2, tol=1e-8).fit(hmm(emission, 2, 3), batch, generator())
+    assert draws.converged and np.all(np.diff(draws.trace) >= -1e-9 * np.abs(draws.trace[:-1]))
+    gibbs = Gibbs(n_draws=40, n_chains=2, n_warmup=30, thin=1).fit(hmm(emission, 2, 3), batch, generator())
+    for name in ("normal_mean", "poisson_rate"):
+        order = gibbs.params["poisson_rate"].mean(0).flatten().argsort()
+        own = draws.point["poisson_rate"].flatten().argsort()
+        assert_allclose(gibbs.params[name].mean(0)[order], draws.point[name][0][own], rtol=0.1)
 
 
 def test_structure_known_states_and_reports():

@@ -12,8 +12,9 @@ from probseq.distributions.conjugate.base import ConjugateLaw, Settings, check_n
 from probseq.distributions.conjugate.counts import BetaBits, GammaRates
 from probseq.distributions.conjugate.dirichlet import DirichletCategories, DirichletRows
 from probseq.distributions.conjugate.normal import NormalGamma
+from probseq.distributions.conjugate.product import ProductLaw
 from probseq.distributions.conjugate.wishart import NormalWishart
-from probseq.distributions.emissions import Bernoulli, Categorical, Emission, Normal, Observation, Poisson
+from probseq.distributions.emissions import Bernoulli, Categorical, Emission, Normal, Observation, Poisson, Product
 from probseq.errors import IncompatibleError
 
 __all__ = [
@@ -24,9 +25,11 @@ __all__ = [
     "GammaRates",
     "NormalGamma",
     "NormalWishart",
+    "ProductLaw",
     "Settings",
     "check_names",
     "conjugate_family",
+    "conjugate_names",
     "conjugate_prior",
 ]
 
@@ -41,14 +44,28 @@ def conjugate_family(emission: Emission) -> type[ConjugateLaw]:
     """
     if type(emission) is Normal:
         return NormalGamma if emission.covariance in ("diag", "spherical") else NormalWishart
-    for kind, family in ((Poisson, GammaRates), (Categorical, DirichletCategories), (Bernoulli, BetaBits)):
+    kinds = ((Poisson, GammaRates), (Categorical, DirichletCategories), (Bernoulli, BetaBits), (Product, ProductLaw))
+    for kind, family in kinds:
         if type(emission) is kind:
             return family
     raise IncompatibleError(
         got=f"a conjugate prior for {type(emission).__name__}",
-        expected="Normal, Poisson, Categorical or Bernoulli",
+        expected="Normal, Poisson, Categorical, Bernoulli, or a Product of these",
         remedy="Other emissions have no conjugate prior: use EM or MLE.",
     )
+
+
+def conjugate_names(emission: Emission) -> tuple[str, ...]:
+    """The hyper-parameters of an emission's prior that can be set.
+
+    Raises
+    ------
+    IncompatibleError
+        for an emission without a conjugate prior.
+    """
+    if type(emission) is Product:
+        return tuple(f"{p.prefix}_{name}" for p in emission.parts() for name in conjugate_names(p.emission))
+    return conjugate_family(emission).names
 
 
 def conjugate_prior(
@@ -63,6 +80,5 @@ def conjugate_prior(
     ParameterError
         for names, shapes or values that the prior does not have.
     """
-    family = conjugate_family(emission)
-    check_names(settings, family.names, type(emission).__name__)
-    return family.weak(emission, observation, n_states, x, seen, settings)
+    check_names(settings, conjugate_names(emission), type(emission).__name__)
+    return conjugate_family(emission).weak(emission, observation, n_states, x, seen, settings)

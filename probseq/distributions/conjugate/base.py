@@ -28,7 +28,7 @@ class ConjugateLaw(ABC):
     each step is in each state. Coordinates that are not seen say nothing about the law.
     """
 
-    names: ClassVar[tuple[str, ...]]
+    names: ClassVar[tuple[str, ...]] = ()
     """Hyper-parameters of the prior that can be set."""
     completes: ClassVar[bool] = False
     """Whether ``updated`` needs the missing coordinates of partly seen steps, so that a sampler must draw them."""
@@ -62,9 +62,12 @@ class ConjugateLaw(ABC):
 
     def fill_missing(
         self, params: Mapping[str, Tensor], x: Tensor, seen: Tensor, states: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Draw what is missing of partly seen steps given the rest: (D, n, t, k) for states (D, n, t)."""
-        return x.expand(states.shape[0], *x.shape)
+    ) -> tuple[Tensor, Tensor]:
+        """Draw what ``updated`` needs of what is missing, given the rest and the states (D, n, t).
+
+        Returns the values (D, n, t, k) and which of them are there now (n, t, k).
+        """
+        return x.expand(states.shape[0], *x.shape), seen
 
     def take(self, index: Tensor | slice) -> Self:
         """Some of the D laws, in that order."""

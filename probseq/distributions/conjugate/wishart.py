@@ -155,7 +155,7 @@ class NormalWishart(ConjugateLaw):
 
     def fill_missing(
         self, params: Mapping[str, Tensor], x: Tensor, seen: Tensor, states: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         draws, k = states.shape[0], x.shape[-1]
         full = x.expand(draws, *x.shape).clone().flatten(1, 2)
         mean, covariance = params["mean"], params["covariance"]
@@ -179,7 +179,7 @@ class NormalWishart(ConjugateLaw):
                 value = mean[draw, z][:, m] + (gain[draw, z] @ gap.unsqueeze(-1)).squeeze(-1)
                 value = value + (root[draw, z] @ noise.unsqueeze(-1)).squeeze(-1)
                 full[draw, rows.unsqueeze(-1), m] = value
-        return full.unflatten(1, x.shape[:2])
+        return full.unflatten(1, x.shape[:2]), seen.any(-1, keepdim=True).expand_as(seen)
 
     def _expected_log_det(self) -> Tensor:
         """E[log |precision|], (D, s or 1)."""

@@ -25,7 +25,7 @@ __all__ = ["Product"]
 _SHARED_DIMS = ("state", "group")
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     emission: Emission
     own: slice
     prefix: str
@@ -60,35 +60,35 @@ class Product(Emission):
 
     @property
     def n_variables(self) -> int:
-        return self._parts()[-1].own.stop
+        return self.parts()[-1].own.stop
 
     @property
     def measure(self) -> str | tuple[str, ...]:  # type: ignore[override]
-        return Observation.join([Observation(p.size, p.emission.measure) for p in self._parts()]).measure
+        return Observation.join([Observation(p.size, p.emission.measure) for p in self.parts()]).measure
 
     @property
     def fill(self) -> float | tuple[float, ...]:  # type: ignore[override]
-        return Observation.join([Observation(p.size, fill=p.emission.fill) for p in self._parts()]).fill
+        return Observation.join([Observation(p.size, fill=p.emission.fill) for p in self.parts()]).fill
 
     def observation(self, n_variables: int, n_categories: CategoryCounts = None) -> Observation:
         self._check_width(n_variables, "the data")
         each = n_categories if isinstance(n_categories, tuple) else (n_categories,) * n_variables
-        return Observation.join([p.emission.observation(p.size, each[p.own]) for p in self._parts()])
+        return Observation.join([p.emission.observation(p.size, each[p.own]) for p in self.parts()])
 
     def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
         specs = {}
-        for part in self._parts():
+        for part in self.parts():
             for name, spec in part.emission.parameters(observation.select(part.own), components).items():
                 dims = tuple(d if d in _SHARED_DIMS else f"{part.prefix}_{d}" for d in spec.dims)
                 specs[f"{part.prefix}_{name}"] = replace(spec, dims=dims)
         return specs
 
     def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
-        each = zip(self._parts(), self._split(params), strict=True)
+        each = zip(self.parts(), self._split(params), strict=True)
         return IndependentParts([part.emission.distribution(own, components) for part, own in each])
 
     def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
-        parts = self._parts()
+        parts = self.parts()
         events = [observation.select(p.own) for p in parts]
         sizes = [unconstrained_size(p.emission.parameters(event)) for p, event in zip(parts, events, strict=True)]
         each = zip(parts, outputs.split(sizes, -1), events, strict=True)
@@ -96,18 +96,18 @@ class Product(Emission):
 
     def check(self, values: np.ndarray, name: str = "the data") -> None:
         self._check_width(values.shape[-1], name)
-        for part in self._parts():
+        for part in self.parts():
             first, last = part.own.start, part.own.stop - 1
             where = f"column {first}" if first == last else f"columns {first} to {last}"
             part.emission.check(values[..., part.own], f"{where} of {name}")
 
     def points(self, observation: Observation, x: Tensor, seen: Tensor) -> Tensor:
-        parts = self._parts()
+        parts = self.parts()
         return torch.cat([p.emission.points(observation.select(p.own), x[:, p.own], seen[:, p.own]) for p in parts], -1)
 
     def pooled_params(self, observation: Observation, x: Tensor, seen: Tensor) -> dict[str, Tensor]:
         found = {}
-        for part in self._parts():
+        for part in self.parts():
             own = part.emission.pooled_params(observation.select(part.own), x[..., part.own], seen[..., part.own])
             found.update(_named(part, own))
         return found
@@ -116,7 +116,7 @@ class Product(Emission):
         self, observation: Observation, x: Tensor, seen: Tensor, responsibilities: Tensor, components: tuple[int, ...]
     ) -> dict[str, Tensor]:
         found = {}
-        for part in self._parts():
+        for part in self.parts():
             own = part.emission.initial_params(
                 observation.select(part.own), x[..., part.own], seen[..., part.own], responsibilities, components
             )
@@ -127,7 +127,7 @@ class Product(Emission):
         self, observation: Observation, x: Tensor, seen: Tensor, weights: Tensor, params: Params
     ) -> dict[str, Tensor]:
         found = {}
-        for part, previous in zip(self._parts(), self._split(params), strict=True):
+        for part, previous in zip(self.parts(), self._split(params), strict=True):
             own = part.emission.m_step(
                 observation.select(part.own), x[..., part.own], seen[..., part.own], weights, previous
             )
@@ -136,13 +136,13 @@ class Product(Emission):
 
     def states_at_floor(self, observation: Observation, x: Tensor, seen: Tensor, params: Params) -> Tensor:
         low = torch.zeros(1, 1, dtype=torch.bool)
-        for part, own in zip(self._parts(), self._split(params), strict=True):
+        for part, own in zip(self.parts(), self._split(params), strict=True):
             low = low | part.emission.states_at_floor(
                 observation.select(part.own), x[..., part.own], seen[..., part.own], own
             )
         return low
 
-    def _parts(self) -> list[_Part]:
+    def parts(self) -> list[Part]:
         """The emissions, where their variables stand, and what their parameters' names begin with."""
         given = self.emissions
         if not isinstance(given, list | tuple) or not given or not all(isinstance(one, Emission) for one in given):
@@ -174,13 +174,13 @@ class Product(Emission):
         often = Counter(stems)
         prefixes = [stem if often[stem] == 1 else f"{stem}{i}" for i, stem in enumerate(stems)]
         return [
-            _Part(one, slice(end - int(n), end), prefix)
+            Part(one, slice(end - int(n), end), prefix)
             for one, end, n, prefix in zip(given, ends, sizes, prefixes, strict=True)
         ]
 
     def _split(self, params: Params) -> list[dict[str, Tensor]]:
         """Each part's parameters, under the names that it knows."""
-        parts = self._parts()
+        parts = self.parts()
         split: list[dict[str, Tensor]] = [{} for _ in parts]
         for name, value in params.items():
             # One prefix may begin with another: normal and normal_regression.
@@ -199,5 +199,5 @@ class Product(Emission):
             )
 
 
-def _named(part: _Part, params: Params) -> dict[str, Tensor]:
+def _named(part: Part, params: Params) -> dict[str, Tensor]:
     return {f"{part.prefix}_{name}": value for name, value in params.items()}
