@@ -8,6 +8,7 @@ states). Sequences run in parallel threads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from probseq.kernels import batches
 from probseq.kernels.decoding import simulate_paths
 from probseq.kernels.normal_chain import LogEmission, normal_emission, table_emission
+from probseq.kernels.sweeps import Chain, run_both_ways, run_forward, tape_for
 from probseq.kernels.threads import run_blocks, scratch
 
 __all__ = [
@@ -87,7 +89,11 @@ def filter_states(
     filtered = np.zeros((n_draws, n, t if keep else 0, s))
     predicted = np.zeros_like(filtered)
     last = np.zeros((n_draws, n, s))
-    problem.run(lambda lo, hi: batches.filter_block(lo, hi, *problem.arrays, keep, filtered, predicted, steps, last))
+    if keep or not problem.by_tracks(lambda each, draw: run_forward(each, steps[draw], last[draw])):
+        steps[:] = 0.0
+        problem.run(
+            lambda lo, hi: batches.filter_block(lo, hi, *problem.arrays, keep, filtered, predicted, steps, last)
+        )
     return Filtered(filtered, predicted, steps, last)
 
 
@@ -178,6 +184,20 @@ class _Problem:
             )
         self.arrays = (initial, transition, emission, lengths)
 
+    def by_tracks(self, run: Callable[[Chain, int], bool]) -> bool:
+        """Whether ``run`` did all draws as tracks side by side."""
+        initial, transition, emission, lengths = self.arrays
+        tape = tape_for(lengths, self.shape[0])
+        if tape is None:
+            return False
+
+        def block(lo: int, hi: int) -> bool:
+            return all(
+                run(Chain(initial[draw], transition[draw], emission, draw, tape), draw) for draw in range(lo, hi)
+            )
+
+        return all(run_blocks(block, self.shape[0]))
+
     def table(self) -> np.ndarray:
         """Scratch memory of the calling thread for one number a step and state."""
         longest, size = int(self.arrays[3].max(initial=0)), self.shape[3]
@@ -195,6 +215,21 @@ def _expectations(problem: _Problem, gain: np.ndarray | None, keep: bool) -> Exp
     posterior = np.zeros((n_draws, n, t if keep else 0, s))
     start = np.zeros((n_draws, n, s))
     log_prob = np.zeros((n_draws, n))
+    counts = np.zeros((n_draws, s, s))
+    moments = np.zeros((n_draws, 3, emission.mean.shape[1], s))
+    result = Expectations(posterior, start, counts, log_prob, moments)
+
+    def tracks(each: Chain, draw: int) -> bool:
+        weights = gain[draw % gain.shape[0], :, 0]
+        sums = run_both_ways(each, np.ascontiguousarray(weights), posterior[draw] if keep else np.empty((0, 0, 0)))
+        if sums is not None:
+            start[draw], counts[draw], moments[draw], log_prob[draw] = sums
+        return sums is not None
+
+    if gain.shape[2] == 1 and problem.by_tracks(tracks):
+        return result
+    for array in result:
+        array[...] = 0.0
 
     def block(lo: int, hi: int) -> tuple[int, int, np.ndarray, np.ndarray]:
         first, last = lo // n, (hi - 1) // n + 1
@@ -204,10 +239,8 @@ def _expectations(problem: _Problem, gain: np.ndarray | None, keep: bool) -> Exp
         batches.expect_block(lo, hi, *problem.arrays, table, gain, first, posterior, start, counts, log_prob, moments)
         return first, last, counts, moments
 
-    counts = np.zeros((n_draws, s, s))
-    moments = np.zeros((n_draws, 3, emission.mean.shape[1], s))
     # Summed in the order of blocks, so that the same call gives the same bits.
     for first, last, part, moment in problem.run(block):
         counts[first:last] += part
         moments[first:last] += moment
-    return Expectations(posterior, start, counts, log_prob, moments)
+    return result

@@ -1,0 +1,213 @@
+"""Recursions over tracks: guess what a track must know of its neighbour, run all tracks at once, check the guess.
+
+A step of the chain multiplies by a matrix without negative entries, so that a relative error of all elements never
+grows: a start that agrees with its neighbour's end to 1e-13 gives results that exact arithmetic in sequence would give
+to 1e-13. Chains forget their start, most within a few dozen steps; one that does not is run in sequence instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from probseq.kernels.compiler import kernel
+from probseq.kernels.lane_backward import Message, backward_tracks
+from probseq.kernels.lane_forward import forward_tracks
+from probseq.kernels.lanes import LANES, vectors
+from probseq.kernels.normal_chain import LogEmission
+from probseq.kernels.recursions import watch_level
+from probseq.kernels.threads import number_of_threads, run_blocks, scratch
+from probseq.kernels.tracks import Tape, block_steps, cut_tape, padded_size, starts_inside
+
+_SWEEPS = 3
+_AGREEMENT = 1e-13
+# Shorter tracks than this are not worth the guess.
+_SHORTEST = 48
+_LONG = 512
+_NOTHING = np.empty((0, 0))
+_NO_SUMS = np.empty(0)
+_NO_STEPS = np.empty((0, 0, 0))
+
+
+class Chain(NamedTuple):
+    """One draw of a batch: p(z_1) (n or 1, s), transition matrix (s, s), emissions, tape."""
+
+    initial: np.ndarray
+    transition: np.ndarray
+    emission: LogEmission
+    draw: int
+    tape: Tape
+
+    @property
+    def groups(self) -> range:
+        """Groups of 16 tracks."""
+        return range((self.tape.begin.size - 1) // LANES)
+
+
+def tape_for(lengths: np.ndarray, n_draws: int) -> Tape | None:
+    """The tape of a batch for the threads at hand, None where tracks would be too short to pay."""
+    total = int(lengths.sum())
+    if total < LANES * _SHORTEST:
+        return None
+    threads = max(1, number_of_threads() // max(1, n_draws))
+    return cut_tape(lengths, max(1, min(threads, total // (LANES * _LONG))))
+
+
+class Sums(NamedTuple):
+    """What the backward recursion of one draw returns.
+
+    ``start`` (n, s), ``counts`` (s, s) expected transitions, ``moments`` (3, variables, s), ``log_prob`` (n,).
+    """
+
+    start: np.ndarray
+    counts: np.ndarray
+    moments: np.ndarray
+    log_prob: np.ndarray
+
+
+def run_forward(chain: Chain, steps: np.ndarray, last: np.ndarray) -> bool:
+    """log p(x_t | x_<t) (n, t) and p(z_T | x_1:T) (n, s) of one draw; false where the caller must go another way."""
+    size = chain.transition.shape[0]
+    memory = [few_rows(size) for _ in chain.groups]
+    last[:] = chain.initial  # of sequences without steps
+    return _forward(chain, memory, steps[..., None], [_NO_SUMS] * len(memory), last)
+
+
+def run_both_ways(chain: Chain, weights: np.ndarray, posterior: np.ndarray) -> Sums | None:
+    """Posterior sums of one draw, each sequence times its weight, and posteriors (n, t, s) unless that is empty.
+
+    None where the caller must go another way.
+    """
+    tape, size = chain.tape, chain.transition.shape[0]
+    n, n_variables = tape.offsets.size - 1, chain.emission.mean.shape[1]
+    alpha = filters(tape, size, len(chain.groups))
+    parts = [np.zeros(n) for _ in chain.groups]
+    if not _forward(chain, alpha, _NO_STEPS, parts, _NOTHING):
+        return None
+    message = Message(*(np.zeros((tape.begin.size - 1, size)) for _ in range(4)))
+    result = Sums(np.zeros((n, size)), np.zeros((size, size)), np.zeros((3, n_variables, size)), sum(parts))
+
+    def sweep(begin: np.ndarray, skip: int, ends: np.ndarray) -> bool:
+        passed = message._replace(begin=begin, ends=ends)
+
+        def run(lo: int, hi: int) -> list[tuple[np.ndarray, np.ndarray]]:
+            return [_backward(group, passed, skip) for group in range(lo, hi)]
+
+        sums = [one for block in run_blocks(run, len(chain.groups)) for one in block]
+        result.counts[:], result.moments[:] = sum(c for c, _ in sums), sum(m for _, m in sums)
+        return True
+
+    def _backward(group: int, passed: Message, skip: int) -> tuple[np.ndarray, np.ndarray]:
+        counts, moments = np.zeros((size, size)), np.zeros((3, n_variables, size))
+        backward_tracks(
+            chain.transition,
+            chain.emission,
+            chain.draw,
+            tape,
+            group,
+            passed,
+            skip,
+            alpha[group],
+            weights,
+            posterior,
+            result.start,
+            counts,
+            moments,
+        )
+        return counts, moments
+
+    if not settle(tape, size, sweep, -1):
+        return None
+    result.counts[:] += message.leaving[:-1].T @ message.entering[1:]
+    result.counts[:] *= chain.transition
+    return result
+
+
+def _forward(
+    chain: Chain, alpha: list[np.ndarray], steps: np.ndarray, sums: list[np.ndarray], last: np.ndarray
+) -> bool:
+    watch = watch_level(chain.transition)
+
+    def sweep(begin: np.ndarray, skip: int, ends: np.ndarray) -> bool:
+        def run(lo: int, hi: int) -> bool:
+            return all(
+                forward_tracks(
+                    chain.initial,
+                    chain.transition,
+                    watch,
+                    chain.emission,
+                    chain.draw,
+                    chain.tape,
+                    group,
+                    begin,
+                    skip,
+                    ends,
+                    alpha[group],
+                    _NO_STEPS if skip else steps,
+                    _NO_SUMS if skip else sums[group],
+                    _NOTHING if skip else last,
+                )
+                for group in range(lo, hi)
+            )
+
+        for part in sums:
+            part[:] = 0.0
+        return all(run_blocks(run, len(chain.groups)))
+
+    return settle(chain.tape, chain.transition.shape[0], sweep, 1)
+
+
+def settle(tape: Tape, size: int, sweep: Callable[[np.ndarray, int, np.ndarray], bool], direction: int) -> bool:
+    """Repeat ``sweep(begin, skip, ends)`` until each track began where its neighbour in ``direction`` ended."""
+    begin = np.full((tape.begin.size - 1, size), 1.0 / size)
+    ends = np.empty_like(begin)
+    # The first, short sweep makes the guess.
+    skip = tape.n_steps - min(tape.n_steps, max(32, tape.n_steps // 16))
+    for _ in range(_SWEEPS + 1):
+        if not sweep(begin, skip, ends):
+            return False
+        if agree(tape, begin, ends, direction, _AGREEMENT) and skip == 0:
+            return True
+        hand_over(begin, ends, direction)
+        skip = 0
+    return False
+
+
+@kernel
+def agree(tape: Tape, begin: np.ndarray, ends: np.ndarray, direction: int, tolerance: float) -> bool:
+    """Whether the ends of tracks equal the begins of their neighbours, wherever a sequence runs on between them."""
+    for track in range(1, begin.shape[0]):
+        if starts_inside(tape, track):
+            guess = begin[track] if direction > 0 else begin[track - 1]
+            truth = ends[track - 1] if direction > 0 else ends[track]
+            for j in range(guess.size):
+                if not abs(guess[j] - truth[j]) <= tolerance * truth[j]:
+                    return False
+    return True
+
+
+@kernel
+def hand_over(begin: np.ndarray, ends: np.ndarray, direction: int) -> None:
+    """Each track begins where its neighbour ended."""
+    n = begin.shape[0]
+    if direction > 0:
+        begin[1:] = ends[: n - 1]
+    else:
+        begin[: n - 1] = ends[1:]
+
+
+@kernel
+def few_rows(size: int) -> np.ndarray:
+    """Memory for the filter of one block of steps and the step before."""
+    return vectors(block_steps(size) + 1, padded_size(size))
+
+
+def filters(tape: Tape, size: int, n_groups: int) -> list[np.ndarray]:
+    """Memory for the filter of all steps, one array for each group, aligned like `vectors`."""
+    rows, width = tape.n_steps + 1, padded_size(size)
+    each = rows * width * LANES
+    flat = scratch(n_groups * each + 8)
+    flat = flat[-flat.ctypes.data // 8 % 8 :]
+    return [flat[k * each : (k + 1) * each].reshape(rows, width, LANES) for k in range(n_groups)]

@@ -1,0 +1,200 @@
+"""Sequences laid end to end on one tape, cut into equally long tracks that advance side by side, one in each lane.
+
+A cut may fall inside a sequence. What a track must know of the steps before its first is then guessed from a short
+run over the end of the track before, and the guess is checked afterwards (see `sweeps`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from probseq.kernels.compiler import kernel
+from probseq.kernels.lanes import LANES, vectors
+from probseq.kernels.normal_chain import LogEmission
+
+_LOG2_E = 1.4426950408889634
+
+
+class Tape(NamedTuple):
+    """``offsets`` (n + 1,): where each sequence begins; ``begin`` (tracks + 1,): where each track begins.
+
+    ``n_steps`` is the length of the longest track; the others are at most one step shorter.
+    """
+
+    offsets: np.ndarray
+    begin: np.ndarray
+    n_steps: int
+
+
+class Cursor(NamedTuple):
+    """Sequence and step that each lane reads next."""
+
+    sequence: np.ndarray
+    time: np.ndarray
+
+
+class Block(NamedTuple):
+    """A few steps of sixteen tracks.
+
+    ``x`` (step, variable, lane); ``values`` (step, state, lane), padded to a multiple of four states, log emissions in
+    bits and then emissions relative to the best state; ``peak`` (step, lane) the logarithm of the best, in bits.
+    ``first`` and ``final`` (step, lane): the sequence that begins or ends there, or -1. ``special`` (step,): whether
+    anything in these two is set, or a track has run out (``spent``).
+    """
+
+    x: np.ndarray
+    values: np.ndarray
+    peak: np.ndarray
+    first: np.ndarray
+    final: np.ndarray
+    spent: np.ndarray
+    special: np.ndarray
+
+
+def cut_tape(lengths: np.ndarray, n_groups: int) -> Tape:
+    """Cut all sequences, one after the other, into 16 tracks for each group, equally long up to one step."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    n_tracks = n_groups * LANES
+    begin = np.arange(n_tracks + 1) * offsets[-1] // n_tracks
+    return Tape(offsets, begin, int(np.diff(begin).max()))
+
+
+@kernel
+def padded_size(size: int) -> int:
+    """The next multiple of four, the number of states that are worked on together."""
+    return (size + 3) // 4 * 4
+
+
+@kernel
+def block_steps(size: int) -> int:
+    """Steps in one block, so many as stay in fast memory."""
+    return max(2, min(32, 256 // padded_size(size)))
+
+
+@kernel
+def new_block(size: int, n_variables: int) -> Block:
+    """Room for one block."""
+    width = padded_size(size)
+    steps = block_steps(size)
+    return Block(
+        vectors(steps, n_variables),
+        vectors(steps, width),
+        vectors(1, steps)[0],
+        np.full((steps, LANES), -1),
+        np.full((steps, LANES), -1),
+        np.zeros((steps, LANES), dtype=np.bool_),
+        np.zeros(steps, dtype=np.bool_),
+    )
+
+
+@kernel
+def seek(tape: Tape, group: int, step: int) -> Cursor:
+    """The cursor at one step of sixteen tracks."""
+    cursor = Cursor(np.empty(LANES, dtype=np.int64), np.empty(LANES, dtype=np.int64))
+    for lane in range(LANES):
+        position = tape.begin[group * LANES + lane] + step
+        sequence = np.searchsorted(tape.offsets, position, side="right") - 1
+        cursor.sequence[lane] = sequence
+        cursor.time[lane] = position - tape.offsets[sequence]
+    return cursor
+
+
+@kernel
+def read_block(
+    emission: LogEmission, draw: int, tape: Tape, group: int, step: int, count: int, cursor: Cursor, block: Block
+) -> bool:
+    """Fill ``x``, or ``values`` from a table, and the marks; returns whether any coordinate is missing."""
+    for i in range(count):
+        if block.special[i]:
+            block.special[i] = False
+            block.first[i] = -1
+            block.final[i] = -1
+            block.spent[i] = False
+    missing = False
+    n = tape.offsets.size - 1
+    for lane in range(LANES):
+        track = group * LANES + lane
+        left = tape.begin[track + 1] - tape.begin[track] - step
+        stop = min(count, left)
+        q = cursor.sequence[lane]
+        t = cursor.time[lane]
+        i = 0
+        while i < stop:
+            length = tape.offsets[q + 1] - tape.offsets[q]
+            if t >= length:
+                q += 1
+                t = 0
+                continue
+            run = min(stop - i, length - t)
+            if emission.mean.size > 0:
+                missing = _read_x(emission.x[q], t, run, block.x, i, lane) or missing
+            else:
+                _read_table(emission.table[draw % emission.table.shape[0], q], t, run, block.values, i, lane)
+            if t == 0:
+                block.first[i, lane] = q
+                block.special[i] = True
+            i += run
+            t += run
+            if t == length:
+                block.final[i - 1, lane] = q
+                block.special[i - 1] = True
+        for k in range(max(stop, 0), count):
+            block.spent[k, lane] = True
+            block.special[k] = True
+            block.x[k, :, lane] = 0.0
+            block.values[k, :, lane] = 0.0
+        cursor.sequence[lane] = min(q, n - 1)
+        cursor.time[lane] = t
+    return missing
+
+
+@kernel
+def _read_x(x, t, run, out, i, lane):
+    total = 0.0
+    for k in range(run):
+        for d in range(x.shape[1]):
+            value = x[t + k, d]
+            out[i + k, d, lane] = value
+            total += value * 0.0
+    return total != total
+
+
+@kernel
+def _read_table(table, t, run, out, i, lane):
+    for k in range(run):
+        for j in range(table.shape[1]):
+            out[i + k, j, lane] = table[t + k, j] * _LOG2_E
+
+
+@kernel
+def write_rows(tape: Tape, group: int, step: int, count: int, cursor: Cursor, source: np.ndarray, target: np.ndarray):
+    """target (sequence, time, k) <- source (step, k or more, lane), where the tracks have a step."""
+    for lane in range(LANES):
+        track = group * LANES + lane
+        stop = min(count, tape.begin[track + 1] - tape.begin[track] - step)
+        q = cursor.sequence[lane]
+        t = cursor.time[lane]
+        i = 0
+        while i < stop:
+            length = tape.offsets[q + 1] - tape.offsets[q]
+            if t >= length:
+                q += 1
+                t = 0
+                continue
+            run = min(stop - i, length - t)
+            for k in range(run):
+                for j in range(target.shape[2]):
+                    target[q, t + k, j] = source[i + k, j, lane]
+            i += run
+            t += run
+        cursor.sequence[lane] = q
+        cursor.time[lane] = t
+
+
+@kernel
+def starts_inside(tape: Tape, track: int) -> bool:
+    """Whether a track begins inside a sequence, so that its first step depends on the track before."""
+    sequence = np.searchsorted(tape.offsets, tape.begin[track], side="right") - 1
+    return tape.begin[track] > tape.offsets[sequence]
