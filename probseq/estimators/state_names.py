@@ -202,7 +202,7 @@ class StateNames(HiddenStates):
             covariance = slope @ covariance @ slope.T
         moved = copy.copy(self)
         moved.model_ = model
-        moved.draws_ = replace(self.draws_, params=params, covariance=covariance)
+        moved.draws_ = replace(self.draws_.renamed(params, order), covariance=covariance)
         if self.training_state_ is not None:
             inner = map_innermost(
                 model.model,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -62,6 +62,10 @@ class Draws:
     @property
     def converged(self) -> bool:
         return self.status in ("converged", "exact")
+
+    def renamed(self, params: dict[str, Tensor], order: Tensor) -> Self:
+        """These draws with other names of latent states: ``params``, where state i of draw d was ``order[d, i]``."""
+        return replace(self, params=params)
 
 
 class Inference(Configuration, ABC):

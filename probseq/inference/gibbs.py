@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,36 +12,19 @@ import torch
 from torch import Tensor
 
 from probseq.errors import ParameterError, UnsupportedError
-from probseq.inference.base import Draws, Inference, Progress
+from probseq.inference.base import Inference, Progress
+from probseq.inference.chain_draws import ChainDraws
 from probseq.inference.chain_laws import ChainLaws, chain_prior
-from probseq.inference.diagnostics import ChainDiagnostics, chain_diagnostics
+from probseq.inference.diagnostics import chain_diagnostics
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.chain_likelihood import stationary_distribution
 from probseq.models.hmm import HiddenMarkovModel
 from probseq.models.relabel import exchangeable, relabel
 
-__all__ = ["Gibbs", "GibbsDraws"]
+__all__ = ["Gibbs"]
 
 _LOG = logging.getLogger(__name__)
 _FEWEST_JUDGED = 8
-
-
-@dataclass(frozen=True)
-class GibbsDraws(Draws):
-    """Draws of a Markov chain Monte Carlo run, chain after chain, and how well the chains agree.
-
-    Parameters
-    ----------
-    n_chains : int
-    diagnostics : ChainDiagnostics
-        R-hat and effective sample sizes of every parameter, after relabelling.
-    permutation : (n_draws, s) int64 or None
-        What relabelling did: new state i of a draw was its old state ``[draw, i]``.
-    """
-
-    n_chains: int = 1
-    diagnostics: ChainDiagnostics = field(default_factory=lambda: ChainDiagnostics({}, {}, {}))
-    permutation: Tensor | None = None
 
 
 class Gibbs(Inference):
@@ -118,7 +100,7 @@ class Gibbs(Inference):
         validation: Batch | None = None,
         weights: Tensor | None = None,
         progress: Progress | None = None,
-    ) -> GibbsDraws:
+    ) -> ChainDraws:
         """Run the chains.
 
         ``log_prob`` is log (1/D) sum_d p(x | theta_d) and ``objective`` the mean of log p(x | theta_d) over the draws;
@@ -175,7 +157,7 @@ class Gibbs(Inference):
         likelihoods: list[Tensor],
         trace: list[float],
         interrupted: bool,
-    ) -> GibbsDraws:
+    ) -> ChainDraws:
         params = {name: torch.stack([one[name] for one in kept], 1).flatten(0, 1) for name in kept[0]}
         log_prob = torch.stack(likelihoods, 1).flatten()
         permutation = None
@@ -186,7 +168,7 @@ class Gibbs(Inference):
         judged = n_draws >= _FEWEST_JUDGED * self.n_chains
         found = diagnostics.problems(n_draws, self.n_chains) if judged else []
         _LOG.info("Gibbs: %d draws of %d chains, mean log-likelihood %.4f", n_draws, self.n_chains, log_prob.mean())
-        return GibbsDraws(
+        return ChainDraws(
             params={name: params[name] for name in model.parameters()},
             log_prob=float(torch.logsumexp(log_prob, 0) - math.log(n_draws)),
             objective=float(log_prob.mean()),
@@ -272,4 +254,5 @@ def _repeated(batch: Batch, weights: Tensor) -> Batch:
             remedy="A sampler needs data that can exist; use VB, EM or MLE with other weights.",
         )
     rows = torch.repeat_interleave(torch.arange(batch.n), times)
-    return Batch(*(None if part is None else part[rows] for part in batch))
+    u, states = (None if part is None else part[rows] for part in (batch.u, batch.states))
+    return Batch(batch.x[rows], batch.seen[rows], batch.lengths[rows], u, states)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from probseq.errors import ParameterError
-from probseq.inference.base import Draws, Inference, Progress
-from probseq.inference.diagnostics import ChainDiagnostics, chain_diagnostics
+from probseq.inference.base import Inference, Progress
+from probseq.inference.chain_draws import ChainDraws
+from probseq.inference.diagnostics import chain_diagnostics
 from probseq.inference.laplace import NormalApproximation, log_posterior, normal_approximation
 from probseq.inference.posterior import LogPosterior
 from probseq.models.base import Batch, SequenceModel
@@ -31,24 +32,18 @@ _MODE_ITERATIONS, _MODE_TOL = 1000, 1e-12
 
 
 @dataclass(frozen=True)
-class NUTSDraws(Draws):
+class NUTSDraws(ChainDraws):
     """Draws of several chains, chain after chain, and how well they agree.
 
     Parameters
     ----------
-    n_chains : int
-    diagnostics : ChainDiagnostics
-        R-hat and effective sample sizes of every parameter, after relabelling.
+    n_chains, diagnostics, permutation
+        As in `ChainDraws`.
     n_divergent : int
         Steps after the warm-up whose trajectory left the density.
-    permutation : (n_draws, s) int64 or None
-        What relabelling did: new state i of a draw was its old state ``[draw, i]``.
     """
 
-    n_chains: int = 1
-    diagnostics: ChainDiagnostics = field(default_factory=lambda: ChainDiagnostics({}, {}, {}))
     n_divergent: int = 0
-    permutation: Tensor | None = None
 
 
 class NUTS(Inference):

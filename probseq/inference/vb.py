@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class VariationalDraws(Draws):
     point : dict
         The parameters at the mean of q, one draw (1, ...).
     occupancy : (s,)
-        Expected number of steps in each state, most first.
+        Expected number of steps in each state, most first unless structure tells the states apart.
     pruned : tuple of int
         States that the data do not need.
     """
@@ -49,6 +49,20 @@ class VariationalDraws(Draws):
     point: dict[str, Tensor] = field(default_factory=dict)
     occupancy: Tensor = field(default_factory=lambda: torch.zeros(0))
     pruned: tuple[int, ...] = ()
+
+    def renamed(self, params: dict[str, Tensor], order: Tensor) -> Self:
+        """As in `Draws`; q has one order only, the one that most draws have."""
+        orders, counts = torch.unique(order, dim=0, return_counts=True)
+        common = orders[counts.argmax()]
+        law = None if self.law is None else self.law.permuted(common)
+        return replace(
+            self,
+            params=params,
+            law=law,
+            point={} if law is None else {name: law.point()[name] for name in self.point},
+            occupancy=self.occupancy[common],
+            pruned=tuple(i for i, old in enumerate(common.tolist()) if old in self.pruned),
+        )
 
 
 class VB(Inference):

@@ -173,7 +173,8 @@ def exchangeable(model: SequenceModel[Any], params: Params, batch: Batch) -> boo
     specs = model.parameters()
     one = take_draw(params, slice(0, 1))
     n_states = _n_states(model)
-    few = Batch(*(None if part is None else part[:1] for part in batch)).slice_time(0, _CHECKED_STEPS)
+    u = None if batch.u is None else batch.u[:1]
+    few = Batch(batch.x[:1], batch.seen[:1], batch.lengths[:1], u).slice_time(0, _CHECKED_STEPS)
     with torch.no_grad():
         before = model.log_prob(one, few)
         for i in range(n_states - 1):

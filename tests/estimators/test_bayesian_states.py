@@ -75,6 +75,22 @@ def test_the_mean_of_the_posterior_is_a_model():
     assert_allclose(float(point.log_prob(y)), float(model.log_prob(y)), atol=2.0)
 
 
+def test_a_new_order_reaches_all_that_the_draws_know(fitted):
+    y = ps.datasets.earthquakes()
+    turned = fitted.order_states("rate", descending=True)
+    assert_allclose(turned.params_["rate"], fitted.params_["rate"][:, ::-1])
+    before, after = fitted.draws_, turned.draws_
+    if hasattr(before, "point"):
+        assert_allclose(after.point["rate"], before.point["rate"].flip(1))
+        assert_allclose(after.point["transition"], before.point["transition"].flip(1, 2))
+        assert_allclose(after.occupancy, before.occupancy.flip(0))
+        assert_allclose(after.law.point()["rate"], after.point["rate"])
+    else:
+        assert_allclose(after.diagnostics.r_hat["rate"], before.diagnostics.r_hat["rate"][::-1])
+        assert bool((after.permutation == before.permutation.flip(1)).all())
+    assert_allclose(turned.log_prob(y), fitted.log_prob(y), rtol=1e-10)
+
+
 def test_pruned_states_warn():
     y = ps.datasets.earthquakes()
     with pytest.warns(DegenerateWarning, match="of 6 states are not needed"):

@@ -114,7 +114,8 @@ class DirichletCategories(ConjugateLaw):
     def weak(
         cls, emission: Emission, observation: Observation, n_states: int, x: Tensor, seen: Tensor, settings: Settings
     ) -> Self:
-        shape = (n_states, observation.n_variables, observation.n_categories or 1)
+        size = max((one or 1 for one in observation.categories), default=1)
+        shape = (n_states, observation.n_variables, size)
         return cls(hyper(settings, "concentration", 0.5, shape))
 
     def updated(self, x: Tensor, seen: Tensor, weights: Tensor, current: Self | None = None) -> Self:
