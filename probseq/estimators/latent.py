@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from probseq.data.sequences import Sequences
+from probseq.estimators.pipeline import DataInfo, FittedTransforms
 from probseq.estimators.predicting import Predicting
-from probseq.models.base import Batch
+from probseq.inference.base import Draws
+from probseq.models.base import Batch, SequenceModel
 from probseq.models.latent import DiscreteLatent
 from probseq.models.wrappers import innermost, unwrap
 
@@ -18,6 +21,43 @@ __all__ = ["HiddenStates"]
 
 class HiddenStates(Predicting):
     """An estimator whose innermost model is a ``DiscreteLatent``."""
+
+    path_log_prob_: float
+    """log p(z_hat | x) of the most probable paths of the training data, nats; NaN for several parameter draws."""
+
+    @property
+    def icl(self) -> float:
+        """Integrated completed likelihood of the training data, -2 log p(x, z_hat) + k log n; lower is better.
+
+        It is ``bic`` plus -2 log p(z_hat | x), with z_hat the most probable path: states that overlap, so that their
+        path is uncertain, cost more. n = steps with a scored value. NaN for several parameter draws.
+
+        References
+        ----------
+        Biernacki, Celeux and Govaert (2000), Assessing a mixture model for clustering with the integrated completed
+        likelihood, IEEE Trans. PAMI 22, with the opposite sign.
+        """
+        self._check_fitted()
+        return float(self.bic - 2 * self.path_log_prob_)  # type: ignore[attr-defined]
+
+    def _adopt(
+        self,
+        model: SequenceModel[Any],
+        transforms: FittedTransforms,
+        draws: Draws,
+        info: DataInfo,
+        data: Sequences | None,
+        weights: Tensor | None = None,
+    ) -> None:
+        super()._adopt(model, transforms, draws, info, data, weights)  # type: ignore[misc]
+        self.path_log_prob_ = math.nan
+        if data is not None and self.model_.n_draws == 1:
+            chain, batch, state, _ = self._problem(data, None)
+            with torch.no_grad():
+                both = chain.decode(self.model_.params, batch, state).log_prob[0]
+                alone = chain.log_prob(self.model_.params, batch, state)[0]
+            each = torch.ones(batch.n, dtype=torch.float64) if weights is None else weights
+            self.path_log_prob_ = float((both - alone) @ each)
 
     def _latent(self) -> DiscreteLatent:
         """The model of the states."""

@@ -78,9 +78,9 @@ class Scoring(FittedModel):
 
     @property
     def bic(self) -> float:
-        """Schwarz's criterion of the training data, -2 log L + k log n, n = scored values."""
+        """Schwarz's criterion of the training data, -2 log L + k log n, n = steps with a scored value."""
         self._check_fitted()
-        return -2 * self.log_likelihood_ + self.n_parameters_ * math.log(max(self.n_scored_, 1))
+        return -2 * self.log_likelihood_ + self.n_parameters_ * math.log(max(self.n_scored_steps_, 1.0))
 
     @property
     def params_(self) -> xr.Dataset:

@@ -15,8 +15,7 @@ from probseq.distributions.params import take_draw
 from probseq.errors import ParameterError
 from probseq.estimators.imputation import Imputation
 from probseq.estimators.state_plots import StatePlots
-from probseq.models.base import SequenceModel, map_state
-from probseq.models.latent import DiscreteLatent
+from probseq.models.base import map_state
 
 __all__ = ["StateMethods"]
 
@@ -53,7 +52,7 @@ class StateMethods(StatePlots, Imputation):
                 paths = model.decode(params, batch, state)
             else:
                 paths = model.decode(params, batch, state, k=int(k))
-                evidence = _as_sequence_model(model).log_prob(params, batch, state)
+                evidence = model.log_prob(params, batch, state)
         log_prob = paths.log_prob.numpy()
         lead: tuple[str, ...] = ("draw", "sequence") if k is None else ("draw", "path", "sequence")
         found = self._label_states(self._spread(paths.states, data, first, -1), (*lead, "time"), data)
@@ -189,9 +188,3 @@ class StateMethods(StatePlots, Imputation):
 def _check_count(name: str, value: Any, example: int) -> None:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise ParameterError(got=f"{name}={value!r}", expected="a whole number from 1", remedy=f"Try {name}={example}.")
-
-
-def _as_sequence_model(model: DiscreteLatent) -> SequenceModel[Any]:
-    if not isinstance(model, SequenceModel):
-        raise TypeError(f"{type(model).__name__} is no sequence model")
-    return model

@@ -52,6 +52,8 @@ def save(estimator: SequenceEstimator, path: Any) -> None:
         "fit": {
             "log_likelihood": estimator.log_likelihood_,
             "n_scored": estimator.n_scored_,
+            "n_scored_steps": estimator.n_scored_steps_,
+            "path_log_prob": estimator.path_log_prob_ if isinstance(estimator, StateNames) else None,
             "seconds": estimator.fit_seconds_,
             "status": estimator.status_,
             "n_iter": estimator.n_iter_,
@@ -129,6 +131,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Pat
     estimator._adopt(model, transforms, draws, info, None)
     estimator.fit_seconds_ = fit["seconds"]
     estimator.log_likelihood_, estimator.n_scored_ = fit["log_likelihood"], fit["n_scored"]
+    estimator.n_scored_steps_ = fit["n_scored_steps"]
     estimator.covariate_names_ = tuple(header["covariates"])
     if header["vocabulary"] is not None:
         estimator.vocabulary_ = Vocabulary.from_dict(header["vocabulary"])
@@ -142,6 +145,8 @@ def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Pat
         estimator.training_fingerprint_ = header["fingerprint"]
     if isinstance(estimator, StateNames) and header.get("state_names") is not None:
         estimator = estimator.label_states(header["state_names"])
+    if isinstance(estimator, StateNames):
+        estimator.path_log_prob_ = fit["path_log_prob"]
     return estimator
 
 

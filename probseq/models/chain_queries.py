@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from probseq.distributions.base import Distribution
 from probseq.distributions.params import Params
 from probseq.kernels import chain
+from probseq.kernels.leave_one_out import leave_one_out
 from probseq.models.base import Batch
 from probseq.models.chain_problem import ChainProblem
 from probseq.models.latent import DiscreteLatent, LeftOut
@@ -54,7 +54,7 @@ class ChainQueries(DiscreteLatent):
         table = problem.emission.table
         if not table.size:
             table = self._per_draw(params, self._table(params, batch)).numpy()
-        found = left_out(problem.initial, problem.transition, table, problem.lengths)
+        found = leave_one_out(problem.initial, problem.transition, table, problem.lengths)
         return LeftOut(*(self._as_drawn(params, torch.from_numpy(a)) for a in found))
 
     def expected_transitions(self, params: Params, batch: Batch, state: Any = None) -> Tensor:
@@ -73,36 +73,3 @@ class ChainQueries(DiscreteLatent):
         probs = state.probs
         order = permutation.reshape(*permutation.shape[:-1], *(1,) * (probs.ndim - permutation.ndim), -1)
         return state._replace(probs=torch.take_along_dim(probs, order, -1))
-
-
-def left_out(
-    initial: np.ndarray, transition: np.ndarray, log_emission: np.ndarray, lengths: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """p(z_t | x_u, u != t) (D, n, t, s) and log p(x_u, u != t) (D, n, t), in logarithms: exact zeros are harmless."""
-    n_draws, n, t, s = log_emission.shape
-    n_draws = max(n_draws, initial.shape[0])
-    # As in the filter, an observation that no state can emit counts as unseen.
-    log_emission = np.where(log_emission.max(-1, keepdims=True) > -np.inf, log_emission, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_matrix = np.log(transition)
-        before = np.empty((n_draws, n, t, s))
-        message = np.broadcast_to(np.log(initial), (n_draws, n, s))
-        for i in range(t):
-            before[:, :, i] = message
-            inside = (message + log_emission[:, :, i])[..., None] + _into(log_matrix, i + 1, t)
-            message = np.logaddexp.reduce(inside, -2)
-        joint = np.full((n_draws, n, t, s), -np.inf)
-        message = np.zeros((n_draws, n, s))
-        for i in range(t - 1, -1, -1):
-            joint[:, :, i] = before[:, :, i] + message
-            back = np.logaddexp.reduce((message + log_emission[:, :, i])[..., None, :] + _into(log_matrix, i, t), -1)
-            message = np.where((i < lengths)[:, None], back, message)
-        total = np.logaddexp.reduce(joint, -1)
-        probs = np.exp(joint - np.where(total > -np.inf, total, 0.0)[..., None])
-    real = np.arange(t) < lengths[:, None]
-    return np.where(real[..., None], probs, 0.0), np.where(real, total, 0.0)
-
-
-def _into(log_matrix: np.ndarray, step: int, n_steps: int) -> np.ndarray:
-    """log A of the move into a step, (D, 1 or n, s, s)."""
-    return log_matrix[:, None] if log_matrix.ndim == 3 else log_matrix[:, :, min(step, n_steps - 1)]

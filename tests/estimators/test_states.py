@@ -222,3 +222,29 @@ def test_best_paths_equal_enumeration(model):
     assert several_draws(model).decode(X, k=2)["probability"].dims == ("draw", "path")
     with pytest.raises(ParameterError, match="k=0"):
         model.decode(X, k=0)
+
+
+def test_criteria_count_steps_and_free_parameters(tmp_path):
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0, 1, (40, 2)), rng.normal(4, 1, (40, 2))])
+    x[3] = np.nan
+    x[5, 0] = np.nan
+    fitted = ps.HMM(2, random_state=0, transform=ps.Standardize()).fit(x)
+    k = 1 + 2 + 4 + 4 + 4  # start, moves, means, scales; the constants of the transform
+    assert fitted.n_parameters_ == k
+    assert_allclose(fitted.aic, -2 * float(fitted.log_prob(x)) + 2 * k)
+    assert_allclose(fitted.bic, -2 * float(fitted.log_prob(x)) + k * np.log(79))
+    share = float(fitted.decode(x, k=1)["probability"][0])
+    assert_allclose(fitted.icl, fitted.bic - 2 * np.log(share), rtol=1e-12)
+    fitted.save(tmp_path / "model")
+    loaded = ps.load(tmp_path / "model")
+    assert (loaded.bic, loaded.icl) == (fitted.bic, fitted.icl)
+    assert fitted.order_states().icl == fitted.icl
+
+
+def test_icl_of_enumerated_paths():
+    y = ps.datasets.earthquakes()[:6]
+    fitted = ps.HMM(2, ps.Poisson(), random_state=0, inference=ps.EM(n_init=1, max_iter=300, tol=1.0)).fit(y)
+    p = fitted.params_
+    total, _ = joint(y.values.astype(float), p["initial"].values, p["transition"].values, p["rate"].values[:, 0])
+    assert_allclose(fitted.icl, -2 * total.max() + fitted.n_parameters_ * np.log(6), rtol=1e-10)
