@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy import special, stats
+from scipy import special
 from torch import Tensor
 
 from probseq.distributions.exponential import ExponentialFamily
@@ -18,6 +18,7 @@ __all__ = ["DiagonalVonMises", "wrap"]
 _SHARP = 50.0
 _TERMS = 10
 _ROUNDS = 60
+_HARMONICS = 64
 
 
 def wrap(angle: Tensor) -> Tensor:
@@ -130,8 +131,26 @@ def _turned(angle: np.ndarray, concentration: np.ndarray) -> np.ndarray:
     turns = np.floor((angle + np.pi) / (2 * np.pi))
     rest = angle - 2 * np.pi * turns
     sharp = concentration >= _SHARP
-    smooth = stats.vonmises.cdf(rest, np.where(sharp, 1.0, np.maximum(concentration, 1e-12)))
-    return turns + np.where(sharp, _near_normal(rest, np.where(sharp, concentration, _SHARP)), smooth)
+    p = np.empty_like(rest)
+    for some, function in ((sharp, _near_normal), (~sharp, _by_series)):
+        if some.any():
+            p[some] = function(rest[some], concentration[some])
+    return turns + p
+
+
+def _by_series(angle: np.ndarray, concentration: np.ndarray) -> np.ndarray:
+    r"""1/2 + x / 2 pi + (1 / pi) sum_j I_j / I_0 sin(j x) / j, ratios of Bessel functions by backward recursion.
+
+    Hill (1977), Algorithm 518: incomplete Bessel function I_0: the von Mises distribution.
+    """
+    sine, cosine = np.sin(angle), np.cos(angle)
+    s, c = np.sin(_HARMONICS * angle), np.cos(_HARMONICS * angle)
+    ratio, total = np.zeros_like(angle), np.zeros_like(angle)
+    for j in range(_HARMONICS - 1, 0, -1):
+        s, c = s * cosine - c * sine, c * cosine + s * sine
+        ratio = concentration / (2 * j + concentration * ratio)
+        total = ratio * (s / j + total)
+    return 0.5 + angle / (2 * np.pi) + total / np.pi
 
 
 def _near_normal(angle: np.ndarray, concentration: np.ndarray) -> np.ndarray:
@@ -163,7 +182,7 @@ def _icdf(loc: np.ndarray, concentration: np.ndarray, q: np.ndarray) -> np.ndarr
         step = x - gap / np.maximum(density, 1e-300)
         middle = 0.5 * (low + high)
         new = np.where((step > low) & (step < high), step, middle)
-        if np.all((np.abs(new - x) <= 4e-16 * np.pi) | (high - low <= 1e-15)):
+        if np.all((np.abs(new - x) <= 1e-14) | (np.abs(gap) <= 4e-16)):
             break
         x = new
     x = np.where(q <= 0, -np.pi, np.where(q >= 1, np.pi, x))

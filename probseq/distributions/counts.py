@@ -13,7 +13,7 @@ from probseq.distributions.base import ProductDistribution
 from probseq.distributions.exponential import ExponentialFamily
 from probseq.distributions.special import by_numpy
 
-__all__ = ["NegativeBinomialCounts", "PoissonCounts", "ZeroInflatedCounts", "discrete_icdf"]
+__all__ = ["NegativeBinomialCounts", "PoissonCounts", "ZeroInflatedCounts", "discrete_icdf", "log_rising"]
 
 _SERIES = 100.0
 
@@ -120,7 +120,7 @@ class NegativeBinomialCounts(CountDistribution):
         possible = _is_count(value)
         x = torch.where(possible, value, torch.zeros_like(value))
         r = 1.0 / self.dispersion
-        log_mass = _log_rising(x, r) + torch.xlogy(x, self.location)
+        log_mass = log_rising(x, r) + torch.xlogy(x, self.location)
         log_mass = log_mass - (x + r) * torch.log1p(self.location * self.dispersion) - torch.lgamma(x + 1)
         return torch.where(possible, log_mass, torch.full_like(log_mass, -torch.inf))
 
@@ -146,7 +146,7 @@ class NegativeBinomialCounts(CountDistribution):
         return torch.poisson(rate, generator=generator)
 
 
-def _log_rising(x: Tensor, r: Tensor) -> Tensor:
+def log_rising(x: Tensor, r: Tensor) -> Tensor:
     r"""log Gamma(x + r) - log Gamma(r) - x log r = sum_{j<x} log(1 + j / r), without cancellation for large r."""
     x, r = torch.broadcast_tensors(x, r)
     small = r < _SERIES

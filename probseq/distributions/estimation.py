@@ -10,11 +10,13 @@ constrained maximum is attained by clipping, EM with the floor stays monotone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from probseq.distributions.params import Params
 
 __all__ = [
     "EMPTY",
@@ -22,8 +24,10 @@ __all__ = [
     "WeightedSums",
     "above",
     "flat_rows",
+    "never_lower",
     "pooled_moments",
     "ratio",
+    "value_weights",
     "variance_floor",
     "weighted_chunks",
     "weighted_outer",
@@ -106,6 +110,22 @@ def weighted_chunks(x: Tensor, mask: Tensor, weights: Tensor, like: Tensor) -> I
     for start in range(0, x.shape[0], step):
         rows = slice(start, start + step)
         yield x[rows].unsqueeze(1), weights[:, rows].unsqueeze(-1) * mask[rows].unsqueeze(1)
+
+
+def value_weights(x: Tensor, seen: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The values (V,) that one variable (N,) takes where it is seen, and the weight of each, (D, s, V)."""
+    values, code = torch.unique(x[seen], return_inverse=True)
+    summed = torch.zeros(weights.shape[0], len(values), weights.shape[-1], dtype=weights.dtype)
+    shown = weights if bool(seen.all()) else weights[:, seen]
+    return values, summed.index_add_(1, code, shown).mT
+
+
+def never_lower(
+    value: Callable[[Params], Tensor], new: dict[str, Tensor], old: Params, filled: Tensor
+) -> dict[str, Tensor]:
+    """``new`` where there is weight (``filled``) and ``value`` is not lower than at ``old``, else ``old``."""
+    better = filled & (value(new) >= value(old))
+    return {name: torch.where(better, tensor, old[name]) for name, tensor in new.items()}
 
 
 def ratio(top: Tensor, bottom: Tensor) -> Tensor:

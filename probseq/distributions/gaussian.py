@@ -12,9 +12,20 @@ from torch import Tensor
 from probseq.distributions.base import Distribution, ProductDistribution
 from probseq.distributions.exponential import linear_table
 
-__all__ = ["DiagonalNormal", "DiagonalStudentT", "FullNormal"]
+__all__ = ["DiagonalNormal", "DiagonalStudentT", "FullNormal", "lower_factor"]
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+def lower_factor(covariance: Tensor) -> Tensor:
+    """Cholesky factor (*B, k, k); a matrix that is singular up to rounding is moved inside by as little as it takes."""
+    factor, info = torch.linalg.cholesky_ex(covariance)
+    for jitter in (1e-14, 1e-11, 1e-8, 1e-5):
+        if not bool(info.any()):
+            break
+        extra = torch.where((info != 0).unsqueeze(-1), jitter * covariance.diagonal(dim1=-2, dim2=-1), 0.0)
+        factor, info = torch.linalg.cholesky_ex(covariance + torch.diag_embed(extra))
+    return factor if not bool(info.any()) else torch.linalg.cholesky(covariance)
 
 
 def _normal_cdf(z: Tensor) -> Tensor:

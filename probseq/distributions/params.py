@@ -113,15 +113,17 @@ class Interval(Constraint):
         self.low, self.high = float(low), float(high)
 
     def constrain(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return (self.low + (self.high - self.low) * torch.sigmoid(flat)).reshape((*flat.shape[:-1], *shape))
+        # Strictly inside, also where the logistic function rounds to one.
+        unit = _TINY + (1.0 - 2.0 * _TINY) * torch.sigmoid(flat)
+        return (self.low + (self.high - self.low) * unit).reshape((*flat.shape[:-1], *shape))
 
     def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
-        unit = (value - self.low) / (self.high - self.low)
+        unit = ((value - self.low) / (self.high - self.low) - _TINY) / (1.0 - 2.0 * _TINY)
         return torch.logit(unit.reshape(*value.shape[: value.ndim - len(shape)], -1), eps=_TINY)
 
     def log_abs_det(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
         log_slope = torch.nn.functional.logsigmoid(flat) + torch.nn.functional.logsigmoid(-flat)
-        return (log_slope + math.log(self.high - self.low)).sum(-1)
+        return (log_slope + math.log(self.high - self.low) + math.log1p(-2.0 * _TINY)).sum(-1)
 
     def violation(self, value: Tensor) -> str | None:
         ok = (value > self.low) & (value < self.high)

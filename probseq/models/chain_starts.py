@@ -39,7 +39,7 @@ def start_params(
         rows = rows[kept.sort().values]
     k = batch.x.shape[-1]
     x, seen = batch.x.reshape(-1, k)[rows], batch.seen.reshape(-1, k)[rows]
-    points = _points(observation, x, seen)
+    points = emission.points(observation, x, seen)
     given = None if inputs is None else inputs.reshape(-1, inputs.shape[-1])[rows]
     if given is not None:
         points = torch.cat([points, _residuals(points, given)], -1)
@@ -64,24 +64,6 @@ def start_params(
         params["initial"][0] = even[0]
         params["transition"][0] = 0.5 * torch.eye(n_states, dtype=x.dtype) + 0.5 * even
     return params
-
-
-def _points(observation: Observation, x: Tensor, seen: Tensor) -> Tensor:
-    """Values in units of their standard deviation, missing ones at the mean; categories as indicator vectors."""
-    sizes = observation.categories
-    if any(sizes):
-        parts = [
-            _points(Observation(1), x[:, i : i + 1], seen[:, i : i + 1])
-            if size is None
-            else torch.nn.functional.one_hot(x[:, i].long().clamp_min(0), size).to(x.dtype) * seen[:, i : i + 1]
-            for i, size in enumerate(sizes)
-        ]
-        return torch.cat(parts, -1)
-    mask = seen.to(x.dtype)
-    count = mask.sum(0).clamp_min(1.0)
-    gap = mask * (x - (mask * x).sum(0) / count)
-    spread = (gap.square().sum(0) / count).sqrt()
-    return gap / torch.where(spread > 0, spread, torch.ones_like(spread))
 
 
 def _residuals(points: Tensor, inputs: Tensor) -> Tensor:

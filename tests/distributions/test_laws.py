@@ -15,6 +15,7 @@ from probseq.distributions.compose import Mixture, mixture, push
 from probseq.distributions.counts import NegativeBinomialCounts, PoissonCounts, ZeroInflatedCounts
 from probseq.distributions.gamma import DiagonalGamma
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
+from probseq.distributions.multinomial import MultinomialCounts
 from probseq.errors import IncompatibleError
 from probseq.testing import check_distribution
 
@@ -43,6 +44,10 @@ LAWS = {
         location=t(3, 2, low=0.2, high=9), dispersion=t(3, 2, low=1e-6, high=0.01)
     ),
     "zero-inflated": ZeroInflatedCounts(rate=t(3, 2, low=0.2, high=9), zero_prob=t(3, 2, low=0.1, high=0.9)),
+    "multinomial": MultinomialCounts(torch.softmax(t(3, 4), -1), torch.zeros(3, 1).double(), 5),
+    "part of a multinomial": MultinomialCounts(torch.softmax(t(3, 4), -1), torch.zeros(3, 1).double(), 5).marginal(
+        [0, 2]
+    ),
     "gamma": DiagonalGamma(shape=t(3, 2, low=0.3, high=9), rate=t(3, 2, low=0.2, high=3)),
     "beta": DiagonalBeta(a=t(3, 2, low=0.5, high=4), b=t(3, 2, low=0.5, high=4)),
     "von mises": DiagonalVonMises(loc=t(3, 2, low=-3, high=3), concentration=t(3, 2, low=0.1, high=9)),

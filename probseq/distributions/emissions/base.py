@@ -123,6 +123,8 @@ class Emission(Configuration, ABC):
     fill: ClassVar[float] = 0.0
     nominal: ClassVar[bool] = False
     """Values are labels without order, so that tokens may be read."""
+    whole_line: ClassVar[bool] = True
+    """A density on the whole line, so that values may be shifted and scaled."""
 
     @property
     def n_variables(self) -> int | None:
@@ -150,6 +152,21 @@ class Emission(Configuration, ABC):
 
     def check(self, values: np.ndarray, name: str = "the data") -> None:
         """Raise ``SupportError`` for values (NaN = missing) to which this family gives no probability."""
+
+    def points(self, observation: Observation, x: Tensor, seen: Tensor) -> Tensor:
+        """Events (r, k) as points of a space (r, p) where close means alike, for the clusters that fits start from.
+
+        Numbers in units of their standard deviation, missing ones at the mean; categories as indicators.
+        """
+        if not any(observation.categories):
+            return standardized(x, seen)
+        each = [
+            standardized(x[:, i : i + 1], seen[:, i : i + 1])
+            if size is None
+            else torch.nn.functional.one_hot(x[:, i].long().clamp_min(0), size).to(x.dtype) * seen[:, i : i + 1]
+            for i, size in enumerate(observation.categories)
+        ]
+        return torch.cat(each, -1)
 
     def pooled_params(self, observation: Observation, x: Tensor, seen: Tensor) -> dict[str, Tensor]:
         """Parameters of all the data together, without draw or state dimensions.
@@ -185,6 +202,42 @@ class Emission(Configuration, ABC):
         """Which states have collapsed onto a point, (D, s) bool (D, 1 where the spread is tied)."""
         value = next(iter(params.values()))
         return torch.zeros(value.shape[:2], dtype=torch.bool)
+
+
+class SufficientEmission(Emission):
+    """An emission whose M-step needs only sums over the steps of a few statistics f(x_t), weighted by the state."""
+
+    @abstractmethod
+    def statistics(self, x: Tensor, seen: Tensor) -> Tensor:
+        """f(x_t) for events (n, t, k), (n, t, f); where a variable is not seen its statistics are zero."""
+
+    @abstractmethod
+    def from_statistics(self, x: Tensor, seen: Tensor, sums: Tensor, params: Params) -> dict[str, Tensor]:
+        """Parameters (D, s, ...) that maximise the likelihood, from sum_t w_t f(x_t), (D, s, f).
+
+        ``x`` and ``seen`` are those of ``statistics``, for floors and centres of the data.
+        """
+
+    def m_step(
+        self, observation: Observation, x: Tensor, seen: Tensor, weights: Tensor, params: Params
+    ) -> dict[str, Tensor]:
+        sums = weights.flatten(1, 2).mT @ self.statistics(x, seen).flatten(0, 1)
+        return self.from_statistics(x, seen, sums, params)
+
+
+def standardized(x: Tensor, seen: Tensor) -> Tensor:
+    """Columns (r, k) in units of their standard deviation, unseen values at the mean."""
+    mask = seen.to(x.dtype)
+    count = mask.sum(0).clamp_min(1.0)
+    gap = mask * (x - (mask * x).sum(0) / count)
+    spread = (gap.square().sum(0) / count).sqrt()
+    return gap / torch.where(spread > 0, spread, torch.ones_like(spread))
+
+
+def masked(seen: Tensor, *statistics: Tensor) -> Tensor:
+    """Which variables are seen and, where they are, their statistics, side by side: (..., (1 + f) k)."""
+    mask = seen.to(statistics[0].dtype)
+    return torch.cat([mask, *(torch.where(seen, one, torch.zeros_like(one)) for one in statistics)], -1)
 
 
 def spread(pooled: Params, specs: dict[str, ParamSpec], n_draws: int) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -17,11 +19,11 @@ from probseq.distributions.estimation import (
     weighted_outer,
     weighted_sums,
 )
-from probseq.distributions.gaussian import DiagonalNormal, FullNormal
+from probseq.distributions.gaussian import DiagonalNormal, FullNormal, lower_factor
 from probseq.distributions.params import Params, ParamSpec, Positive, PositiveDefinite, Real
 from probseq.errors import ParameterError
 
-__all__ = ["Normal", "normal_from_moments"]
+__all__ = ["MomentSums", "Normal", "correlated_sums", "normal_from_moments"]
 
 
 class Normal(Emission):
@@ -60,7 +62,7 @@ class Normal(Emission):
     def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
         mean = params["mean"]
         if "covariance" in params:
-            factor = torch.linalg.cholesky(params["covariance"])
+            factor = lower_factor(params["covariance"])
             if self.covariance == "tied":
                 factor = factor.reshape(*factor.shape[:-2], *(1,) * len(components), *factor.shape[-2:])
             return FullNormal(loc=mean, scale_tril=factor)
@@ -127,26 +129,36 @@ def normal_from_moments(
     return params
 
 
-def _correlated(emission: Normal, x: Tensor, seen: Tensor, weights: Tensor, previous: Params) -> dict[str, Tensor]:
-    """Full or tied covariance; missing coordinates enter through their law given the seen ones."""
-    floor = variance_floor(x, seen)
-    x, seen, weights = flat_rows(x, seen, weights)
-    mask = seen.to(x.dtype)
-    centre = (mask * x).sum(0) / mask.sum(0).clamp_min(1.0)
-    covariance = previous["covariance"]
-    if emission.covariance == "tied":
-        covariance = covariance.unsqueeze(1).expand(*weights.shape[::2], *covariance.shape[-2:])
-    mean = previous["mean"] - centre
-    total = torch.zeros(weights.shape[::2], dtype=x.dtype)
-    first = torch.zeros_like(mean)
-    second = torch.zeros_like(covariance)
+class MomentSums(NamedTuple):
+    """Expected sums over the steps around a centre: of 1 (D, s), x (D, s, k) and x x^T (D, s, k, k)."""
+
+    total: Tensor
+    first: Tensor
+    second: Tensor
+
+    def covariance(self) -> tuple[Tensor, Tensor]:
+        """Mean from the centre (D, s, k) and sum of squared deviations from it (D, s, k, k)."""
+        mean = ratio(self.first, self.total.unsqueeze(-1))
+        spread = self.total[..., None, None] * mean.unsqueeze(-1) * mean.unsqueeze(-2)
+        return mean, self.second - spread
+
+
+def correlated_sums(gaps: Tensor, seen: Tensor, weights: Tensor, mean: Tensor, covariance: Tensor) -> MomentSums:
+    """Sums over rows (N, k) with weights (D, N, s); missing coordinates enter through their law given the seen ones.
+
+    That law is N(mean, covariance), (D, s, ...), around the same centre as the rows.
+    """
+    total = torch.zeros(weights.shape[::2], dtype=gaps.dtype)
+    first, second = torch.zeros_like(mean), torch.zeros_like(covariance)
+    if bool(seen.all()):
+        return MomentSums(weights.sum(1), weights.mT @ gaps, weighted_outer(gaps, weights))
     patterns, which = torch.unique(seen, dim=0, return_inverse=True)
     for index, pattern in enumerate(patterns):
         if not bool(pattern.any()):
             continue
         rows = which == index
         o = pattern.nonzero().squeeze(-1)
-        gap, w = (x[rows] - centre)[:, o], weights[:, rows]
+        gap, w = gaps[rows][:, o], weights[:, rows]
         n, f, g = w.sum(1), w.mT @ gap, weighted_outer(gap, w)
         # E[x | x_o] = offset + gain x_o, with what is left over as conditional covariance.
         s_oo = covariance[..., o, :][..., o]
@@ -160,15 +172,26 @@ def _correlated(emission: Normal, x: Tensor, seen: Tensor, weights: Tensor, prev
         first = first + offset * n.unsqueeze(-1) + moved
         second = second + gain @ g @ gain.mT + cross + cross.mT
         second = second + weight * (offset.unsqueeze(-1) * offset.unsqueeze(-2) + left)
-    new_mean = ratio(first, total.unsqueeze(-1))
-    spread = second - total[..., None, None] * new_mean.unsqueeze(-1) * new_mean.unsqueeze(-2)
-    filled = total > EMPTY
+    return MomentSums(total, first, second)
+
+
+def _correlated(emission: Normal, x: Tensor, seen: Tensor, weights: Tensor, previous: Params) -> dict[str, Tensor]:
+    """Full or tied covariance."""
+    floor = variance_floor(x, seen)
+    centre = pooled_moments(x, seen).mean
+    x, seen, weights = flat_rows(x, seen, weights)
+    covariance = previous["covariance"]
+    if emission.covariance == "tied":
+        covariance = covariance.unsqueeze(1).expand(*weights.shape[::2], *covariance.shape[-2:])
+    sums = correlated_sums(x - centre, seen, weights, previous["mean"] - centre, covariance)
+    new_mean, spread = sums.covariance()
+    filled = sums.total > EMPTY
     params = {"mean": torch.where(filled.unsqueeze(-1), centre + new_mean, previous["mean"])}
     if emission.covariance == "tied":
         kept = torch.where(filled[..., None, None], spread, torch.zeros_like(spread)).sum(1)
-        n = torch.where(filled, total, torch.zeros_like(total)).sum(1)[..., None, None]
+        n = torch.where(filled, sums.total, torch.zeros_like(sums.total)).sum(1)[..., None, None]
         params["covariance"] = above(ratio(kept, n), floor)
     else:
-        new = above(ratio(spread, total[..., None, None]), floor)
+        new = above(ratio(spread, sums.total[..., None, None]), floor)
         params["covariance"] = torch.where(filled[..., None, None], new, previous["covariance"])
     return params

@@ -1,0 +1,81 @@
+"""The log-normal emission."""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probseq.distributions.base import Distribution
+from probseq.distributions.bijections import Exponential
+from probseq.distributions.compose import push
+from probseq.distributions.emissions.base import Emission, Observation
+from probseq.distributions.emissions.gamma import check_positive
+from probseq.distributions.emissions.normal import Normal
+from probseq.distributions.params import Params, ParamSpec
+
+__all__ = ["LogNormal"]
+
+Value = TypeVar("Value")
+_NORMAL_NAMES = {"loc": "mean", "scale": "scale", "covariance": "covariance"}
+
+
+class LogNormal(Emission):
+    r"""log x ~ N(loc, Sigma): positive values whose logarithms are normal.
+
+    Parameters
+    ----------
+    covariance : {"diag", "full", "spherical", "tied"}
+        Of the logarithms, as in ``Normal``. Parameters: ``loc`` (k,), the mean of log x, and ``scale`` or
+        ``covariance``. The mean of x_i is exp(loc_i + Sigma_ii / 2), its median exp(loc_i).
+    """
+
+    fill: ClassVar[float] = 1.0
+    whole_line: ClassVar[bool] = False
+
+    def __init__(self, covariance: str = "diag") -> None:
+        self.covariance = covariance
+
+    def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
+        return _ours(self._normal.parameters(observation, components))
+
+    def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
+        return push(self._normal.distribution(_normals(params), components), Exponential())
+
+    def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
+        return push(self._normal.from_outputs(outputs, observation), Exponential())
+
+    def check(self, values: np.ndarray, name: str = "the data") -> None:
+        check_positive(values, name, "LogNormal")
+
+    def points(self, observation: Observation, x: Tensor, seen: Tensor) -> Tensor:
+        return self._normal.points(observation, _log(x, seen), seen)
+
+    def pooled_params(self, observation: Observation, x: Tensor, seen: Tensor) -> dict[str, Tensor]:
+        return _ours(self._normal.pooled_params(observation, _log(x, seen), seen))
+
+    def m_step(
+        self, observation: Observation, x: Tensor, seen: Tensor, weights: Tensor, params: Params
+    ) -> dict[str, Tensor]:
+        return _ours(self._normal.m_step(observation, _log(x, seen), seen, weights, _normals(params)))
+
+    def states_at_floor(self, observation: Observation, x: Tensor, seen: Tensor, params: Params) -> Tensor:
+        return self._normal.states_at_floor(observation, _log(x, seen), seen, _normals(params))
+
+    @property
+    def _normal(self) -> Normal:
+        return Normal(self.covariance)
+
+
+def _log(x: Tensor, seen: Tensor) -> Tensor:
+    return torch.where(seen, x, torch.ones_like(x)).log()
+
+
+def _normals(params: Params) -> dict[str, Tensor]:
+    return {_NORMAL_NAMES[name]: value for name, value in params.items() if name in _NORMAL_NAMES}
+
+
+def _ours(params: dict[str, Value]) -> dict[str, Value]:
+    return {"loc" if name == "mean" else name: value for name, value in params.items()}
