@@ -32,6 +32,8 @@ _HOMES = {
     "probseq.inference.options": ("TrainingOptions",),
     "probseq.inference.variational": ("MeanField",),
     "probseq.comparison.compare": ("compare",),
+    "probseq.comparison.backtest": ("cross_validate",),
+    "probseq.comparison.bootstrap": ("bootstrap",),
     "probseq.integrations.adopt": ("from_hmmlearn",),
     "probseq.data.sequences": ("sequences", "to_list"),
     "probseq.data.grid": ("on_grid",),
