@@ -55,7 +55,7 @@ class HiddenStates(Predicting):
             chain, batch, state, _ = self._problem(data, None)
             with torch.no_grad():
                 both = chain.decode(self.model_.params, batch, state).log_prob[0]
-                alone = chain.log_prob(self.model_.params, batch, state)[0]
+                alone = self._evidence(chain, batch, state)[0]
             each = torch.ones(batch.n, dtype=torch.float64) if weights is None else weights
             self.path_log_prob_ = float((both - alone) @ each)
 
@@ -70,6 +70,12 @@ class HiddenStates(Predicting):
         start = self.model_.initial_state({}, batch.n) if begun is None else begun
         model, batch, state, first = unwrap(self.model_.model, batch, self.model_._unpack(start))
         return _with_states(model), batch, state, first
+
+    def _evidence(self, model: DiscreteLatent, batch: Batch, state: Any) -> Tensor:
+        """log p(x), (draw, n), on the scale of that model."""
+        if not isinstance(model, SequenceModel):
+            raise TypeError(f"{type(model).__name__} is no sequence model")
+        return model.log_prob(self.model_.params, batch, state)
 
     def _draw_weights(self, data: Sequences, history: Any, others: Tensor | None = None) -> Tensor:
         """log p(draw | data), (n, draw); with log p(all steps but t), ``others`` (draw, n, t), of those: (n, t, draw).

@@ -52,7 +52,7 @@ class StateMethods(StatePlots, Imputation):
                 paths = model.decode(params, batch, state)
             else:
                 paths = model.decode(params, batch, state, k=int(k))
-                evidence = model.log_prob(params, batch, state)
+                evidence = self._evidence(model, batch, state)
         log_prob = paths.log_prob.numpy()
         lead: tuple[str, ...] = ("draw", "sequence") if k is None else ("draw", "path", "sequence")
         found = self._label_states(self._spread(paths.states, data, first, -1), (*lead, "time"), data)

@@ -46,10 +46,6 @@ class DiscreteLatent(ABC):
     n_states: int
 
     @abstractmethod
-    def log_prob(self, params: Params, batch: Batch, state: Any = None) -> Tensor:
-        """log p(x_1:T), (*draw, n), in nats, as of any sequence model."""
-
-    @abstractmethod
     def state_laws(self, params: Params, batch: Batch | None = None) -> Distribution:
         """p(x_t | z_t = j), batch shape (*draw, n, t, s); (*draw, s) without a batch, where all steps share the laws.
 

@@ -11,13 +11,13 @@ from probseq.errors import ParameterError, UnsupportedError
 def test_errors_of_a_mean_are_those_of_theory():
     y = np.random.default_rng(0).normal(3.0, 2.0, 50)
     fitted = ps.IID().fit(y)
-    found = ps.bootstrap(fitted, y, n_draws=400, random_state=0)
+    found = ps.bootstrap(fitted, y, n_draws=150, random_state=0)
     scale = float(fitted.params_["scale"].squeeze())
-    assert_allclose(found.standard_errors["mean"].squeeze(), scale / np.sqrt(50), rtol=0.12)
+    assert_allclose(found.standard_errors["mean"].squeeze(), scale / np.sqrt(50), rtol=0.2)
     assert_allclose(found.params["mean"].mean("draw").squeeze(), fitted.params_["mean"].squeeze(), atol=0.1)
     low, high = found.interval(0.9)["mean"].values.ravel()
-    assert_allclose(high - low, 2 * 1.645 * scale / np.sqrt(50), rtol=0.15)
-    assert found.log_likelihood.shape == (400,)
+    assert_allclose(high - low, 2 * 1.645 * scale / np.sqrt(50), rtol=0.25)
+    assert found.log_likelihood.shape == (150,)
     assert found.log_likelihood.min() < fitted.log_likelihood_ < found.log_likelihood.max()
 
 
