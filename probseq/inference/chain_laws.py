@@ -142,7 +142,7 @@ def chain_prior(model: HiddenMarkovModel, batch: Batch, settings: Mapping[str, A
         raise IncompatibleError(
             got=f"{method} for {type(model.transitions).__name__}",
             expected="transitions that are the same at every step",
-            remedy="Use EM or MLE where covariates drive the chain.",
+            remedy="NUTS and Laplace draw where covariates drive the chain.",
         )
     names = conjugate_names(model.emission)
     chain = ("initial", "transition") if "initial" in specs else ("transition",)

@@ -82,7 +82,7 @@ def test_missing_coordinates_of_whole_covariances_are_drawn_exactly():
     points[:, 0, 1, 1] = grid
     log_weights, means = over_paths(model, short, prior, points)
     share = np.exp(log_weights - logsumexp(log_weights))
-    draws = Gibbs(n_draws=8000, n_chains=200, n_warmup=40, thin=1, prior=settings).fit(model, batch, generator())
+    draws = Gibbs(n_draws=3000, n_chains=60, n_warmup=20, thin=1, prior=settings).fit(model, batch, generator())
     assert_same_mean(draws, "mean", np.tensordot(share, means["mean"], 1))
 
 

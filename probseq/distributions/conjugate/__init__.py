@@ -51,7 +51,7 @@ def conjugate_family(emission: Emission) -> type[ConjugateLaw]:
     raise IncompatibleError(
         got=f"a conjugate prior for {type(emission).__name__}",
         expected="Normal, Poisson, Categorical, Bernoulli, or a Product of these",
-        remedy="Other emissions have no conjugate prior: use EM or MLE.",
+        remedy="Other emissions have no conjugate prior: NUTS and Laplace draw without one.",
     )
 
 
