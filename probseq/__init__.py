@@ -32,6 +32,7 @@ _HOMES = {
     "probseq.inference.options": ("TrainingOptions",),
     "probseq.inference.variational": ("MeanField",),
     "probseq.comparison.compare": ("compare",),
+    "probseq.integrations.adopt": ("from_hmmlearn",),
     "probseq.comparison.backtest": ("cross_validate",),
     "probseq.comparison.bootstrap": ("bootstrap",),
     "probseq.integrations.adopt": ("from_hmmlearn",),
