@@ -23,6 +23,7 @@ _HOMES = {
     "probseq.models.covariate_transitions": ("CovariateTransitions",),
     "probseq.models.transforms": ("Log", "BoxCox", "Logit", "Standardize", "Difference"),
     "probseq.inference.em": ("EM",),
+    "probseq.inference.online": ("OnlineEM",),
     "probseq.inference.optimize": ("MLE",),
     "probseq.inference.map": ("MAP",),
     "probseq.inference.laplace": ("Laplace",),

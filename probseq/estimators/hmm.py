@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Self
 from probseq._random import RandomState
 from probseq.data.sequences import sequences
 from probseq.distributions.emissions import ConditionalEmission, Emission
-from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.known_states import known_states
+from probseq.estimators.online import OnlineLearning
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.estimators.states import StateMethods
 from probseq.inference.base import Inference, Progress
@@ -18,6 +18,7 @@ from probseq.inference.gibbs import Gibbs
 from probseq.inference.laplace import Laplace
 from probseq.inference.map import MAP
 from probseq.inference.nuts import NUTS
+from probseq.inference.online import OnlineEM
 from probseq.inference.optimize import MLE
 from probseq.inference.vb import VB
 from probseq.models.base import Batch, SequenceModel
@@ -27,7 +28,7 @@ from probseq.models.transitions import Transitions, as_transitions
 __all__ = ["HMM"]
 
 
-class HMM(StateMethods, SequenceEstimator):
+class HMM(StateMethods, OnlineLearning):
     """Hidden Markov model: a Markov chain of states, each with its own law of what is observed.
 
     Parameters
@@ -56,7 +57,7 @@ class HMM(StateMethods, SequenceEstimator):
     -341.8787
     """
 
-    inferences: ClassVar[tuple[type[Inference], ...]] = (EM, MLE, MAP, Laplace, NUTS, VB, Gibbs)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (EM, MLE, MAP, Laplace, NUTS, VB, Gibbs, OnlineEM)
 
     def __init__(
         self,

@@ -184,6 +184,7 @@ def _rows() -> list[Row]:
         ),
         Row("HMM Tied states", lambda: ps.HMM(3, ps.Tied(states=[0, 1, 0]), inference=_quick_em(), random_state=0)),
         Row("HMM Tied scale", lambda: ps.HMM(2, ps.Tied(shared=("scale",)), inference=_quick_em(), random_state=0)),
+        Row("HMM by OnlineEM", lambda: ps.HMM(2, inference=ps.OnlineEM(tol=1e-2, n_init=2), random_state=0)),
         Row("HMM by Laplace", lambda: ps.HMM(2, inference=ps.Laplace(n_draws=3), random_state=0)),
         Row("ARMA by Laplace", lambda: ps.ARMA(order=(1, 0), inference=ps.Laplace(n_draws=3), random_state=0)),
         Row("HMM by NUTS", lambda: ps.HMM(2, ps.Poisson(), inference=_quick_nuts(), random_state=0), "count"),

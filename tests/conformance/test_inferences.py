@@ -14,6 +14,8 @@ from probseq.testing import ROWS, check_inference
 FITS = [
     ("HMM diag", ps.EM(n_init=2, max_iter=50, tol=1e-4)),
     ("HMM Poisson", ps.EM(n_init=1, init="random", max_iter=50)),
+    ("HMM diag", ps.OnlineEM(n_init=2, window=15, max_epochs=5)),
+    ("HMM Poisson", ps.OnlineEM(max_epochs=1)),
     ("HMM diag", ps.MLE(max_iter=30)),
     ("ARMA", ps.MLE()),
     ("ARIMA", ps.MLE()),

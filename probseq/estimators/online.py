@@ -1,0 +1,133 @@
+"""Learning on: fitted chains that take in new data without forgetting the old."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from probseq.errors import UnsupportedError
+from probseq.estimators.base import SequenceEstimator
+from probseq.estimators.fitted import TRAINING, before_the_end, check_y, fingerprint
+from probseq.inference.base import Draws
+from probseq.inference.online import OnlineEM, online_chain
+from probseq.inference.running import RunningAverages, start_averages, take_step
+from probseq.models.base import Batch
+from probseq.models.marginal import Marginalized
+from probseq.models.wrappers import innermost, unwrap
+
+__all__ = ["OnlineLearning"]
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What was learnt so far.
+
+    averages : of the statistics.
+    last : (1, n, s), p(z_T | x_1:T) at the end of each sequence.
+    ahead : (1, n, s), the belief about the step after it that the fitted model keeps.
+    draws : of the fit that these belong to.
+    """
+
+    averages: RunningAverages
+    last: Tensor
+    ahead: Tensor
+    draws: Draws
+
+
+class OnlineLearning(SequenceEstimator):
+    """``partial_fit`` for hidden Markov models."""
+
+    online_: _Memory
+
+    def partial_fit(
+        self, X: Any, y: Any = None, *, lengths: Any = None, covariates: Any = None, history: Any = TRAINING
+    ) -> Self:
+        """Learn from further data, by one step of online EM for each window of them.
+
+        The first call of an unfitted model is ``fit(X)``. Every later one starts from the parameters, whose weight is
+        the number of steps that they were learnt from; ``inference=OnlineEM(kappa=, window=)`` sets how soon old steps
+        are forgotten, and other inferences learn on with its defaults. ``log_likelihood_`` and ``n_scored_`` grow by
+        those of X, given what came before, under the new parameters.
+
+        Parameters
+        ----------
+        X : data in any form
+            The next stretch of the training data: their stamps must follow, a gap is missing steps. With one value a
+            call a series is learnt as it comes.
+        y : ignored
+        lengths, covariates : as in ``fit``
+        history : ps.TRAINING, data or None
+            What came before X; None begins new sequences. Forecasts go on from the end of X.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        IncompatibleError
+            For chains or emissions that depend on covariates or earlier values.
+        UnsupportedError
+            For a model of several parameter draws.
+        HistoryError
+            If X overlaps with what came before.
+        """
+        if not hasattr(self, "model_"):
+            return self.fit(X, y, lengths=lengths, covariates=covariates)
+        data = self._read(X, lengths, covariates)
+        check_y(y, data)
+        data.require_values()
+        chain = online_chain(innermost(self.model_.model))
+        if self.model_.n_draws > 1:
+            raise UnsupportedError(
+                got=f"partial_fit of a model of {self.model_.n_draws} parameter draws",
+                expected="a point estimate",
+                remedy="Fit it with inference=EM(), OnlineEM() or MLE().",
+            )
+        options = self.inference if isinstance(self.inference, OnlineEM) else OnlineEM()
+        options._check()
+        batch = self._batch(data)
+        known = self.training_state_ is not None or history is not TRAINING
+        begun = self._begin(data, history) if known else None
+        start = self.model_.initial_state({}, batch.n) if begun is None else begun
+        _, inner, state, _ = unwrap(self.model_.model, batch, self.model_._unpack(start))
+        ahead = None if begun is None else state.probs
+        averages, last = self._memory(chain, float(inner.lengths.sum()), ahead)
+        for part in options._windows(inner):
+            done = take_step(chain, averages, part, float(options.kappa), last=last, ahead=ahead)
+            averages, last, ahead = done.averages, done.last, None
+        draws = Draws(
+            averages.params, float("nan"), float("nan"), "streaming", n_iter=self.n_iter_ + 1, log_weights=None
+        )
+        fitted = Marginalized(self.transforms_.wrap(chain), draws.params)
+        past = before_the_end(data)
+        with torch.no_grad():
+            steps = fitted.log_prob_steps({}, batch, begun)
+            final = steps.final if past is data else fitted.filter({}, self._batch(past), begun)
+        self.draws_, self.model_, self.training_, self.training_state_ = draws, fitted, past, final
+        self.training_fingerprint_ = fingerprint(data)
+        self.n_iter_, self.status_, self.converged_ = draws.n_iter, draws.status, False
+        self.log_likelihood_ = float(steps.values.double().sum()) + (self.log_likelihood_ if self.n_scored_ else 0.0)
+        self.n_scored_ += int(steps.scored.sum())
+        self.n_scored_steps_ += float(steps.scored.any(-1).sum())
+        if last is not None:
+            self.online_ = _Memory(averages, last, self._belief(final, batch), draws)
+        return self
+
+    def _belief(self, state: Any, batch: Batch) -> Tensor:
+        """p(z_t | x_<t) of the chain behind the transforms, (1, n, s)."""
+        belief: Tensor = unwrap(self.model_.model, batch.slice_time(0, 0), self.model_._unpack(state))[2].probs
+        return belief
+
+    def _memory(self, chain: Any, n_new: float, ahead: Tensor | None) -> tuple[RunningAverages, Tensor | None]:
+        """What was learnt so far, from the parameters alone where nothing else was kept, and the step before X."""
+        kept = getattr(self, "online_", None)
+        if kept is not None and kept.draws is self.draws_:
+            follows = ahead is not None and torch.equal(ahead, kept.ahead)
+            return kept.averages, kept.last if follows else None
+        n_steps = max(self.n_scored_steps_, self.n_scored_ / self.n_features_in_, n_new)
+        n_sequences = 1 if self.training_ is None else self.training_.n_sequences
+        return start_averages(chain, self.model_.params, n_steps, n_steps / n_sequences), None

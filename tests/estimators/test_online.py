@@ -1,0 +1,102 @@
+"""partial_fit: learning from data as they come."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+
+import probseq as ps
+from probseq.errors import HistoryError, IncompatibleError, UnsupportedError
+
+
+def switching(t, seed=0):
+    rng = np.random.default_rng(seed)
+    z, states = 0, np.empty(t, dtype=int)
+    for i in range(t):
+        z = z if rng.random() < 0.93 else 1 - z
+        states[i] = z
+    return 3.0 * states + rng.normal(size=t)
+
+
+def test_a_stream_in_pieces_comes_within_a_percent_of_the_whole():
+    x = switching(2500)
+    model = ps.HMM(2, random_state=0)
+    for start in range(0, len(x), 250):
+        assert model.partial_fit(x[start : start + 250]) is model
+    whole = ps.HMM(2, random_state=0).fit(x)
+    assert float(model.log_prob(x)) > whole.log_likelihood_ - 0.01 * abs(whole.log_likelihood_)
+    assert model.status_ == "streaming" and model.n_scored_ == len(x)
+    assert_allclose(model.log_likelihood_, whole.log_likelihood_, rtol=0.01)
+
+
+def test_one_value_a_call_learns_transitions():
+    x = switching(700)
+    model = ps.HMM(2, random_state=0).fit(x[:200])
+    before = model.params_["transition"].values.copy()
+    for value in x[200:]:
+        model.partial_fit([value])
+    assert model.online_.averages.n_steps == pytest.approx(700)
+    # Every value but the first after the fit counts the move that led to it: all but one are counted.
+    assert_allclose(float(model.online_.averages.counts.sum()), 1.0, atol=0.02)
+    whole = ps.HMM(2, random_state=0).fit(x)
+    assert float(model.log_prob(x)) > whole.log_likelihood_ - 0.01 * abs(whole.log_likelihood_)
+    assert np.abs(model.params_["transition"] - before).max() > 1e-3
+
+
+def test_forecasts_go_on_from_the_new_end_and_states_carry_over():
+    x = switching(400)
+    index = pd.date_range("2020-01-01", periods=400, freq="D")
+    series = pd.Series(x, index)
+    model = ps.HMM(2, random_state=0).fit(series[:300]).partial_fit(series[300:])
+    forecast = model.forecast(2)
+    assert pd.Timestamp(forecast.mean()["time"].values[0]) == pd.Timestamp("2021-02-04")
+    from_all = model.forecast(2, history=series)
+    assert_allclose(forecast.mean(), from_all.mean(), rtol=1e-6)
+    assert_allclose(
+        model.score(series[300:], history=series[:300]) * 100, model.log_prob(series[300:], history=series[:300])
+    )
+
+
+def test_gaps_are_missing_steps_and_overlaps_raise():
+    x = pd.Series(switching(300), pd.date_range("2020-01-01", periods=300, freq="D"))
+    model = ps.HMM(2, random_state=0).fit(x[:200])
+    model.partial_fit(x[220:])
+    assert model.n_scored_ == 280
+    with pytest.raises(HistoryError):
+        model.partial_fit(x[100:])
+    again = ps.HMM(2, random_state=0).fit(x[:200]).partial_fit(x[:50], history=None)
+    assert again.n_scored_ == 250
+
+
+def test_many_sequences_and_transforms():
+    rng = np.random.default_rng(0)
+    data = [np.exp(switching(80, seed=i)) for i in range(6)]
+    model = ps.HMM(2, transform=ps.Log(), random_state=0).fit(data[:3]).partial_fit(data[3:], history=None)
+    whole = ps.HMM(2, transform=ps.Log(), random_state=0).fit(data)
+    total = float(model.log_prob(data).sum())
+    assert total > whole.log_likelihood_ - 0.01 * abs(whole.log_likelihood_)
+    assert model.forecast(2, history=np.exp(rng.normal(size=5))).mean().notnull().all()
+
+
+def test_known_parameters_and_loaded_models_learn_on(tmp_path):
+    x = switching(300)
+    known = ps.HMM(2).with_parameters(
+        initial=[0.5, 0.5], transition=[[0.9, 0.1], [0.1, 0.9]], mean=[[0.2], [2.5]], scale=[[1.0], [1.0]]
+    )
+    known.partial_fit(x)
+    assert float(known.log_prob(x)) > float(ps.IID().fit(x).log_prob(x))
+    model = ps.HMM(2, random_state=0).fit(x[:200])
+    model.save(tmp_path / "model")
+    loaded = ps.load(tmp_path / "model").partial_fit(x[200:])
+    direct = model.partial_fit(x[200:])
+    assert_allclose(loaded.params_["mean"], direct.params_["mean"], rtol=1e-9)
+
+
+def test_what_cannot_learn_on_says_so():
+    x = switching(60)
+    averaged = ps.HMM(2, inference=ps.Laplace(n_draws=3), random_state=0).fit(x)
+    with pytest.raises(UnsupportedError, match="3 parameter draws"):
+        averaged.partial_fit(x)
+    driven = ps.HMM(2, transitions=ps.CovariateTransitions(), random_state=0).fit(x, covariates=x[:, None])
+    with pytest.raises(IncompatibleError, match="online EM"):
+        driven.partial_fit(x, covariates=x[:, None])
