@@ -148,10 +148,10 @@ def _axis(
 def unit_label(labels: Sequences, variable: int) -> str:
     """Name and unit of a variable, from the attributes of the data."""
     unit = str(labels.attrs.get("units", ""))
+    name = "" if labels.name is None else str(labels.name)
     if not labels.flat and labels.n_variables > 1:
         name = str(labels.variables[variable])
-        return f"{name}, {unit}" if unit else name
-    return unit or ("" if labels.name is None else str(labels.name))
+    return unit if name in unit else ", ".join(part for part in (name, unit) if part)
 
 
 def _probabilities(forecast: Forecast, sequence: int, ax: Any) -> Any:

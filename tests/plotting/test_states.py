@@ -114,7 +114,7 @@ def test_states_of_a_series(quakes):
     y, model = quakes
     ax = model.plot_states(y)
     series, probabilities = ax.figure.axes
-    assert series is ax and ax.get_ylabel() == "count"
+    assert series is ax and ax.get_ylabel() == "earthquakes, count"
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["calm", "active"]
     assert_array_equal(ax.lines[0].get_ydata(), y)
     assert_array_equal(ax.lines[0].get_xdata(), y["time"])
@@ -158,7 +158,7 @@ def test_transitions(quakes):
 def test_emissions(quakes, pair):
     y, model = quakes
     ax = model.plot_emissions(y)
-    assert ax.get_xlabel() == "count"
+    assert ax.get_xlabel() == "earthquakes, count"
     lines = {line.get_label(): line for line in ax.lines}
     grid, rates = lines["calm"].get_xdata(), model.params_["rate"].values[:, 0]
     share = model.smooth(y).mean("time").values
