@@ -16,7 +16,7 @@ import numpy as np
 from probseq.kernels import batches
 from probseq.kernels.decoding import simulate_paths
 from probseq.kernels.normal_chain import LogEmission, normal_emission, table_emission
-from probseq.kernels.sweeps import Chain, run_both_ways, run_forward, tape_for
+from probseq.kernels.sweeps import Chain, run_both_ways, run_forward, run_viterbi, tape_for
 from probseq.kernels.threads import run_blocks, scratch
 
 __all__ = [
@@ -143,7 +143,9 @@ def decode(initial: np.ndarray, transition: np.ndarray, emission: LogEmission, l
     n_draws, n, t, _ = problem.shape
     states = np.full((n_draws, n, t), -1, dtype=np.int64)
     log_prob = np.zeros((n_draws, n))
-    problem.run(lambda lo, hi: batches.decode_block(lo, hi, *problem.arrays, problem.table(), states, log_prob))
+    if not problem.by_tracks(lambda each, draw: run_viterbi(each, states[draw], log_prob[draw])):
+        states[:] = -1
+        problem.run(lambda lo, hi: batches.decode_block(lo, hi, *problem.arrays, problem.table(), states, log_prob))
     return Paths(states, log_prob)
 
 

@@ -76,6 +76,7 @@ def backward_tracks(
     pairs = np.zeros((width // 2, width // 4, 8))
     sums = np.zeros((width // 4, n_variables, 16))
     weighted = weights.size > 1 or weights[0] != 1.0
+    weight = np.ones((rows, LANES))
     nothing = splat(0.0)
     stop = tape.n_steps - skip
     for number in range((stop + rows - 1) // rows - 1, -1, -1):
@@ -84,6 +85,9 @@ def backward_tracks(
         cursor = seek(tape, group, step)
         missing = log_emissions(emission, laws, size, draw, tape, group, step, count, cursor, block)
         exponentials(size, count, block)
+        if weighted:
+            for lane, first, run, q, _ in block.runs[: block.n_runs[0]]:
+                weight[first : first + run, lane] = weights[q % weights.size]
         for i in range(count - 1, -1, -1):
             t = step + i
             if t + 1 < stop:
@@ -92,7 +96,8 @@ def backward_tracks(
             if block.special[i] or t + 2 >= stop:
                 _receive(tape, group, t, stop, size, block, i, message.begin, later, shares)
             if weighted:
-                _weigh(tape, group, t, weights, shares)
+                for lane in range(LANES):
+                    shares[0, lane] *= weight[i, lane]
             total = nothing
             for j in range(width):
                 total = total + load(alpha, ((t + 1) * width + j) * LANES) * load(later, j * LANES)
@@ -115,7 +120,7 @@ def backward_tracks(
             if n_variables > 0:
                 add_normal_sums(laws.mean, block.x, missing, gamma, count, sums)
             if posterior.shape[0] > 0:
-                write_rows(tape, group, step, count, seek(tape, group, step), gamma, posterior)
+                write_rows(block, gamma, posterior)
         # The block before ends where this one begins.
         right[rows] = right[0]
     propagate(columns, right, 0, later)
@@ -157,10 +162,3 @@ def _tell(tape, group, t, size, block, i, left, gamma, leaving, start):
         if t + 1 == tape.begin[track + 1] - tape.begin[track]:
             for j in range(size):
                 leaving[track, j] = left[i, j, lane]
-
-
-@kernel
-def _weigh(tape, group, t, weights, shares):
-    cursor = seek(tape, group, t)
-    for lane in range(LANES):
-        shares[0, lane] *= weights[cursor.sequence[lane] % weights.size]

@@ -9,7 +9,7 @@ import numpy as np
 from probseq.kernels.compiler import kernel
 from probseq.kernels.lanes import LANES, exp2, greater, load, splat, spread, store, where_seen
 from probseq.kernels.normal_chain import LogEmission
-from probseq.kernels.tracks import Block, Cursor, Tape, padded_size, read_block
+from probseq.kernels.tracks import Block, Cursor, Tape, lay_out, padded_size, read_block
 
 _LOG2_E = 1.4426950408889634
 
@@ -57,7 +57,8 @@ def log_emissions(
     block: Block,
 ) -> bool:
     """``values`` <- log emissions in bits, of steps ``step`` to ``step + count``; returns whether ``x`` has holes."""
-    missing = read_block(emission, draw, tape, group, step, count, cursor, block)
+    lay_out(tape, group, step, count, cursor, block)
+    missing = read_block(emission, draw, count, block)
     if laws.mean.size == 0:
         return False
     if missing:

@@ -111,7 +111,6 @@ def forward_tracks(
     carried = vectors(1, 2)[0]
     worst = carried[0]
     cursor = seek(tape, group, skip)
-    written = seek(tape, group, skip)
     stored = alpha.shape[0] > tape.n_steps
     for lane in range(LANES):
         for j in range(size):
@@ -160,13 +159,13 @@ def forward_tracks(
                 if block.special[i] and sums.shape[0] > 0:
                     _add_finished(block, i, gathered, sums)
             if steps.shape[0] > 0:
-                write_rows(tape, group, step, count, written, totals, steps)
+                write_rows(block, totals, steps)
         if not stored:
             alpha[0] = alpha[count]
     if sums.shape[0] > 0:
         for lane in range(LANES):
             if gathered[0, lane] != 0.0:
-                sums[cursor.sequence[lane]] += gathered[0, lane]
+                sums[min(cursor.sequence[lane], sums.size - 1)] += gathered[0, lane]
     propagate(columns, alpha, tape.n_steps if stored else 0, expected)
     for lane in range(LANES):
         mass = expected[:size, lane].sum()

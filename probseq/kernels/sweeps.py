@@ -14,12 +14,14 @@ import numpy as np
 
 from probseq.kernels.compiler import kernel
 from probseq.kernels.lane_backward import Message, backward_tracks
-from probseq.kernels.lane_forward import forward_tracks
-from probseq.kernels.lanes import LANES, vectors
+from probseq.kernels.lane_decoding import mend_track, score_tracks, trace_tracks
+from probseq.kernels.lane_forward import forward_tracks, packed
+from probseq.kernels.lanes import LANES, LN_2, LOG2_E, vectors
 from probseq.kernels.normal_chain import LogEmission
-from probseq.kernels.recursions import watch_level
+from probseq.kernels.recursions import log_matrix, watch_level
 from probseq.kernels.threads import number_of_threads, run_blocks, scratch
 from probseq.kernels.tracks import Tape, block_steps, cut_tape, padded_size, starts_inside
+from probseq.kernels.vector import transposed
 
 _SWEEPS = 3
 _AGREEMENT = 1e-13
@@ -125,6 +127,51 @@ def run_both_ways(chain: Chain, weights: np.ndarray, posterior: np.ndarray) -> S
     return result
 
 
+def run_viterbi(chain: Chain, states: np.ndarray, log_prob: np.ndarray) -> bool:
+    """Best paths (n, t) of one draw and their log p(x, z) (n,); false where the caller must go another way."""
+    tape, size = chain.tape, chain.transition.shape[0]
+    logs = log_matrix(chain.transition) * LOG2_E
+    turned, columns, initial = transposed(logs), packed(logs, -np.inf), log_matrix(chain.initial) * LOG2_E
+    score = filters(tape, size, len(chain.groups))
+    parts = [np.zeros(log_prob.size) for _ in chain.groups]
+
+    def sweep(begin: np.ndarray, skip: int, ends: np.ndarray) -> bool:
+        def run(lo: int, hi: int) -> bool:
+            return all(
+                score_tracks(
+                    initial,
+                    columns,
+                    chain.emission,
+                    chain.draw,
+                    tape,
+                    group,
+                    begin,
+                    skip,
+                    ends,
+                    score[group],
+                    _NO_SUMS if skip else parts[group],
+                )
+                for group in range(lo, hi)
+            )
+
+        for part in parts:
+            part[:] = 0.0
+        return all(run_blocks(run, len(parts)))
+
+    def trace(lo: int, hi: int) -> None:
+        for group in range(lo, hi):
+            trace_tracks(turned, tape, group, score[group], states[..., None])
+
+    if not settle(tape, size, sweep, 1, logarithmic=True):
+        return False
+    run_blocks(trace, len(parts))
+    for track in range(tape.begin.size - 2, -1, -1):
+        if track + 2 < tape.begin.size and starts_inside(tape, track + 1):
+            mend_track(turned, tape, track, score[track // LANES], states[..., None])
+    log_prob[:] = LN_2 * sum(parts)
+    return True
+
+
 def _forward(
     chain: Chain, alpha: list[np.ndarray], steps: np.ndarray, sums: list[np.ndarray], last: np.ndarray
 ) -> bool:
@@ -159,16 +206,23 @@ def _forward(
     return settle(chain.tape, chain.transition.shape[0], sweep, 1)
 
 
-def settle(tape: Tape, size: int, sweep: Callable[[np.ndarray, int, np.ndarray], bool], direction: int) -> bool:
+def settle(
+    tape: Tape,
+    size: int,
+    sweep: Callable[[np.ndarray, int, np.ndarray], bool],
+    direction: int,
+    *,
+    logarithmic: bool = False,
+) -> bool:
     """Repeat ``sweep(begin, skip, ends)`` until each track began where its neighbour in ``direction`` ended."""
-    begin = np.full((tape.begin.size - 1, size), 1.0 / size)
+    begin = np.full((tape.begin.size - 1, size), 0.0 if logarithmic else 1.0 / size)
     ends = np.empty_like(begin)
     # The first, short sweep makes the guess.
     skip = tape.n_steps - min(tape.n_steps, max(32, tape.n_steps // 16))
     for _ in range(_SWEEPS + 1):
         if not sweep(begin, skip, ends):
             return False
-        if agree(tape, begin, ends, direction, _AGREEMENT) and skip == 0:
+        if agree(tape, begin, ends, direction, logarithmic) and skip == 0:
             return True
         hand_over(begin, ends, direction)
         skip = 0
@@ -176,14 +230,15 @@ def settle(tape: Tape, size: int, sweep: Callable[[np.ndarray, int, np.ndarray],
 
 
 @kernel
-def agree(tape: Tape, begin: np.ndarray, ends: np.ndarray, direction: int, tolerance: float) -> bool:
+def agree(tape: Tape, begin: np.ndarray, ends: np.ndarray, direction: int, logarithmic: bool) -> bool:
     """Whether the ends of tracks equal the begins of their neighbours, wherever a sequence runs on between them."""
     for track in range(1, begin.shape[0]):
         if starts_inside(tape, track):
             guess = begin[track] if direction > 0 else begin[track - 1]
             truth = ends[track - 1] if direction > 0 else ends[track]
             for j in range(guess.size):
-                if not abs(guess[j] - truth[j]) <= tolerance * truth[j]:
+                tolerance = _AGREEMENT * (1000.0 if logarithmic else truth[j])
+                if guess[j] != truth[j] and not abs(guess[j] - truth[j]) <= tolerance:
                     return False
     return True
 

@@ -40,6 +40,7 @@ class Block(NamedTuple):
 
     ``x`` (step, variable, lane); ``values`` (step, state, lane), padded to a multiple of four states, log emissions in
     bits and then emissions relative to the best state; ``peak`` (step, lane) the logarithm of the best, in bits.
+    ``runs`` (any, 5) tells where the steps lie: lane, first step, number, sequence, time; there are ``n_runs[0]``.
     ``first`` and ``final`` (step, lane): the sequence that begins or ends there, or -1. ``special`` (step,): whether
     anything in these two is set, or a track has run out (``spent``).
     """
@@ -47,6 +48,8 @@ class Block(NamedTuple):
     x: np.ndarray
     values: np.ndarray
     peak: np.ndarray
+    runs: np.ndarray
+    n_runs: np.ndarray
     first: np.ndarray
     final: np.ndarray
     spent: np.ndarray
@@ -82,6 +85,8 @@ def new_block(size: int, n_variables: int) -> Block:
         vectors(steps, n_variables),
         vectors(steps, width),
         vectors(1, steps)[0],
+        np.zeros((LANES * steps, 5), dtype=np.int64),
+        np.zeros(1, dtype=np.int64),
         np.full((steps, LANES), -1),
         np.full((steps, LANES), -1),
         np.zeros((steps, LANES), dtype=np.bool_),
@@ -102,22 +107,18 @@ def seek(tape: Tape, group: int, step: int) -> Cursor:
 
 
 @kernel
-def read_block(
-    emission: LogEmission, draw: int, tape: Tape, group: int, step: int, count: int, cursor: Cursor, block: Block
-) -> bool:
-    """Fill ``x``, or ``values`` from a table, and the marks; returns whether any coordinate is missing."""
-    for i in range(count):
+def lay_out(tape: Tape, group: int, step: int, count: int, cursor: Cursor, block: Block) -> None:
+    """Find the runs of the next ``count`` steps and mark where sequences begin and end; the cursor moves on."""
+    for i in range(block.special.size):
         if block.special[i]:
             block.special[i] = False
             block.first[i] = -1
             block.final[i] = -1
             block.spent[i] = False
-    missing = False
-    n = tape.offsets.size - 1
+    number = 0
     for lane in range(LANES):
         track = group * LANES + lane
-        left = tape.begin[track + 1] - tape.begin[track] - step
-        stop = min(count, left)
+        stop = max(0, min(count, tape.begin[track + 1] - tape.begin[track] - step))
         q = cursor.sequence[lane]
         t = cursor.time[lane]
         i = 0
@@ -127,26 +128,40 @@ def read_block(
                 q += 1
                 t = 0
                 continue
-            run = min(stop - i, length - t)
-            if emission.mean.size > 0:
-                missing = _read_x(emission.x[q], t, run, block.x, i, lane) or missing
-            else:
-                _read_table(emission.table[draw % emission.table.shape[0], q], t, run, block.values, i, lane)
+            size = min(stop - i, length - t)
+            block.runs[number] = (lane, i, size, q, t)
+            number += 1
             if t == 0:
                 block.first[i, lane] = q
                 block.special[i] = True
-            i += run
-            t += run
+            i += size
+            t += size
             if t == length:
                 block.final[i - 1, lane] = q
                 block.special[i - 1] = True
-        for k in range(max(stop, 0), count):
+        for k in range(stop, count):
             block.spent[k, lane] = True
             block.special[k] = True
-            block.x[k, :, lane] = 0.0
-            block.values[k, :, lane] = 0.0
-        cursor.sequence[lane] = min(q, n - 1)
+        cursor.sequence[lane] = q
         cursor.time[lane] = t
+    block.n_runs[0] = number
+
+
+@kernel
+def read_block(emission: LogEmission, draw: int, count: int, block: Block) -> bool:
+    """Fill ``x``, or ``values`` from a table, with zeros where a track has run out; whether a coordinate is missing."""
+    missing = False
+    for lane, i, size, q, t in block.runs[: block.n_runs[0]]:
+        if emission.mean.size > 0:
+            missing = _read_x(emission.x[q], t, size, block.x, i, lane) or missing
+        else:
+            _read_table(emission.table[draw % emission.table.shape[0], q], t, size, block.values, i, lane)
+    for i in range(count):
+        if block.special[i]:
+            for lane in range(LANES):
+                if block.spent[i, lane]:
+                    block.x[i, :, lane] = 0.0
+                    block.values[i, :, lane] = 0.0
     return missing
 
 
@@ -169,28 +184,12 @@ def _read_table(table, t, run, out, i, lane):
 
 
 @kernel
-def write_rows(tape: Tape, group: int, step: int, count: int, cursor: Cursor, source: np.ndarray, target: np.ndarray):
+def write_rows(block: Block, source: np.ndarray, target: np.ndarray) -> None:
     """target (sequence, time, k) <- source (step, k or more, lane), where the tracks have a step."""
-    for lane in range(LANES):
-        track = group * LANES + lane
-        stop = min(count, tape.begin[track + 1] - tape.begin[track] - step)
-        q = cursor.sequence[lane]
-        t = cursor.time[lane]
-        i = 0
-        while i < stop:
-            length = tape.offsets[q + 1] - tape.offsets[q]
-            if t >= length:
-                q += 1
-                t = 0
-                continue
-            run = min(stop - i, length - t)
-            for k in range(run):
-                for j in range(target.shape[2]):
-                    target[q, t + k, j] = source[i + k, j, lane]
-            i += run
-            t += run
-        cursor.sequence[lane] = q
-        cursor.time[lane] = t
+    for lane, i, size, q, t in block.runs[: block.n_runs[0]]:
+        for k in range(size):
+            for j in range(target.shape[2]):
+                target[q, t + k, j] = source[i + k, j, lane]
 
 
 @kernel

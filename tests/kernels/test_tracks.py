@@ -82,9 +82,10 @@ def test_tracks_change_nothing(tracks, s, kind, data):
                 chain.filter_states(*problem, keep=False),
                 chain.expectations(*problem, gain=gain),
                 chain.normal_expectations(*problem),
+                chain.decode(*problem),
             )
         )
-    assert tracks.tapes == 3 and tracks.finished == 3
+    assert tracks.tapes == 4 and tracks.finished == 4
     for one, other in zip(*results, strict=True):
         assert_same(one, other)
 
@@ -115,6 +116,22 @@ def test_lost_and_impossible_states_leave_the_tracks(tracks):
     table[..., 40, :] = -np.inf
     result = chain.expectations(initial, transition, chain.table_emission(table), np.array([t]))
     assert tracks.finished == 0 and result.log_prob[0, 0] == -np.inf and np.isfinite(result.posterior).all()
+    paths = chain.decode(initial, transition, chain.table_emission(table), np.array([t]))
+    assert tracks.finished == 0 and paths.log_prob[0, 0] == -np.inf
+
+
+def test_paths_are_mended_where_the_guess_at_a_cut_was_wrong(tracks):
+    """Sticky states and little evidence: the best last state of a track is often not where the path goes through."""
+    rng = np.random.default_rng(6)
+    transition = np.full((1, 3, 3), 1e-3) + np.diag([0.997] * 3)
+    emission = chain.table_emission(rng.normal(size=(1, 1, 4000, 3)))
+    problem = np.full((1, 1, 3), 1 / 3), transition, emission, np.array([4000])
+    paths = chain.decode(*problem)
+    assert tracks.finished == 1
+    tracks.off = True
+    other = chain.decode(*problem)
+    assert_array_equal(paths.states, other.states)
+    assert_allclose(paths.log_prob, other.log_prob, rtol=1e-12)
 
 
 def test_sparse_transitions_stay_in_the_tracks(tracks):
@@ -157,8 +174,10 @@ def test_several_groups_of_tracks(tracks, monkeypatch):
     results = []
     for off in (False, True):
         tracks.off = off
-        results.append((chain.filter_states(*problem, keep=False), chain.expectations(*problem)))
-    assert tracks.finished == 2
+        results.append(
+            (chain.filter_states(*problem, keep=False), chain.expectations(*problem), chain.decode(*problem))
+        )
+    assert tracks.finished == 3
     for one, other in zip(*results, strict=True):
         assert_same(one, other)
 
