@@ -343,9 +343,10 @@ def pack(blocks: Sequence[np.ndarray]) -> np.ndarray:
     """Return blocks (t_i, k) as one array (n, t, k) padded by NaN."""
     if len(blocks) == 1:
         return np.ascontiguousarray(blocks[0])[None]
-    out = np.full((len(blocks), max(len(block) for block in blocks), blocks[0].shape[1]), np.nan)
-    for row, block in zip(out, blocks, strict=True):
-        row[: len(block)] = block
+    lengths = [len(block) for block in blocks]
+    out = np.full((len(blocks), max(lengths), blocks[0].shape[1]), np.nan)
+    for i, length in enumerate(lengths):
+        out[i, :length] = blocks[i]
     return out
 
 

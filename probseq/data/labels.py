@@ -71,7 +71,7 @@ def label(
     extra = dict(coords or {})
     labels: dict[Hashable, Any] = {}
     given = data.index if index is None else tuple(index)
-    sizes = np.array([len(one) for one in given], dtype=np.int64)
+    sizes = data.lengths if index is None else np.array([len(one) for one in given], dtype=np.int64)
     if "time" in dims:
         width = array.shape[dims.index("time")]
         if "sequence" in dims and data.many:
@@ -82,7 +82,7 @@ def label(
                 array = _pad(array, dims, sizes)
                 labels["time"] = np.arange(width)
                 labels["length"] = ("sequence", sizes)
-                if not all(_counts(one) for one in given):
+                if not all(_counts(one) for one in {id(one): one for one in given}.values()):
                     labels["timestamp"] = (("sequence", "time"), stamps_2d(given, width))
         elif len(given[0]) == width and not (data.many and len(given) > 1):
             labels["time"] = given[0]
@@ -109,8 +109,8 @@ def label(
         if fits and key not in labels and not (index is not None and "time" in at):
             labels[key] = (at, values)
     labels.update(extra)
-    out = xr.DataArray(array, dims=dims, name=name, attrs=dict(attrs or {}))
-    return out.assign_coords({key: _index_coord(key, value) for key, value in labels.items()})
+    coordinates = {key: _index_coord(key, value) for key, value in labels.items()}
+    return xr.DataArray(array, coordinates, dims, name, dict(attrs or {}))
 
 
 def _counts(index: pd.Index) -> bool:

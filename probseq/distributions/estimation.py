@@ -10,6 +10,7 @@ constrained maximum is attained by clipping, EM with the floor stays monotone.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -57,10 +58,27 @@ class Moments(NamedTuple):
     variance: Tensor
 
 
+class _Floor(NamedTuple):
+    x: weakref.ref[Tensor]
+    seen: weakref.ref[Tensor]
+    versions: tuple[int, int]
+    value: Tensor
+
+
+_last_floor: _Floor | None = None
+
+
 def variance_floor(x: Tensor, seen: Tensor) -> Tensor:
     """Smallest variance that a fit may give to each variable, (k,): 1e-6 of the variance of the data."""
+    global _last_floor
+    # Every M-step asks again about the same data.
+    known = _last_floor
+    if known is not None and known.x() is x and known.seen() is seen and known.versions == (x._version, seen._version):
+        return known.value
     _, centre, spread = _moments(x, seen)
-    return torch.maximum(_FLOOR * spread, 1e-12 * (1e-12 + centre**2 + spread))
+    value = torch.maximum(_FLOOR * spread, 1e-12 * (1e-12 + centre**2 + spread))
+    _last_floor = _Floor(weakref.ref(x), weakref.ref(seen), (x._version, seen._version), value)
+    return value
 
 
 def pooled_moments(x: Tensor, seen: Tensor) -> Moments:

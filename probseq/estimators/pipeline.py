@@ -91,8 +91,10 @@ def check_support(values: np.ndarray, emission: Emission | None, n_categories: C
         emission.check(values, name)
     sizes = n_categories if isinstance(n_categories, tuple) else (n_categories,) * values.shape[-1]
     for column, size in enumerate(sizes):
+        if size is None:
+            continue
         top = np.nanmax(values[..., column], initial=0)
-        if size is not None and top >= size:
+        if top >= size:
             raise DataError(
                 got=f"code {top:g} in {name}" if len(sizes) == 1 else f"code {top:g} in column {column} of {name}",
                 expected=f"codes below {size}",

@@ -167,13 +167,13 @@ def read_block(emission: LogEmission, draw: int, count: int, block: Block) -> bo
 
 @kernel
 def _read_x(x, t, run, out, i, lane):
-    total = 0.0
-    for k in range(run):
-        for d in range(x.shape[1]):
+    missing = False
+    for d in range(x.shape[1]):
+        for k in range(run):
             value = x[t + k, d]
             out[i + k, d, lane] = value
-            total += value * 0.0
-    return total != total
+            missing |= value != value
+    return missing
 
 
 @kernel

@@ -116,7 +116,7 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
             result = self._chains(params, batch, state).filter_states(keep=False)
             steps, last = torch.as_tensor(result.log_prob_steps), torch.as_tensor(result.last)
         values = steps
-        if not batch.seen.cpu().numpy().all():
+        if not _complete(batch):
             # Where nothing is seen the sum of probabilities is one up to rounding only.
             told = batch.seen.any(-1) if batch.states is None else batch.seen.any(-1) | (batch.states >= 0)
             values = torch.where(told, steps, torch.zeros_like(steps))
@@ -295,7 +295,7 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
             initial, transition = self._per_draw(params, start), self._per_draw(params, params["transition"])
             law = self._components(params) if batch.states is None else None
             if isinstance(law, DiagonalNormal):
-                x = batch.x if batch.seen.numpy().all() else torch.where(batch.seen, batch.x, torch.nan)
+                x = batch.x if _complete(batch) else torch.where(batch.seen, batch.x, torch.nan)
                 mean, scale = self._per_draw(params, law.loc), self._per_draw(params, law.scale.expand_as(law.loc))
                 emission = chain.normal_emission(x.numpy(), mean.numpy(), (scale**2).numpy())
             else:
@@ -327,6 +327,11 @@ def _normal_step(emission: Normal, params: Params, batch: Batch, moments: Tensor
     square = (second / total.clamp_min(1e-8) - shift**2).clamp_min(0.0)
     floor = variance_floor(batch.x, batch.seen)
     return normal_from_moments(emission, total, params["mean"] + shift, square, floor, params)
+
+
+def _complete(batch: Batch) -> bool:
+    """Whether every coordinate of every step is seen."""
+    return int(np.count_nonzero(batch.seen.cpu().numpy())) == int(batch.lengths.sum()) * batch.seen.shape[-1]
 
 
 def _on_processor(batch: Batch) -> bool:
