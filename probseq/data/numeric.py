@@ -15,6 +15,8 @@ from probseq.errors import DataError, DataTypeError
 
 __all__ = ["as_array", "as_numbers", "check_finite", "holds_tokens", "is_number", "is_sparse"]
 
+_LARGEST = 1e150
+
 
 _DATES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
 
@@ -153,13 +155,16 @@ def _flat(values: np.ndarray) -> Iterable[Any]:
 
 
 def check_finite(values: np.ndarray, variables: tuple[Any, ...] | None, where: str) -> None:
-    """Raise a DataError that names the first infinite entry of `values`, shape (t, k)."""
-    infinite = np.isinf(values)
-    if infinite.any():
-        step, column = (int(i) for i in np.argwhere(infinite)[0])
+    """Raise a DataError that names the first entry of `values`, shape (t, k), that is infinite or whose square is."""
+    wrong = np.abs(values) > _LARGEST
+    if wrong.any():
+        step, column = (int(i) for i in np.argwhere(wrong)[0])
         variable = variables[column] if variables is not None else f"x{column}"
+        value = values[step, column]
         raise DataError(
-            got=f"{values[step, column]:+} (inf) in variable {variable!r} at step {step} of {where}",
-            expected="finite numbers, or NaN where a value is missing",
+            got=f"{value:+}{' (inf)' if np.isinf(value) else ''} in variable {variable!r} at step {step} of {where}",
+            expected="finite numbers, or NaN where a value is missing"
+            if np.isinf(value)
+            else f"numbers below {_LARGEST:g} in size, whose squares are finite",
             remedy="Replace it by NaN, or correct it.",
         )

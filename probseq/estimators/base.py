@@ -19,6 +19,7 @@ from probseq.errors import (
     CovariateError,
     DataError,
     DataTypeError,
+    DataWarning,
     DegenerateWarning,
     IncompatibleError,
     ParameterError,
@@ -119,6 +120,7 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
         started = time.perf_counter()
         check_y(y, data)
         data.require_values()
+        _warn_of_empty_variables(data)
         inference = self._inference()
         self._check_tokens(data)
         emission = self._emission()
@@ -333,6 +335,14 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
+
+
+def _warn_of_empty_variables(data: Sequences) -> None:
+    empty = [v for v, seen in zip(data.variables, data.seen().any((0, 1)), strict=True) if not seen]
+    if empty:
+        warnings.warn(
+            f"Every value of variable {empty[0]!r} is missing: nothing is learnt of it.", DataWarning, stacklevel=4
+        )
 
 
 def _n_codes(values: np.ndarray) -> int | None:

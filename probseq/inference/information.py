@@ -22,7 +22,7 @@ __all__ = ["Information", "curvature", "information", "observed_information", "s
 _BOUNDARY = 1e-3
 # Directions with less information than this, relative to coordinates of unit information, are not determined.
 _FLAT = 1e-9
-_FIRST_STEP, _STEP, _WIDEST = 1e-4, 1e-3, 1e-2
+_FIRST_STEP, _STEP, _WIDEST, _NARROWEST = 1e-4, 1e-3, 1e-2, 1e-9
 _LARGE_PART = 0.05
 _DEPENDS = 1e-3
 
@@ -98,6 +98,8 @@ def curvature(target: LogPosterior, coordinates: Coordinates, z: np.ndarray) -> 
     real = {name for name, spec in target.specs.items() if isinstance(spec.constraint, Real)}
     any_unit = np.array([owner in real for owner in coordinates.owner[coordinates.index]], dtype=bool)
     wanted = np.where(any_unit, wanted, np.minimum(wanted, _WIDEST))
+    # A step below the rounding of the coordinate is none.
+    wanted = np.maximum(wanted, _NARROWEST * np.abs(z))
     rows = np.flatnonzero(np.isfinite(wanted) & ((step > 10 * wanted) | (step < 0.1 * wanted)))
     if rows.size:
         step[rows] = wanted[rows]
@@ -144,6 +146,8 @@ def _unmoved(specs: Mapping[str, ParamSpec], coordinates: Coordinates) -> np.nda
 
 def _inverse(matrix: np.ndarray, owners: list[str]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Inverse over the directions that have information, which coordinates have none of the others, and a message."""
+    # What has no finite curvature is not determined.
+    matrix = np.where(np.isfinite(matrix).all(0) & np.isfinite(matrix).all(1)[:, None], matrix, 0.0)
     diagonal = np.diag(matrix)
     unit = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     values, vectors = np.linalg.eigh(matrix * unit * unit[:, None]) if matrix.size else (diagonal, matrix)

@@ -150,7 +150,8 @@ class MLE(Inference):
         if wants_covariance(self.covariance, unconstrained_size(target.specs)):
             covariance = information(target, target.flat(params).numpy()).covariance
         once = np.array([value])
-        return Draws(draws, value, value, "exact", trace=once, optima=once, covariance=covariance)
+        messages = model.problems(params, batch) if isinstance(model, ClosedForm) else ()
+        return Draws(draws, value, value, "exact", trace=once, optima=once, messages=messages, covariance=covariance)
 
     @staticmethod
     def _draws(

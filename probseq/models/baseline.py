@@ -30,6 +30,10 @@ class ClosedForm(ABC):
     def maximum_likelihood(self, batch: Batch, weights: Tensor | None = None) -> dict[str, Tensor]:
         """Parameters that maximise the likelihood, without draw dimensions; ``weights`` (n,) weigh sequences."""
 
+    def problems(self, params: Params, batch: Batch) -> tuple[str, ...]:
+        """What has degenerated at these parameters, in words."""
+        return ()
+
 
 class Count(NamedTuple):
     """steps : (*draw, n), the number of steps so far."""
@@ -88,6 +92,18 @@ class IIDModel(SequenceModel[Count], ClosedForm):
             params = self.emission.m_step(self.observation, batch.x, batch.seen, one, params)
         whole = {name: value[0] for name, value in params.items()}
         return {name: v[0] if "state" in specs[name].dims else v for name, v in whole.items()}
+
+
+    def problems(self, params: Params, batch: Batch) -> tuple[str, ...]:
+        specs = self.emission.parameters(self.observation, (1,))
+        one = {name: params[name].reshape(1, *spec.shape) for name, spec in specs.items()}
+        if not bool(self.emission.states_at_floor(self.observation, batch.x, batch.seen, one).any()):
+            return ()
+        name = type(self.emission).__name__
+        return (
+            f"the spread of {name} collapsed to its floor: a variable has (nearly) the same value everywhere, "
+            "or follows from the others",
+        )
 
 
 class Walk(NamedTuple):

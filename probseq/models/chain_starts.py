@@ -8,6 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from probseq.distributions.emissions import ConditionalEmission, Emission, Observation
+from probseq.errors import DataError
 from probseq.models.base import Batch
 
 __all__ = ["start_params"]
@@ -34,6 +35,12 @@ def start_params(
     if isinstance(emission, ConditionalEmission):
         used = used & (torch.arange(batch.t) >= emission.order)
     rows = used.flatten().nonzero().squeeze(-1)
+    if len(rows) == 0:
+        raise DataError(
+            got="no step that a state could be said of",
+            expected="at least one seen value behind the first ones that are conditioned on",
+            remedy="Pass longer sequences, or an emission of a lower order.",
+        )
     if len(rows) > _MAX_ROWS:
         kept = torch.randperm(len(rows), generator=generator)[:_MAX_ROWS]
         rows = rows[kept.sort().values]

@@ -68,7 +68,7 @@ def test_periods_and_dates():
 
 
 def test_variables_go_by_name():
-    frame = pd.DataFrame({"a": X, "b": 100 - X}, index=DATES)
+    frame = pd.DataFrame({"a": X, "b": 100 - X[::-1]}, index=DATES)
     forecast = ps.IID(ps.Normal("full")).fit(frame[:60]).forecast(20)
     truth = frame[60:80]
     expected = forecast.crps(truth)

@@ -230,6 +230,9 @@ def standardized(x: Tensor, seen: Tensor) -> Tensor:
     mask = seen.to(x.dtype)
     count = mask.sum(0).clamp_min(1.0)
     gap = mask * (x - (mask * x).sum(0) / count)
+    # In units of the largest first: the squares of tiny values would be zero.
+    largest = gap.abs().amax(0) if len(gap) else torch.ones_like(count)
+    gap = gap / torch.where(largest > 0, largest, torch.ones_like(largest))
     spread = (gap.square().sum(0) / count).sqrt()
     return gap / torch.where(spread > 0, spread, torch.ones_like(spread))
 

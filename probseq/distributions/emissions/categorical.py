@@ -18,6 +18,7 @@ from probseq.errors import ParameterError, SupportError
 __all__ = ["Bernoulli", "Categorical"]
 
 _SMALL = 1e-10
+_MOST_CODES = 1_000_000
 
 
 class Categorical(Emission):
@@ -41,6 +42,12 @@ class Categorical(Emission):
         if size is None or size < 1:
             raise ParameterError(
                 got=f"{size!r} categories", expected="at least one category", remedy="Pass n_categories=."
+            )
+        if self.n_categories is None and size > _MOST_CODES:
+            raise ParameterError(
+                got=f"a code of {size - 1}, which makes {size} categories",
+                expected=f"codes that count the categories, below {_MOST_CODES}",
+                remedy="Renumber the codes from 0 without gaps, or pass n_categories=.",
             )
         return Observation(n_variables, self.measure, self.fill, int(size))
 
