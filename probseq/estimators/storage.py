@@ -235,8 +235,8 @@ def _decode_law(value: dict[str, Any], file: Path) -> Distribution:
     cls = getattr(torch.distributions, value["law"], None)
     if not (isinstance(cls, type) and issubclass(cls, Distribution)):
         raise _bad(file, f"an unknown distribution {value['law']!r}")
-    law: Distribution = cls(**{n: torch.as_tensor(_decode(v, {}, file)) for n, v in value["arguments"].items()})
-    return law
+    arguments: dict[str, Any] = {n: torch.as_tensor(_decode(v, {}, file)) for n, v in value["arguments"].items()}
+    return cls(**arguments)
 
 
 # labels ---------------------------------------------------------------------------------------------------------------

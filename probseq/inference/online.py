@@ -129,7 +129,7 @@ class OnlineEM(Inference):
         total = torch.zeros(len(averages.totals), dtype=torch.float64)
         for rows in torch.randperm(batch.n, generator=generator).split(self._size(batch)):
             last = None
-            for part in self._windows(Batch(*(None if leaf is None else leaf[rows] for leaf in batch))):
+            for part in self._windows(_rows(batch, rows)):
                 done = take_step(model, averages, part, float(self.kappa), weights=weight[rows], last=last)
                 averages, last, total = done.averages, done.last, total + done.log_prob
         return total, averages
@@ -190,6 +190,12 @@ class OnlineEM(Inference):
         check_kappa(self.kappa)
         if isinstance(self.tol, bool) or not isinstance(self.tol, int | float) or not self.tol >= 0:
             raise ParameterError(got=f"tol={self.tol!r}", expected="a number of nats >= 0", remedy="Try tol=1e-4.")
+
+
+def _rows(batch: Batch, rows: Tensor) -> Batch:
+    u = None if batch.u is None else batch.u[rows]
+    states = None if batch.states is None else batch.states[rows]
+    return Batch(batch.x[rows], batch.seen[rows], batch.lengths[rows], u, states)
 
 
 def check_kappa(kappa: Any) -> None:

@@ -120,7 +120,7 @@ class LogPosterior:
                 (gradient,) = torch.autograd.grad(value.sum(), flat)
         except ProbseqError:
             raise
-        except (torch.linalg.LinAlgError, ValueError):
+        except (torch.linalg.LinAlgError, ValueError):  # type: ignore[attr-defined]
             # A matrix without a factor, or a value that rounding put outside a support.
             if len(points) == 1:
                 return np.full(1, -np.inf), np.zeros(points.shape)

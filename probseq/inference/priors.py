@@ -83,6 +83,9 @@ def log_prior(specs: Mapping[str, ParamSpec], priors: Mapping[str, Distribution]
 
 def _log_dirichlet(concentration: Tensor, value: Tensor, free: Tensor) -> Tensor:
     """Log density of the shares of the free entries, (*draw, *rows): structural zeros and fixed entries have none."""
+    if bool(free.all()):
+        constant = torch.lgamma(concentration.sum(-1)) - torch.lgamma(concentration).sum(-1)
+        return torch.xlogy(concentration - 1.0, value).sum(-1) + constant
     alpha = torch.where(free, concentration, torch.zeros_like(concentration))
     kept = torch.where(free, value, torch.zeros_like(value))
     total = kept.sum(-1, keepdim=True)
@@ -132,7 +135,8 @@ def _covers(spec: ParamSpec, prior: Distribution) -> bool:
     flat = spread * torch.randn(_PROBES, size, generator=generator, dtype=torch.float64)
     values = spec.constraint.constrain(flat, spec.shape)
     try:
-        return bool(prior.support.check(values).all())
+        support: Any = prior.support
+        return bool(support.check(values).all())
     except NotImplementedError:
         return True  # a law that does not tell its support
 

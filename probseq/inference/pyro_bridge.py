@@ -13,6 +13,9 @@ from torch.autograd.function import once_differentiable
 
 __all__ = ["Chain", "sample_chain"]
 
+# Variances estimated from fewer iterations are worse than those that the density comes scaled by.
+_ENOUGH_FOR_A_METRIC = 150
+
 Density = Callable[[np.ndarray], tuple[float, np.ndarray]]
 """A log density and its gradient at a point (r,)."""
 
@@ -52,7 +55,7 @@ def sample_chain(
     max_tree_depth: int,
     report: Callable[[int, float], None],
 ) -> Chain:
-    """Run one chain of NUTS with an adapted step size and diagonal mass matrix.
+    """Run one chain of NUTS with an adapted step size and, if the warm-up is long, diagonal mass matrix.
 
     Pyro draws from torch's global generator: it is seeded here and put back as it was.
 
@@ -75,6 +78,7 @@ def sample_chain(
         kernel = pyro.infer.mcmc.NUTS(
             potential_fn=lambda z: _Potential.apply(z["z"], density),
             target_accept_prob=target_accept,
+            adapt_mass_matrix=n_warmup >= _ENOUGH_FOR_A_METRIC,
             max_tree_depth=max_tree_depth,
         )
         kernel.initial_params = {"z": torch.as_tensor(start, dtype=torch.float64)}
@@ -83,7 +87,8 @@ def sample_chain(
         try:
             for i in range(n_warmup + n_draws):
                 at = kernel.sample(at)
-                value = -float(kernel._potential_energy_last)
+                energy: Any = kernel._potential_energy_last
+                value = -float(energy)
                 report(i + 1, value)
                 if i >= n_warmup:
                     points.append(at["z"].detach().numpy().copy())

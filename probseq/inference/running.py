@@ -142,14 +142,15 @@ def blended(
         found: dict[str, Tensor] = {}
         for part in emission.parts():
             names = {name: name.removeprefix(f"{part.prefix}_") for name in specs if name.startswith(f"{part.prefix}_")}
-            each = [{own: values[name] for name, own in names.items()} for values in (specs, old, new)]
-            inner = blended(part.emission, each[0], each[1], each[2], share, totals)
+            own_specs = {own: specs[name] for name, own in names.items()}
+            own_old, own_new = ({own: values[name] for name, own in names.items()} for values in (old, new))
+            inner = blended(part.emission, own_specs, own_old, own_new, share, totals)
             found |= {name: inner[own] for name, own in names.items()}
         return found
     result = {name: _linear(specs[name], old[name], new[name], share, totals) for name in specs}
     if type(emission) is Bernoulli:
-        odds = [torch.sigmoid(values["logit"]) for values in (old, new)]
-        result["logit"] = torch.logit(_linear(specs["logit"], *odds, share, totals))
+        before, alone = (torch.sigmoid(values["logit"]) for values in (old, new))
+        result["logit"] = torch.logit(_linear(specs["logit"], before, alone, share, totals))
     if type(emission) in (Normal, LogNormal):
         result |= _normal(specs, old, new, share, totals)
     return result

@@ -31,12 +31,12 @@ def as_batch(model, x):
 
 def test_the_rate_of_counts_has_its_gamma_posterior():
     model = HiddenMarkovModel(1, ps.Poisson(), ps.Poisson().observation(1))
-    inference = ps.NUTS({"rate": Gamma(double(2.0), double(0.5))}, n_draws=400, n_chains=2, n_warmup=50)
+    inference = ps.NUTS({"rate": Gamma(double(2.0), double(0.5))}, n_draws=300, n_chains=2, n_warmup=50)
     draws = inference.fit(model, as_batch(model, COUNTS), generator())
     exact = stats.gamma(2.0 + COUNTS.sum(), scale=1 / (0.5 + len(COUNTS)))
     rate = draws.params["rate"].flatten().numpy()
     effective = draws.diagnostics.ess_bulk["rate"].item()
-    assert effective > 60 and len(rate) == 400
+    assert effective > 60 and len(rate) == 300
     assert abs(rate.mean() - exact.mean()) < 4 * exact.std() / np.sqrt(effective)
     for q in (0.1, 0.5, 0.9):
         share = (rate < exact.ppf(q)).mean()
@@ -54,8 +54,8 @@ def test_an_autoregression_has_the_posterior_of_a_grid():
     priors = {"ar": Normal(double(0.0), double(0.5)), "scale": LogNormal(double(0.0), double(1.0))}
     batch = as_batch(model, x)
     draws = ps.NUTS(priors, n_draws=200, n_chains=2, n_warmup=60).fit(model, batch, generator())
-    ar, scale = np.linspace(-0.995, 0.995, 160), np.linspace(0.4, 3.0, 120)
-    grid = {"ar": double(np.repeat(ar, 120)[:, None]), "scale": double(np.tile(scale, 160))}
+    ar, scale = np.linspace(-0.995, 0.995, 60), np.linspace(0.4, 3.0, 50)
+    grid = {"ar": double(np.repeat(ar, 50)[:, None]), "scale": double(np.tile(scale, 60))}
     specs = model.parameters()
     log_density = model.log_prob(grid, batch)[:, 0] + log_prior(specs, checked_priors(specs, priors), grid)
     weight = torch.softmax(log_density, 0).numpy()
@@ -66,16 +66,22 @@ def test_an_autoregression_has_the_posterior_of_a_grid():
         found = draws.params[name].flatten().numpy()
         effective = draws.diagnostics.ess_bulk[name].item()
         assert abs(found.mean() - mean) < 4 * sd / np.sqrt(effective)
-        assert_allclose(found.std(), sd, rtol=0.3)
+        order = np.argsort(values, kind="stable")
+        for q in (0.1, 0.5, 0.9):
+            point = values[order][np.searchsorted(np.cumsum(weight[order]), q)]
+            below = weight[values < point].sum()
+            # Between the grid's neighbours the exact share is not known to better than this.
+            width = weight[values == point].sum()
+            assert abs((found < point).mean() - below) < 4 * np.sqrt(q * (1 - q) / effective) + width
 
 
 def test_states_keep_one_name_across_draws_and_the_fit_averages_over_them():
     y = np.asarray(ps.datasets.earthquakes(), dtype=float)[:60]
-    inference = ps.NUTS(n_draws=40, n_chains=2, n_warmup=40, order="rate")
+    inference = ps.NUTS(n_draws=60, n_chains=2, n_warmup=30, order="rate")
     model = ps.HMM(2, ps.Poisson(), inference=inference, random_state=0).fit(y)
     rates = model.params_["rate"].values[..., 0]
-    assert rates.shape == (40, 2) and np.all(rates[:, 0] <= rates[:, 1])
-    assert model.draws_.n_chains == 2 and model.draws_.permutation.shape == (40, 2)
+    assert rates.shape == (60, 2) and np.all(rates[:, 0] <= rates[:, 1])
+    assert model.draws_.n_chains == 2 and model.draws_.permutation.shape == (60, 2)
     assert model.draws_.trace.shape == (60,) and model.draws_.n_iter == 60
     steps = model.model_.log_prob({}, model._batch(model.training_))
     assert_allclose(float(steps.sum()), model.draws_.log_prob, rtol=1e-9)
