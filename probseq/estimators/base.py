@@ -338,7 +338,8 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
 
 
 def _warn_of_empty_variables(data: Sequences) -> None:
-    empty = [v for v, seen in zip(data.variables, data.seen().any((0, 1)), strict=True) if not seen]
+    seen = data.seen()
+    empty = [variable for i, variable in enumerate(data.variables) if not seen[..., i].any()]
     if empty:
         warnings.warn(
             f"Every value of variable {empty[0]!r} is missing: nothing is learnt of it.", DataWarning, stacklevel=4

@@ -259,7 +259,7 @@ class MarkovChainModel(SequenceModel[Context], ClosedForm):
     """
 
     def __init__(self, observation: Observation, order: int = 1, smoothing: float = 0.5) -> None:
-        if observation.n_categories is None or observation.n_variables != 1:
+        if not isinstance(observation.n_categories, int) or observation.n_variables != 1:
             raise ParameterError(
                 got=f"{observation.n_variables} variables",
                 expected="one variable of categories",
