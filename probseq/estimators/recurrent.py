@@ -87,12 +87,11 @@ class _Recurrent(SequenceEstimator):
 
     def _transforms(self) -> list[Transform]:
         transforms = super()._transforms()
-        measure = self._emission().measure
-        if self.standardize and measure == "lebesgue":
-            return [*transforms, Standardize()]
-        if self.standardize and isinstance(measure, tuple):
-            return [*transforms, Standardize([i for i, one in enumerate(measure) if one == "lebesgue"])]
-        return transforms
+        shiftable = self._emission().shiftable
+        if self.standardize and isinstance(shiftable, tuple) and not all(shiftable):
+            chosen = [i for i, one in enumerate(shiftable) if one]
+            return [*transforms, Standardize(chosen)] if chosen else transforms
+        return [*transforms, Standardize()] if self.standardize and shiftable else transforms
 
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
         head = self._emission()

@@ -228,8 +228,11 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         elif isinstance(self.head, Bernoulli):
             parts = [torch.where(seen, 2 * x - 1, 0.0)]
         else:
-            counted = self.observation.discrete_variables.to(x.device).repeat(len(self.lags))
-            size = torch.where(counted, torch.log1p(torch.where(counted, x, 0.0)), x)
+            whole = self.head.shiftable
+            each = whole if isinstance(whole, tuple) else (whole,) * self.observation.n_variables
+            # Counts and positive values may be large, and no transform has scaled them.
+            scaled = torch.tensor(each, device=x.device).repeat(len(self.lags))
+            size = torch.where(scaled, x, torch.sign(x) * torch.log1p(x.abs()))
             parts = [torch.where(seen, size, 0.0), seen.to(x.dtype)]
         if self.n_covariates:
             if u is None or u.shape[-1] != self.n_covariates:

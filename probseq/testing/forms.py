@@ -26,7 +26,7 @@ def check_input_forms(row: Row) -> None:
         "tensor": torch.as_tensor(x),
         "3-D": x[None],
         "list of one": [x],
-        "float32": x.astype(np.float32) if row.kind in ("count", "code", "bit") else x,
+        "float32": x.astype(np.float32) if row.kind in ("count", "share", "code", "bit") else x,
     }
     if row.n_variables == 1:
         forms |= {
@@ -35,7 +35,7 @@ def check_input_forms(row: Row) -> None:
             "Series": pd.Series(x[:, 0]),
             "1-D DataArray": xr.DataArray(x[:, 0], dims="time"),
         }
-    if row.kind in ("count", "code", "bit"):
+    if row.kind in ("count", "share", "code", "bit"):
         forms["integers"] = x.astype(int)
     for name, form in forms.items():
         got = float(np.squeeze(fitted.log_prob(form, covariates=u if np.ndim(x) == 2 else None).values))

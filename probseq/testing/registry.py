@@ -34,7 +34,7 @@ class Row:
     name : str
     make : callable
         Returns a new estimator, small enough to be fitted in a moment.
-    kind : {"real", "positive", "unit", "count", "code", "bit", "mixed"}
+    kind : {"real", "positive", "unit", "angle", "count", "share", "code", "bit", "mixed"}
         What values the data have; "mixed" data are real in the first variable and counts in the others.
     n_variables : int
     missing : {"exact", "pattern", "forbidden"}
@@ -74,6 +74,11 @@ class Row:
             codes = np.digitize(smooth, [-1.0, 1.0]).astype(float)
             codes[:3, 0] = [0, 1, 2]  # every category occurs
             return codes
+        if self.kind == "angle":
+            return np.mod(smooth + np.pi, 2 * np.pi) - np.pi
+        if self.kind == "share":
+            probs = np.exp(0.3 * smooth) / np.exp(0.3 * smooth).sum(1, keepdims=True)
+            return np.array([rng.multinomial(6, p) for p in probs], dtype=float)
         if self.kind == "bit":
             return (smooth > 0).astype(float)
         if self.kind == "mixed":
@@ -101,6 +106,10 @@ class Row:
         return ModelCase(self.model(), missing=self.missing, start=self.start)
 
 
+_CHAINS_ONLY = ("full", "spherical", "tied", "Gamma", "Beta", "VonMises", "Multinomial", "tied GaussianMixture")
+_ALL_NETS = ("diag", "Poisson", "Categorical")
+
+
 def _kinds() -> list[tuple[str, Emission, str, int]]:
     return [
         ("diag", ps.Normal(), "real", 2),
@@ -111,6 +120,15 @@ def _kinds() -> list[tuple[str, Emission, str, int]]:
         ("Poisson", ps.Poisson(), "count", 1),
         ("Categorical", ps.Categorical(), "code", 1),
         ("Bernoulli", ps.Bernoulli(), "bit", 2),
+        ("NegativeBinomial", ps.NegativeBinomial(), "count", 1),
+        ("ZeroInflatedPoisson", ps.ZeroInflatedPoisson(), "count", 2),
+        ("Gamma", ps.Gamma(), "positive", 2),
+        ("LogNormal", ps.LogNormal(), "positive", 1),
+        ("Beta", ps.Beta(), "unit", 1),
+        ("VonMises", ps.VonMises(), "angle", 2),
+        ("Multinomial", ps.Multinomial(n_trials=6), "share", 3),
+        ("GaussianMixture", ps.GaussianMixture(2), "real", 1),
+        ("tied GaussianMixture", ps.GaussianMixture(2, covariance="tied"), "real", 2),
         ("Product", ps.Product([ps.Normal(), ps.Poisson()]), "mixed", 2),
     ]
 
@@ -150,8 +168,8 @@ def _rows() -> list[Row]:
             Row(f"HMM {name}", partial(_hmm, emission), kind, k),
             Row(f"IID {name}", partial(ps.IID, emission), kind, k),
         ]
-        if name not in ("full", "spherical", "tied"):
-            for net in (ps.LSTM,) if name in ("StudentT", "Bernoulli", "Product") else (ps.LSTM, ps.GRU, ps.RNN):
+        if name not in _CHAINS_ONLY:
+            for net in (ps.LSTM, ps.GRU, ps.RNN) if name in _ALL_NETS else (ps.LSTM,):
                 rows.append(
                     Row(
                         f"{net.__name__} {name}",

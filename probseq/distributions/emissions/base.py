@@ -124,7 +124,12 @@ class Emission(Configuration, ABC):
     nominal: ClassVar[bool] = False
     """Values are labels without order, so that tokens may be read."""
     whole_line: ClassVar[bool] = True
-    """A density on the whole line, so that values may be shifted and scaled."""
+    """Every number is possible (where the law is a density)."""
+
+    @property
+    def shiftable(self) -> bool | tuple[bool, ...]:
+        """Whether values may be shifted and scaled, as by ``Standardize``: of all variables, or of each."""
+        return self.measure == "lebesgue" and self.whole_line
 
     @property
     def n_variables(self) -> int | None:

@@ -70,6 +70,11 @@ class Product(Emission):
     def fill(self) -> float | tuple[float, ...]:  # type: ignore[override]
         return Observation.join([Observation(p.size, fill=p.emission.fill) for p in self.parts()]).fill
 
+    @property
+    def shiftable(self) -> tuple[bool, ...]:
+        each = [(p.emission.shiftable, p.size) for p in self.parts()]
+        return tuple(one for own, size in each for one in (own if isinstance(own, tuple) else (own,) * size))
+
     def observation(self, n_variables: int, n_categories: CategoryCounts = None) -> Observation:
         self._check_width(n_variables, "the data")
         each = n_categories if isinstance(n_categories, tuple) else (n_categories,) * n_variables

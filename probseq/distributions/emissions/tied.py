@@ -69,6 +69,10 @@ class Tied(Emission):
     def nominal(self) -> bool:  # type: ignore[override]
         return self._inner.nominal
 
+    @property
+    def shiftable(self) -> bool | tuple[bool, ...]:
+        return self._inner.shiftable
+
     def observation(self, n_variables: int, n_categories: CategoryCounts = None) -> Observation:
         return self._inner.observation(n_variables, n_categories)
 
