@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "probseq.estimators.base": ("TRAINING",),
     "probseq.estimators.hmm": ("HMM",),
+    "probseq.estimators.hsmm": ("HSMM",),
     "probseq.estimators.arma": ("ARMA", "ARIMA"),
     "probseq.estimators.recurrent": ("RNN", "LSTM", "GRU"),
     "probseq.estimators.baseline": ("IID", "RandomWalk", "SeasonalNaive", "MarkovChain", "PoissonProcess"),
@@ -35,6 +36,12 @@ _HOMES = {
         "Tied",
     ),
     "probseq.distributions.emissions.regression": ("NormalRegression", "PoissonRegression", "AutoregressiveNormal"),
+    "probseq.distributions.durations": (
+        "FreeDuration",
+        "GeometricDuration",
+        "NegativeBinomialDuration",
+        "PoissonDuration",
+    ),
     "probseq.models.transitions": ("Transitions", "LeftRight", "Banded", "Cyclic"),
     "probseq.models.covariate_transitions": ("CovariateTransitions",),
     "probseq.models.transforms": ("Log", "BoxCox", "Logit", "Standardize", "Difference"),

@@ -6,6 +6,7 @@ __all__ = ["FAMILIES"]
 
 FAMILIES = {
     "HMM": "probseq.estimators.hmm",
+    "HSMM": "probseq.estimators.hsmm",
     "ARMA": "probseq.estimators.arma",
     "RNN": "probseq.estimators.recurrent",
     "LSTM": "probseq.estimators.recurrent",

@@ -208,6 +208,24 @@ def _rows() -> list[Row]:
         Row("HMM by NUTS", lambda: ps.HMM(2, ps.Poisson(), inference=_quick_nuts(), random_state=0), "count"),
         Row("HMM by VB", lambda: ps.HMM(2, inference=ps.VB(n_draws=3, n_init=2, prune=0.0), random_state=0)),
         Row("HMM by Gibbs", lambda: ps.HMM(2, ps.Poisson(), inference=_quick_gibbs(), random_state=0), "count"),
+        Row("HSMM", lambda: ps.HSMM(2, duration=ps.FreeDuration(6), inference=_quick_em(), random_state=0)),
+        Row(
+            "HSMM negative binomial",
+            lambda: ps.HSMM(
+                2, ps.Poisson(), ps.NegativeBinomialDuration(8), "stationary", inference=_quick_em(), random_state=0
+            ),
+            "count",
+        ),
+        Row(
+            "HSMM by MLE",
+            lambda: ps.HSMM(
+                3,
+                duration=ps.PoissonDuration(5),
+                left="censored",
+                inference=ps.MLE(tol=1e-3, covariance=False),
+                random_state=0,
+            ),
+        ),
         Row("HMM by MLE", lambda: ps.HMM(2, inference=ps.MLE(tol=1e-5), random_state=0)),
         Row("ARMA", lambda: ps.ARMA(order=(1, 1))),
         Row("ARIMA", lambda: ps.ARIMA(order=(1, 1, 1), inference=ps.MLE()), start=1),
