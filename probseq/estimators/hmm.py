@@ -35,8 +35,9 @@ class HMM(StateMethods, OnlineLearning):
     ----------
     n_states : int
     emission : Emission
-        ``Normal(covariance=...)``, ``StudentT()``, ``Poisson()``, ``Categorical()`` or ``Bernoulli()``; None is
-        ``Normal()``.
+        Any emission, such as ``Normal(covariance=...)``, ``StudentT()``, ``Poisson()`` or ``Categorical()``;
+        ``Product([...])`` of several for columns of different kinds, ``Tied(...)`` for states that share parameters.
+        None is ``Normal()``.
     start : "free", "stationary" or array (n_states,)
         Whether the law of the first state is estimated, the stationary distribution of the chain, or known.
     transitions : Transitions, array (n_states, n_states) of bool, or None
