@@ -151,7 +151,7 @@ class HiddenSemiMarkovModel(DurationFit, DurationQueries, SequenceModel[ElapsedB
     def _log_prob_steps(self, params: Params, batch: Batch, state: ElapsedBelief) -> Steps[ElapsedBelief]:
         if needs_gradient(params, state.log_probs):
             parts = self._parts(params, batch, state)
-            steps, after = duration_log_prob_steps(*parts, lengths=batch.lengths)
+            steps, after = duration_log_prob_steps(*parts, batch.lengths)
         else:
             result = durations.filter_states(self._problem(params, batch, state), keep=False)
             steps, after = torch.from_numpy(result.log_prob_steps), torch.from_numpy(result.belief)
@@ -227,22 +227,24 @@ class HiddenSemiMarkovModel(DurationFit, DurationQueries, SequenceModel[ElapsedB
         """The laws of the states, batch shape (*draw, s)."""
         return self.emission.distribution(params, (self.n_states,))
 
-    def _chain_parts(self, params: Params, state: ElapsedBelief | None) -> tuple[Tensor, ...]:
+    def _chain_parts(self, params: Params, state: ElapsedBelief | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """log belief, transitions, hazards and their complements, each with a draw dimension."""
         tables = self.duration.tables(params)
         belief = self._first_belief(params, tables).unsqueeze(-3) if state is None else state.log_probs
-        parts = (belief, log(params["transition"]), tables.leave, tables.stay)
-        return tuple(self._per_draw(params, part) for part in parts)
+        trans = self._per_draw(params, log(params["transition"]))
+        leave, stay = self._per_draw(params, tables.leave), self._per_draw(params, tables.stay)
+        return self._per_draw(params, belief), trans, leave, stay
 
-    def _parts(self, params: Params, batch: Batch, state: ElapsedBelief | None) -> tuple[Tensor, ...]:
+    def _parts(
+        self, params: Params, batch: Batch, state: ElapsedBelief | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         table = table_with_known_states(component_log_prob(self._components(params), batch.x, batch.seen), batch)
-        table = self._per_draw(params, table)
-        return *self._chain_parts(params, state), table
+        return *self._chain_parts(params, state), self._per_draw(params, table)
 
     def _problem(self, params: Params, batch: Batch, state: ElapsedBelief | None) -> durations.Renewals:
         with torch.no_grad():
-            parts = (part.numpy() for part in self._parts(params, batch, state))
-            return durations.Renewals(*parts, lengths=batch.lengths.numpy())
+            parts = [*self._parts(params, batch, state), batch.lengths]
+            return durations.Renewals(*(part.numpy() for part in parts))
 
     def _per_draw(self, params: Params, value: Tensor) -> Tensor:
         return value if self._draw(params) else value.unsqueeze(0)

@@ -78,3 +78,14 @@ def test_short_and_strange_data():
         ps.HSMM(emission=ps.NormalRegression()).fit(regimes(1))
     with pytest.raises(IncompatibleError):
         ps.HSMM(inference=ps.MeanField())
+
+
+def test_geometric_durations_give_the_published_fit_of_the_markov_model():
+    """Zucchini and MacDonald (2009), two stationary Poisson states for the earthquakes: -l = 342.3183."""
+    quick = ps.EM(n_init=2)
+    model = ps.HSMM(2, ps.Poisson(), ps.GeometricDuration(), "stationary", inference=quick, random_state=0)
+    model.fit(ps.datasets.earthquakes())
+    assert_allclose(model.log_likelihood_, -342.3183, atol=5e-5)
+    markov = ps.HMM(2, ps.Poisson(), start="stationary", inference=quick, random_state=0)
+    assert_allclose(model.log_likelihood_, markov.fit(ps.datasets.earthquakes()).log_likelihood_, atol=1e-6)
+    assert model.n_parameters_ == markov.n_parameters_ == 4

@@ -14,7 +14,9 @@ from probseq.distributions.durations import (
     NegativeBinomialDuration,
     PoissonDuration,
 )
-from probseq.distributions.emissions import Categorical, Normal, Poisson
+from probseq.distributions.emissions import Categorical, Normal, Poisson, Product, StudentT
+from probseq.distributions.emissions.mixture import GaussianMixture
+from probseq.distributions.emissions.vonmises import VonMises
 from probseq.distributions.params import flatten, unflatten
 from probseq.errors import IncompatibleError, ParameterError
 from probseq.inference.em import EM
@@ -197,6 +199,33 @@ def test_em_never_falls(name, left):
         before, params = step.log_prob, step.params
     for spec_name, spec in model.parameters().items():
         assert spec.constraint.violation(params[spec_name]) is None
+
+
+@pytest.mark.parametrize(
+    "emission, k",
+    [
+        (StudentT(), 2),
+        (Normal("full"), 2),
+        (GaussianMixture(2), 1),
+        (Product([Normal(), Poisson()]), 2),
+        (VonMises(), 1),
+    ],
+)
+def test_every_emission_is_fitted_with_holes(emission, k):
+    observation = emission.observation(k)
+    model = HiddenSemiMarkovModel(2, emission, observation, PoissonDuration(6))
+    rng = np.random.default_rng(4)
+    x = np.repeat(rng.permutation(8), 5)[None, :, None] % 2 * 2.0 + rng.poisson(0.7, (1, 40, k))
+    x = x / 4 if isinstance(emission, VonMises) else x
+    batch = as_batch(np.where(rng.random(x.shape) < 0.1, np.nan, x))
+    params = model.em_start(batch, 2, "kmeans", torch.Generator().manual_seed(0))
+    values = []
+    for _ in range(5):
+        step = model.em_step(params, batch)
+        values.append(step.log_prob)
+        params = step.params
+    assert bool((torch.stack(values).diff(dim=0) >= -1e-9).all())
+    assert_close(step.occupancy.sum(-1), torch.full((2,), 40.0, dtype=torch.float64))
 
 
 def test_free_durations_are_kaplan_meier_where_the_states_are_known():
