@@ -117,8 +117,9 @@ class EM(Inference):
         if not self.covariance or interrupted:
             return found
         bend = observed_information(model, found.params, batch, weights)
-        # What stopped the iterations stays the last message.
-        return replace(found, covariance=bend.covariance, messages=(*bend.messages, *found.messages))
+        # What degenerated is the reason for what is not determined, and says it better.
+        said = bend.messages if found.status != "degenerate" else ()
+        return replace(found, covariance=bend.covariance, messages=(*said, *found.messages))
 
     def _check(self) -> None:
         n = self.n_init

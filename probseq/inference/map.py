@@ -36,7 +36,7 @@ class MAP(Inference):
         probabilities or one matrix, broadcast to the parameter's shape. Names that are left out have the prior of the
         model's specification, if it has one; None in place of a distribution takes that away.
     n_init : int
-        Random starts besides the model's guess.
+        Random starts besides the model's guess (the best of a few short runs of EM where there are latent states).
     max_iter : int
         Iterations a start.
     tol : float
@@ -101,9 +101,10 @@ class MAP(Inference):
         if messages and search.status != "interrupted":
             search.status = "degenerate"
         covariance = None
-        if wants_covariance(self.covariance, search.x.size) and search.status in ("converged", "max_iter"):
+        if wants_covariance(self.covariance, search.x.size) and search.status != "interrupted":
             found = information(target, search.x)
-            covariance, messages = found.covariance, found.messages
+            # What degenerated is the reason for what is not determined, and says it better.
+            covariance, messages = found.covariance, messages or found.messages
         if search.status == "max_iter":
             messages = (*messages, f"The optimiser stopped after {search.n_iter} iterations before it converged.")
         with torch.no_grad():

@@ -32,7 +32,8 @@ class MLE(Inference):
     Parameters
     ----------
     n_init : int
-        Random starts besides the reasoned ones (Hannan-Rissanen and white noise for ARMA, the model's guess otherwise).
+        Random starts besides the reasoned ones (Hannan-Rissanen and white noise for ARMA, the best of a few short runs
+        of EM for models with latent states, the model's guess otherwise).
         The reasoned start with the highest likelihood and all random ones are followed.
     max_iter : int
         Iterations a start.
@@ -134,9 +135,10 @@ class MLE(Inference):
         if messages and search.status != "interrupted":
             search.status = "degenerate"
         covariance = None
-        if wants_covariance(self.covariance, search.x.size) and search.status in ("converged", "max_iter"):
+        if wants_covariance(self.covariance, search.x.size) and search.status != "interrupted":
             found = information(target, search.x)
-            covariance, messages = found.covariance, found.messages
+            # What degenerated is the reason for what is not determined, and says it better.
+            covariance, messages = found.covariance, messages or found.messages
         return self._draws(search, params, messages, covariance)
 
     def _fit_closed(self, model: SequenceModel[Any], batch: Batch, weights: Tensor | None) -> Draws:

@@ -12,9 +12,10 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from probseq.distributions.params import ParamSpec, Simplex
+from probseq.distributions.params import ParamSpec, Simplex, take_draw
 from probseq.errors import ParameterError
 from probseq.inference.base import Progress
+from probseq.inference.em import EM
 from probseq.inference.posterior import LogPosterior
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.baseline import ClosedForm
@@ -27,6 +28,7 @@ Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 # What the line search sees where the likelihood is not a number.
 _BARRIER = 1e100
 _INWARDS = 1e-3
+_EM_STEPS, _EM_TOL = 40, 1e-2
 # Up to so many coordinates the observed information costs no more than the fit.
 _FEW = 100
 
@@ -109,9 +111,16 @@ def climb(
 
 
 def starting_point(target: LogPosterior, generator: torch.Generator) -> dict[str, Tensor]:
-    """Values that a search can start from, away from the boundaries of probabilities, without draw dimensions."""
+    """Values that a search can start from, away from the boundaries of probabilities, without draw dimensions.
+
+    For models with latent states, whose likelihood has many maxima, the best of a few short runs of EM.
+    """
     model = target.model
-    if isinstance(model, ClosedForm):
+    if isinstance(model, ExpectationMaximization):
+        short = EM(max_iter=_EM_STEPS, tol=_EM_TOL)
+        draws = short.fit(model, target.batch, generator, weights=target.weights)
+        found = take_draw(draws.params, 0)
+    elif isinstance(model, ClosedForm):
         found = model.maximum_likelihood(target.batch, target.weights)
     else:
         found = model._initial_guess(target.batch, generator)

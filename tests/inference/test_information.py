@@ -205,3 +205,12 @@ def test_the_flat_function_is_the_density_of_the_coordinates():
             assert isinstance(spec.constraint, Real | Positive)
         total += float(torch.linalg.slogdet(jacobian).logabsdet)
     assert_allclose(float(target.log_abs_det(flat)), total, rtol=1e-10)
+
+
+@pytest.mark.parametrize("options", [{"start": [1.0, 0.0]}, {"transitions": np.array([[True, True], [False, True]])}])
+def test_mle_starts_where_em_points_to_and_ends_with_it(options):
+    rng = np.random.default_rng(0)
+    x = np.repeat([0.0, 3.0], 60) + rng.normal(size=120)
+    by_em = ps.HMM(2, inference=ps.EM(n_init=6), random_state=0, **options).fit(x)
+    by_mle = ps.HMM(2, inference=ps.MLE(), random_state=0, **options).fit(x)
+    assert_allclose(by_mle.log_likelihood_, by_em.log_likelihood_, atol=1e-5)
