@@ -125,7 +125,7 @@ def _index_coord(key: Hashable, value: Any) -> Any:
 
 def _drop(array: np.ndarray, dims: tuple[str, ...], dim: str) -> tuple[np.ndarray, tuple[str, ...]]:
     axis = dims.index(dim)
-    return np.take(array, 0, axis=axis), dims[:axis] + dims[axis + 1 :]
+    return array[(slice(None),) * axis + (0,)], dims[:axis] + dims[axis + 1 :]
 
 
 def to_list(ragged: xr.DataArray) -> list[xr.DataArray]:

@@ -141,7 +141,9 @@ def decode(initial: np.ndarray, transition: np.ndarray, emission: LogEmission, l
     """Viterbi: argmax over paths of p(z_1:T, x_1:T), exact; the lowest state wins ties; -1 beyond a sequence's end."""
     problem = _Problem(initial, transition, emission, lengths)
     n_draws, n, t, _ = problem.shape
-    states = np.full((n_draws, n, t), -1, dtype=np.int64)
+    states = np.empty((n_draws, n, t), dtype=np.int64)
+    if problem.arrays[3].min(initial=t) < t:
+        states[:] = -1
     log_prob = np.zeros((n_draws, n))
     if not problem.by_tracks(lambda each, draw: run_viterbi(each, states[draw], log_prob[draw])):
         states[:] = -1

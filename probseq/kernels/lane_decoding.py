@@ -6,16 +6,11 @@ as much as the recursion. All logarithms are in bits.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from probseq.kernels.compiler import kernel
 from probseq.kernels.lane_emissions import densities, log_emissions
-from probseq.kernels.lanes import LANES, greater, lanes, load, splat, spread, store, vectors, where_less
+from probseq.kernels.lanes import LANES, greater, load, splat, spread, store, vectors, where_less
 from probseq.kernels.normal_chain import LogEmission
 from probseq.kernels.tracks import Tape, lay_out, new_block, padded_size, seek, write_rows
 
@@ -155,6 +150,7 @@ def trace_tracks(turned: np.ndarray, tape: Tape, group: int, score: np.ndarray, 
     rows = block.peak.shape[0]
     found = vectors(rows, 1)
     place = np.zeros(LANES, dtype=np.int64)
+    reached = vectors(1, width)[0]
     nothing = np.zeros(size)
     for number in range((tape.n_steps + rows - 1) // rows - 1, -1, -1):
         step = number * rows
@@ -165,8 +161,13 @@ def trace_tracks(turned: np.ndarray, tape: Tape, group: int, score: np.ndarray, 
             row = (t + 1) * width * LANES
             best = splat(-np.inf)
             choice = splat(0.0)
+            if t + 1 < tape.n_steps:
+                for lane in range(LANES):
+                    source = place[lane]
+                    for j in range(size):
+                        reached[j, lane] = turned[source, j]
             for j in range(size):
-                value = load(score, row + j * LANES) + _picked(turned, place, j)
+                value = load(score, row + j * LANES) + load(reached, j * LANES)
                 choice = where_less(best, value, splat(float(j)), choice)
                 best = greater(best, value)
             store(found, i * LANES, choice)
@@ -176,7 +177,7 @@ def trace_tracks(turned: np.ndarray, tape: Tape, group: int, score: np.ndarray, 
                     if block.final[i, lane] >= 0 or t + 1 >= length:
                         found[i, 0, lane] = best_state(score, min(t + 1, length), lane, nothing)
             for lane in range(LANES):
-                place[lane] = int(found[i, 0, lane]) * size
+                place[lane] = int(found[i, 0, lane])
         write_rows(block, found, states)
 
 
@@ -210,23 +211,3 @@ def mend_track(turned: np.ndarray, tape: Tape, track: int, score: np.ndarray, st
         if states[sequence, t, 0] == state:
             return
         states[sequence, t, 0] = state
-
-
-@intrinsic
-def _picked(typingctx: Any, array: Any, places: Any, offset: Any) -> Any:
-    """In each lane the number of a contiguous array at the lane's own place plus an offset."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data, own = (
-            context.make_array(kind)(context, builder, value).data
-            for kind, value in zip(signature.args[:2], arguments[:2], strict=True)
-        )
-        start = builder.gep(data, [arguments[2]])
-        result = ir.Constant(ir.VectorType(ir.DoubleType(), LANES), ir.Undefined)
-        for lane in range(LANES):
-            position = ir.Constant(ir.IntType(32), lane)
-            place = builder.load(builder.gep(own, [position]))
-            result = builder.insert_element(result, builder.load(builder.gep(start, [place])), position)
-        return result
-
-    return lanes(array, places, types.intp), codegen

@@ -15,9 +15,13 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.typing.templates import AbstractTemplate, infer_global
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import intrinsic as _intrinsic
+from numba.extending import lower_builtin, models, register_model
 
 from probseq.kernels.compiler import kernel
+
+# numba's own annotation promises less than the decorator returns.
+intrinsic: Any = _intrinsic
 
 LANES = 16
 LN_2 = 0.6931471805599453

@@ -89,7 +89,7 @@ def run_both_ways(chain: Chain, weights: np.ndarray, posterior: np.ndarray) -> S
     if not _forward(chain, alpha, _NO_STEPS, parts, _NOTHING):
         return None
     message = Message(*(np.zeros((tape.begin.size - 1, size)) for _ in range(4)))
-    result = Sums(np.zeros((n, size)), np.zeros((size, size)), np.zeros((3, n_variables, size)), sum(parts))
+    result = Sums(np.zeros((n, size)), np.zeros((size, size)), np.zeros((3, n_variables, size)), np.sum(parts, 0))
 
     def sweep(begin: np.ndarray, skip: int, ends: np.ndarray) -> bool:
         passed = message._replace(begin=begin, ends=ends)
@@ -168,7 +168,7 @@ def run_viterbi(chain: Chain, states: np.ndarray, log_prob: np.ndarray) -> bool:
     for track in range(tape.begin.size - 2, -1, -1):
         if track + 2 < tape.begin.size and starts_inside(tape, track + 1):
             mend_track(turned, tape, track, score[track // LANES], states[..., None])
-    log_prob[:] = LN_2 * sum(parts)
+    log_prob[:] = LN_2 * np.sum(parts, 0)
     return True
 
 

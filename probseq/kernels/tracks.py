@@ -73,7 +73,7 @@ def padded_size(size: int) -> int:
 @kernel
 def block_steps(size: int) -> int:
     """Steps in one block, so many as stay in fast memory."""
-    return max(2, min(32, 256 // padded_size(size)))
+    return max(4, min(64, 512 // padded_size(size)))
 
 
 @kernel
@@ -187,8 +187,8 @@ def _read_table(table, t, run, out, i, lane):
 def write_rows(block: Block, source: np.ndarray, target: np.ndarray) -> None:
     """target (sequence, time, k) <- source (step, k or more, lane), where the tracks have a step."""
     for lane, i, size, q, t in block.runs[: block.n_runs[0]]:
-        for k in range(size):
-            for j in range(target.shape[2]):
+        for j in range(target.shape[2]):
+            for k in range(size):
                 target[q, t + k, j] = source[i + k, j, lane]
 
 
