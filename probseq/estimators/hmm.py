@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from probseq._random import RandomState
-from probseq.data.sequences import sequences
 from probseq.distributions.emissions import ConditionalEmission, Emission
-from probseq.estimators.known_states import known_states
+from probseq.estimators.known_states import SupervisedFit
 from probseq.estimators.online import OnlineLearning
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.estimators.states import StateMethods
-from probseq.inference.base import Inference, Progress
+from probseq.inference.base import Inference
 from probseq.inference.em import EM
 from probseq.inference.gibbs import Gibbs
 from probseq.inference.laplace import Laplace
@@ -21,14 +20,14 @@ from probseq.inference.nuts import NUTS
 from probseq.inference.online import OnlineEM
 from probseq.inference.optimize import MLE
 from probseq.inference.vb import VB
-from probseq.models.base import Batch, SequenceModel
+from probseq.models.base import SequenceModel
 from probseq.models.hmm import HiddenMarkovModel
 from probseq.models.transitions import Transitions, as_transitions
 
 __all__ = ["HMM"]
 
 
-class HMM(StateMethods, OnlineLearning):
+class HMM(SupervisedFit, StateMethods, OnlineLearning):
     """Hidden Markov model: a Markov chain of states, each with its own law of what is observed.
 
     Parameters
@@ -100,39 +99,3 @@ class HMM(StateMethods, OnlineLearning):
         return DrivenHiddenMarkovModel(
             self.n_states, emission, known, self.start, transitions, n_covariates=info.n_covariates
         )
-
-    def fit(
-        self,
-        X: Any,
-        y: Any = None,
-        *,
-        lengths: Any = None,
-        covariates: Any = None,
-        validation: Any = None,
-        static: Any = None,
-        weights: Any = None,
-        states: Any = None,
-        progress: Progress | None = None,
-    ) -> Self:
-        """Fit to one or many sequences.
-
-        Parameters
-        ----------
-        X, y, lengths, covariates, validation, static, weights, progress
-            As in every family; see `SequenceEstimator.fit`.
-        states : array or list of arrays
-            States that are known at some steps, as long as the data, -1 or NaN where they are not: the fit then
-            maximises log p(x, known states), and the states keep the numbers given.
-
-        Returns
-        -------
-        self
-        """
-        data = sequences(X, lengths=lengths, covariates=covariates, static=static)
-
-        def annotate(batch: Batch) -> Batch:
-            if states is None:
-                return batch
-            return batch._replace(states=known_states(states, data, batch.t, self.n_states))
-
-        return self._fit(data, y, validation, weights, progress, annotate)

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 import xarray as xr
 
 from probseq._random import RandomState
-from probseq.data.sequences import sequences
 from probseq.distributions.durations import Duration, as_duration
 from probseq.distributions.emissions import ConditionalEmission, Emission
 from probseq.errors import IncompatibleError, ParameterError
-from probseq.estimators.base import SequenceEstimator
-from probseq.estimators.known_states import known_states
+from probseq.estimators.known_states import SupervisedFit
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.estimators.states import StateMethods
-from probseq.inference.base import Inference, Progress
+from probseq.inference.base import Inference
 from probseq.inference.em import EM
 from probseq.inference.laplace import Laplace
 from probseq.inference.map import MAP
 from probseq.inference.nuts import NUTS
 from probseq.inference.optimize import MLE
-from probseq.models.base import Batch, SequenceModel
+from probseq.models.base import SequenceModel
 from probseq.models.hsmm import HiddenSemiMarkovModel
 from probseq.models.transitions import Transitions
 
 __all__ = ["HSMM"]
 
 
-class HSMM(StateMethods, SequenceEstimator):
+class HSMM(SupervisedFit, StateMethods):
     r"""Hidden semi-Markov model: states that last for durations of any law, each with its own law of what is observed.
 
     A state j is held for d ~ p_j steps, then another state k follows with probability A_jk (A_jj = 0). In a plain `HMM`
@@ -117,42 +115,6 @@ class HSMM(StateMethods, SequenceEstimator):
         observation = emission.observation(info.n_variables, info.n_categories)
         duration = as_duration(self.duration)
         return HiddenSemiMarkovModel(self.n_states, emission, observation, duration, self.left, self.transitions)
-
-    def fit(
-        self,
-        X: Any,
-        y: Any = None,
-        *,
-        lengths: Any = None,
-        covariates: Any = None,
-        validation: Any = None,
-        static: Any = None,
-        weights: Any = None,
-        states: Any = None,
-        progress: Progress | None = None,
-    ) -> Self:
-        """Fit to one or many sequences.
-
-        Parameters
-        ----------
-        X, y, lengths, covariates, validation, static, weights, progress
-            As in every family; see `SequenceEstimator.fit`.
-        states : array or list of arrays
-            States that are known at some steps, as long as the data, -1 or NaN where they are not: the fit then
-            maximises log p(x, known states), and the states keep the numbers given.
-
-        Returns
-        -------
-        self
-        """
-        data = sequences(X, lengths=lengths, covariates=covariates, static=static)
-
-        def annotate(batch: Batch) -> Batch:
-            if states is None:
-                return batch
-            return batch._replace(states=known_states(states, data, batch.t, self.n_states))
-
-        return self._fit(data, y, validation, weights, progress, annotate)
 
     def duration_probabilities(self, longest: int | None = None) -> xr.DataArray:
         """P(a visit of a state lasts d steps), dims ``state, duration``, for d = 1 .. ``longest``.

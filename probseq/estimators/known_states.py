@@ -2,16 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from probseq.data.sequences import Sequences
+from probseq.data.sequences import Sequences, sequences
 from probseq.errors import DataError, ShapeError
+from probseq.estimators.base import SequenceEstimator
+from probseq.inference.base import Progress
+from probseq.models.base import Batch
 
-__all__ = ["known_states"]
+__all__ = ["SupervisedFit", "known_states"]
+
+
+class SupervisedFit(SequenceEstimator):
+    """The ``fit`` of families whose hidden states a user may know at some steps."""
+
+    n_states: int
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        lengths: Any = None,
+        covariates: Any = None,
+        validation: Any = None,
+        static: Any = None,
+        weights: Any = None,
+        states: Any = None,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Fit to one or many sequences.
+
+        Parameters
+        ----------
+        X, y, lengths, covariates, validation, static, weights, progress
+            As in every family; see `SequenceEstimator.fit`.
+        states : array or list of arrays
+            States that are known at some steps, as long as the data, -1 or NaN where they are not: the fit then
+            maximises log p(x, known states), and the states keep the numbers given.
+
+        Returns
+        -------
+        self
+        """
+        data = sequences(X, lengths=lengths, covariates=covariates, static=static)
+
+        def annotate(batch: Batch) -> Batch:
+            if states is None:
+                return batch
+            return batch._replace(states=known_states(states, data, batch.t, self.n_states))
+
+        return self._fit(data, y, validation, weights, progress, annotate)
 
 
 def known_states(states: Any, data: Sequences, n_steps: int, n_states: int) -> Tensor:

@@ -240,5 +240,5 @@ def _few_torch_threads(work: int) -> Iterator[None]:
 
 
 def _number_of_starts(model: Any, batch: Batch) -> int:
-    work = max(1, int(batch.lengths.sum())) * max(1, getattr(model, "n_states", 1))
+    work = max(1, int(batch.lengths.sum())) * max(1, getattr(model, "n_cells", getattr(model, "n_states", 1)))
     return int(min(_MOST_STARTS, max(_FEWEST_STARTS, _WORK // work)))
