@@ -18,7 +18,6 @@ __all__ = ["DiagonalVonMises", "wrap"]
 _SHARP = 50.0
 _TERMS = 10
 _ROUNDS = 60
-_HARMONICS = 64
 
 
 def wrap(angle: Tensor) -> Tensor:
@@ -122,7 +121,8 @@ class DiagonalVonMises(ExponentialFamily):
 def _cdf(loc: np.ndarray, concentration: np.ndarray, value: np.ndarray) -> np.ndarray:
     loc, concentration, value = np.broadcast_arrays(loc, concentration, value)
     inside = np.clip(value, -np.pi, np.pi)
-    p = _turned(inside - loc, concentration) - _turned(-np.pi - loc, concentration)
+    upper, lower = _turned(np.stack([inside - loc, -np.pi - loc]), np.stack([concentration] * 2))
+    p = upper - lower
     return np.where(np.isnan(value), np.nan, np.clip(p, 0.0, 1.0))
 
 
@@ -144,9 +144,10 @@ def _by_series(angle: np.ndarray, concentration: np.ndarray) -> np.ndarray:
     Hill (1977), Algorithm 518: incomplete Bessel function I_0: the von Mises distribution.
     """
     sine, cosine = np.sin(angle), np.cos(angle)
-    s, c = np.sin(_HARMONICS * angle), np.cos(_HARMONICS * angle)
+    n = 30 + int(0.5 * concentration.max())
+    s, c = np.sin(n * angle), np.cos(n * angle)
     ratio, total = np.zeros_like(angle), np.zeros_like(angle)
-    for j in range(_HARMONICS - 1, 0, -1):
+    for j in range(n - 1, 0, -1):
         s, c = s * cosine - c * sine, c * cosine + s * sine
         ratio = concentration / (2 * j + concentration * ratio)
         total = ratio * (s / j + total)

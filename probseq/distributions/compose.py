@@ -85,11 +85,19 @@ class Mixture(Distribution):
 
     def component_table(self, value: Tensor, seen: Tensor) -> Tensor:
         """Every part of every mixture as a component of one table."""
-        n = len(self.batch_shape)
-        parts = self.components.map_batch(lambda t, e: t.flatten(n - 1, n))
-        table = parts.component_table(value, seen).unflatten(-1, self.log_weights.shape[-2:])
-        total = torch.logsumexp(self.log_weights.unsqueeze(-3) + table, -1)
+        joint = self.part_table(value, seen)
+        top = joint.detach().amax(-2, keepdim=True)
+        top = torch.where(torch.isfinite(top), top, torch.zeros_like(top))
+        total = (joint - top).exp().sum(-2).log() + top.squeeze(-2)
         return torch.where(seen.any(-1, keepdim=True), total, torch.zeros_like(total))
+
+    def part_table(self, value: Tensor, seen: Tensor) -> Tensor:
+        """log w_m p_m(value_r seen) of every part of every component, (*draw, r, M, s)."""
+        n = len(self.batch_shape)
+        # Parts outermost: sums over them then run along the components, which are contiguous.
+        parts = self.components.map_batch(lambda t, e: t.transpose(n - 1, n).flatten(n - 1, n))
+        table = parts.component_table(value, seen).unflatten(-1, self.log_weights.mT.shape[-2:])
+        return self.log_weights.mT.unsqueeze(-3) + table
 
     def _average(self, each: Tensor) -> Tensor:
         w = self.weights.unsqueeze(-1)

@@ -24,6 +24,7 @@ __all__ = [
     "Moments",
     "WeightedSums",
     "above",
+    "code_weights",
     "flat_rows",
     "never_lower",
     "pooled_moments",
@@ -38,7 +39,9 @@ __all__ = [
 EMPTY = 1e-8
 """A sum of weights below which a state is taken to have none."""
 _FLOOR = 1e-6
-_CHUNK = 1 << 20
+# Half a megabyte at a time stays in the cache.
+_CHUNK = 1 << 16
+_MOST_CODES = 4096
 
 
 class WeightedSums(NamedTuple):
@@ -58,27 +61,20 @@ class Moments(NamedTuple):
     variance: Tensor
 
 
-class _Floor(NamedTuple):
+class _Known(NamedTuple):
     x: weakref.ref[Tensor]
     seen: weakref.ref[Tensor]
     versions: tuple[int, int]
-    value: Tensor
+    moments: Moments
 
 
-_last_floor: _Floor | None = None
+_last: _Known | None = None
 
 
 def variance_floor(x: Tensor, seen: Tensor) -> Tensor:
     """Smallest variance that a fit may give to each variable, (k,): 1e-6 of the variance of the data."""
-    global _last_floor
-    # Every M-step asks again about the same data.
-    known = _last_floor
-    if known is not None and known.x() is x and known.seen() is seen and known.versions == (x._version, seen._version):
-        return known.value
     _, centre, spread = _moments(x, seen)
-    value = torch.maximum(_FLOOR * spread, 1e-12 * (1e-12 + centre**2 + spread))
-    _last_floor = _Floor(weakref.ref(x), weakref.ref(seen), (x._version, seen._version), value)
-    return value
+    return torch.maximum(_FLOOR * spread, 1e-12 * (1e-12 + centre**2 + spread))
 
 
 def pooled_moments(x: Tensor, seen: Tensor) -> Moments:
@@ -88,10 +84,19 @@ def pooled_moments(x: Tensor, seen: Tensor) -> Moments:
 
 
 def _moments(x: Tensor, seen: Tensor) -> Moments:
-    mask = seen.to(x.dtype)
-    count = mask.sum((0, 1))
-    centre = (mask * x).sum((0, 1)) / count.clamp_min(1.0)
-    return Moments(count, centre, (mask * (x - centre) ** 2).sum((0, 1)) / count.clamp_min(1.0))
+    global _last
+    # Every M-step asks again about the same data.
+    known = _last
+    if known is not None and known.x() is x and known.seen() is seen and known.versions == (x._version, seen._version):
+        return known.moments
+    count = seen.sum((0, 1)).to(x.dtype)
+    divisor = count.clamp_min(1.0)
+    shown = x if bool(seen.all()) else torch.where(seen, x, torch.zeros_like(x))
+    centre = shown.sum((0, 1)) / divisor
+    gap = x - centre if shown is x else torch.where(seen, x - centre, torch.zeros_like(x))
+    moments = Moments(count, centre, (gap * gap).sum((0, 1)) / divisor)
+    _last = _Known(weakref.ref(x), weakref.ref(seen), (x._version, seen._version), moments)
+    return moments
 
 
 def flat_rows(x: Tensor, seen: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,20 +111,24 @@ def weighted_sums(x: Tensor, seen: Tensor, weights: Tensor) -> WeightedSums:
     mask = seen.to(x.dtype)
     centre = (mask * x).sum(0) / mask.sum(0).clamp_min(1.0)
     gap = mask * (x - centre)
-    turned = weights.mT
-    return WeightedSums(turned @ mask, turned @ gap, turned @ (gap * gap), centre)
+    sums = [(each.T @ weights).mT for each in (mask, gap, gap * gap)]
+    return WeightedSums(sums[0], sums[1], sums[2], centre)
 
 
 def weighted_outer(gap: Tensor, weights: Tensor) -> Tensor:
     """sum_t w_t gap_t gap_t^T, (D, s, o, o), for gap (N, o) and weights (D, N, s)."""
     o = gap.shape[-1]
-    out = torch.zeros(*weights.shape[::2], o * o, dtype=gap.dtype)
-    step = max(1, _CHUNK // (o * o))
+    row, column = torch.tril_indices(o, o)
+    packed = torch.zeros(*weights.shape[::2], len(row), dtype=gap.dtype)
+    step = max(1, _CHUNK // len(row))
     for start in range(0, gap.shape[0], step):
-        part = gap[start : start + step]
-        outer = (part.unsqueeze(-1) * part.unsqueeze(-2)).flatten(1)
-        out += weights[:, start : start + step].mT @ outer
-    return out.reshape(*out.shape[:2], o, o)
+        part = gap[start : start + step].T.contiguous()
+        products = part.index_select(0, row) * part.index_select(0, column)
+        packed += (products @ weights[:, start : start + step]).mT
+    out = torch.empty(*packed.shape[:2], o, o, dtype=gap.dtype)
+    out[..., row, column] = packed
+    out[..., column, row] = packed
+    return out
 
 
 def weighted_chunks(x: Tensor, mask: Tensor, weights: Tensor, like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -132,10 +141,23 @@ def weighted_chunks(x: Tensor, mask: Tensor, weights: Tensor, like: Tensor) -> I
 
 def value_weights(x: Tensor, seen: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """The values (V,) that one variable (N,) takes where it is seen, and the weight of each, (D, s, V)."""
-    values, code = torch.unique(x[seen], return_inverse=True)
-    summed = torch.zeros(weights.shape[0], len(values), weights.shape[-1], dtype=weights.dtype)
-    shown = weights if bool(seen.all()) else weights[:, seen]
-    return values, summed.index_add_(1, code, shown).mT
+    if not bool(seen.all()):
+        x, weights = x[seen], weights[:, seen]
+    code = x.long()
+    small = bool(len(x)) and 0 <= int(code.min()) and int(code.max()) < min(_MOST_CODES, 2 * len(x))
+    if small and torch.equal(code.to(x.dtype), x):
+        values = torch.arange(int(code.max()) + 1, dtype=x.dtype)
+    else:
+        values, code = torch.unique(x, return_inverse=True)
+    return values, code_weights(code, len(values), weights)
+
+
+def code_weights(code: Tensor, size: int, weights: Tensor) -> Tensor:
+    """The weight of each code 0 .. size - 1, (D, s, size), for codes (N,) and weights (D, N, s)."""
+    summed = torch.zeros(weights.shape[0], size, weights.shape[-1], dtype=weights.dtype)
+    for total, part in zip(summed, weights, strict=True):
+        total.index_add_(0, code, part)
+    return summed.mT
 
 
 def never_lower(

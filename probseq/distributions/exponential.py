@@ -14,6 +14,8 @@ from probseq.distributions.base import ProductDistribution
 __all__ = ["ExponentialFamily", "linear_table"]
 
 _LARGEST = 1e5
+_FEW = 4
+"""Of so few discrete variables the masses are looked up faster than multiplied."""
 
 
 class ExponentialFamily(ProductDistribution):
@@ -56,6 +58,8 @@ class ExponentialFamily(ProductDistribution):
         return torch.where(possible, total, torch.full_like(total, -torch.inf))
 
     def component_table(self, value: Tensor, seen: Tensor) -> Tensor:
+        if self.discrete and self.n_variables <= _FEW:
+            return super().component_table(value, seen)
         inside = self.inside(value)
         if not bool((inside | ~seen).all()):
             return super().component_table(value, seen)
@@ -98,7 +102,9 @@ def linear_table(
     if not size < _LARGEST or not bool(torch.isfinite(constant.detach()).all()):
         return None
     if bool(seen.all()):
-        table = torch.cat(gaps, -1) @ torch.cat(list(natural), -1).mT + constant.sum(-1).unsqueeze(-2)
+        table = torch.cat(list(natural), -1) @ torch.cat(gaps, -1).mT + constant.sum(-1).unsqueeze(-1)
     else:
-        table = torch.cat([*gaps, mask], -1) @ torch.cat([*natural, constant], -1).mT
-    return table if base is None else table + (mask * base).sum(-1, keepdim=True)
+        table = torch.cat([*natural, constant], -1) @ torch.cat([*gaps, mask], -1).mT
+    # The rows run along the last axis until here: products with few components are fastest so.
+    table = table if base is None else table + (mask * base).sum(-1)
+    return table.mT

@@ -174,8 +174,10 @@ def _correlated_table(loc: Tensor, factor: Tensor, x: Tensor) -> Tensor:
     inverse = torch.linalg.solve_triangular(factor, torch.eye(k, dtype=factor.dtype).expand_as(factor), upper=False)
     shift = (inverse @ (loc - centre).unsqueeze(-1)).squeeze(-1)
     log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    z = torch.einsum("...sij,tj->...tsi", inverse, x - centre) - shift.unsqueeze(-3)
-    return -0.5 * (z * z).sum(-1) - log_det.unsqueeze(-2) - k * _HALF_LOG_2PI
+    # The rows run along the last axis: long products, and sums over the few coordinates in between.
+    z = (inverse.flatten(-3, -2) @ (x - centre).mT).unflatten(-2, shift.shape[-2:]) - shift.unsqueeze(-1)
+    constant = log_det + k * _HALF_LOG_2PI
+    return (-0.5 * (z * z).sum(-2) - constant.unsqueeze(-1)).mT
 
 
 class DiagonalStudentT(ProductDistribution):

@@ -226,7 +226,7 @@ class SufficientEmission(Emission):
     def m_step(
         self, observation: Observation, x: Tensor, seen: Tensor, weights: Tensor, params: Params
     ) -> dict[str, Tensor]:
-        sums = weights.flatten(1, 2).mT @ self.statistics(x, seen).flatten(0, 1)
+        sums = (self.statistics(x, seen).flatten(0, 1).T @ weights.flatten(1, 2)).mT
         return self.from_statistics(x, seen, sums, params)
 
 

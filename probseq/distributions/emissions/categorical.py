@@ -10,8 +10,8 @@ from torch import Tensor
 
 from probseq.distributions.base import Distribution
 from probseq.distributions.categorical import Bits, Categories
-from probseq.distributions.emissions.base import CategoryCounts, Emission, Observation
-from probseq.distributions.estimation import EMPTY, flat_rows, pooled_moments, ratio
+from probseq.distributions.emissions.base import CategoryCounts, Emission, Observation, SufficientEmission, masked
+from probseq.distributions.estimation import EMPTY, code_weights, flat_rows, pooled_moments, ratio
 from probseq.distributions.params import Params, ParamSpec, Real, Simplex
 from probseq.errors import ParameterError, SupportError
 
@@ -87,13 +87,13 @@ class Categorical(Emission):
         self, observation: Observation, x: Tensor, seen: Tensor, weights: Tensor, params: Params
     ) -> dict[str, Tensor]:
         rows, seen, weights = flat_rows(x, seen, weights)
-        draws, s, size = weights.shape[0], weights.shape[-1], _n_categories(observation)
-        columns = []
+        size, columns = _n_categories(observation), []
         for variable in range(rows.shape[-1]):
             shown = seen[:, variable]
-            counts = torch.zeros(draws, size, s, dtype=weights.dtype)
-            counts.index_add_(1, rows[shown, variable].long(), weights[:, shown])
-            columns.append(counts.mT)
+            code, share = rows[:, variable].long(), weights
+            if not bool(shown.all()):
+                code, share = code[shown], share[:, shown]
+            columns.append(code_weights(code, size, share))
         counts = torch.stack(columns, 2)
         total = counts.sum(-1, keepdim=True)
         return {"probs": torch.where(total > EMPTY, ratio(counts, total), params["probs"])}
@@ -103,7 +103,7 @@ def _n_categories(observation: Observation) -> int:
     return max(size or 1 for size in observation.categories)
 
 
-class Bernoulli(Emission):
+class Bernoulli(SufficientEmission):
     r"""P(x_i = 1) = sigmoid(logit_i), independent over the variables: a vector of bits, such as the keys of a piano."""
 
     measure: ClassVar[str] = "counting"
@@ -126,11 +126,10 @@ class Bernoulli(Emission):
     def pooled_params(self, observation: Observation, x: Tensor, seen: Tensor) -> dict[str, Tensor]:
         return {"logit": torch.logit(pooled_moments(x, seen).mean.clamp(_SMALL, 1.0 - _SMALL))}
 
-    def m_step(
-        self, observation: Observation, x: Tensor, seen: Tensor, weights: Tensor, params: Params
-    ) -> dict[str, Tensor]:
-        rows, seen, weights = flat_rows(x, seen, weights)
-        mask = seen.to(x.dtype)
-        total = weights.mT @ mask
-        share = ratio(weights.mT @ (mask * rows), total).clamp(_SMALL, 1.0 - _SMALL)
+    def statistics(self, x: Tensor, seen: Tensor) -> Tensor:
+        return masked(seen, x)
+
+    def from_statistics(self, x: Tensor, seen: Tensor, sums: Tensor, params: Params) -> dict[str, Tensor]:
+        total, first = sums.chunk(2, -1)
+        share = ratio(first, total).clamp(_SMALL, 1.0 - _SMALL)
         return {"logit": torch.where(total > EMPTY, torch.logit(share), params["logit"])}

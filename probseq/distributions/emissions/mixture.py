@@ -28,13 +28,13 @@ from probseq.errors import ParameterError
 
 __all__ = ["GaussianMixture"]
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
 _ROUNDS, _MOST_ROWS = 8, 2_000
 _SHARP = 0.9
 _SMALL = 1e-10
 
 Taken = Iterator[tuple[slice, Tensor]]
-"""Parts of the rows and their weights (D, N', s M)."""
+"""Parts of the rows and their weights (D, N', M s)."""
 
 
 class GaussianMixture(Emission):
@@ -143,7 +143,7 @@ class GaussianMixture(Emission):
         def shares(part: slice) -> Tensor:
             nearest = _nearest(points[part], centres)
             other = (1.0 - _SHARP) / self._size()
-            return _SHARP * torch.nn.functional.one_hot(nearest, self._size()).to(x.dtype) + other
+            return _SHARP * torch.nn.functional.one_hot(nearest, self._size()).mT.to(x.dtype) + other
 
         return self._update(x, seen, responsibilities, start, shares)
 
@@ -155,46 +155,43 @@ class GaussianMixture(Emission):
         law = self.distribution(params, (weights.shape[-1],))
         if not isinstance(law, Mixture):
             raise TypeError("the law of a mixture emission is a mixture")
-        parts = law.components.map_batch(lambda t, _: t.flatten(1, 2))
 
         def shares(part: slice) -> Tensor:
-            table = parts.component_table(rows[part], mask[part]).unflatten(-1, law.log_weights.shape[-2:])
-            return torch.softmax(law.log_weights.unsqueeze(1) + table, -1)
+            return torch.softmax(law.part_table(rows[part], mask[part]), -2)
 
         return self._update(x, seen, weights, params, shares)
 
     def states_at_floor(self, observation: Observation, x: Tensor, seen: Tensor, params: Params) -> Tensor:
-        inner = _normals(params)
         if self.covariance == "tied":
-            return Normal("full").states_at_floor(observation, x, seen, inner)
+            return Normal("full").states_at_floor(observation, x, seen, params)
         # As many normals as there are components of all states together.
-        low = Normal(self.covariance).states_at_floor(observation, x, seen, _flat(inner))
-        return low.unflatten(1, params["weights"].shape[-2:]).any(-1)
+        low = Normal(self.covariance).states_at_floor(observation, x, seen, self._flat(params))
+        return low.unflatten(1, (self._size(), -1)).any(1)
 
     def _update(
         self, x: Tensor, seen: Tensor, weights: Tensor, previous: Params, shares: Callable[[slice], Tensor]
     ) -> dict[str, Tensor]:
-        """Parameters from shares (D, N', s, M) of the rows of a slice that belong to the components."""
+        """Parameters from shares (D, N', M, s) of the rows of a slice that belong to the components."""
         rows, mask, flat = flat_rows(x, seen, weights)
         floor, centre = variance_floor(x, seen), pooled_moments(x, seen).mean
         # A step of which nothing is seen says nothing about the components.
         flat = flat * mask.any(-1).to(flat.dtype).unsqueeze(-1)
         size = previous["weights"].shape
         taken = (
-            (part, (flat[:, part].unsqueeze(-1) * shares(part)).flatten(2))
+            (part, (flat[:, part].unsqueeze(-2) * shares(part)).flatten(2))
             for part in _slices(len(rows), size.numel() * rows.shape[-1])
         )
-        inner = _flat(_normals(previous))
+        inner = self._flat(previous)
         if self.covariance in ("full", "tied"):
             occupancy, new = self._correlated(rows - centre, mask, taken, centre, floor, previous, inner)
         else:
             occupancy, new = self._diagonal(rows - centre, mask, taken, centre, floor, inner)
-        counts = occupancy.unflatten(1, size[-2:])
+        counts = occupancy.unflatten(1, (self._size(), -1)).mT
         total = counts.sum(-1, keepdim=True)
         share = ratio(counts, total).clamp_min(_SMALL)
         return {
             "weights": torch.where(total > EMPTY, share / share.sum(-1, keepdim=True), previous["weights"]),
-            **{name: value.reshape(previous[name].shape) for name, value in new.items()},
+            **new,
         }
 
     def _diagonal(
@@ -205,11 +202,12 @@ class GaussianMixture(Emission):
         features = torch.cat([torch.ones_like(gaps[:, :1]), counted, gaps, gaps * gaps], -1)
         sums = torch.zeros(*inner["mean"].shape[:2], features.shape[-1], dtype=gaps.dtype)
         for part, w in taken:
-            sums += w.mT @ features[part]
+            sums += (features[part].T @ w).mT
         total, first, second = sums[..., 1:].chunk(3, -1)
         shift = ratio(first, total)
         square = (ratio(second, total) - shift**2).clamp_min(0.0)
-        return sums[..., 0], normal_from_moments(Normal(self.covariance), total, centre + shift, square, floor, inner)
+        new = normal_from_moments(Normal(self.covariance), total, centre + shift, square, floor, inner)
+        return sums[..., 0], self._apart(new)
 
     def _correlated(
         self,
@@ -221,10 +219,8 @@ class GaussianMixture(Emission):
         previous: Params,
         inner: dict[str, Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        m = self._size()
-        covariance = inner["covariance"]
-        if self.covariance == "tied":
-            covariance = previous["covariance"].repeat_interleave(m, 1)
+        m, tied = self._size(), self.covariance == "tied"
+        covariance = previous["covariance"].repeat(1, m, 1, 1) if tied else inner["covariance"]
         mean = inner["mean"] - centre
         sums = MomentSums(torch.zeros_like(mean[..., 0]), torch.zeros_like(mean), torch.zeros_like(covariance))
         for part, w in taken:
@@ -232,29 +228,25 @@ class GaussianMixture(Emission):
             sums = MomentSums(*(a + b for a, b in zip(sums, more, strict=True)))
         new_mean, spread_ = sums.covariance()
         filled = sums.total > EMPTY
+        column = filled[..., None, None]
         new = {"mean": torch.where(filled.unsqueeze(-1), centre + new_mean, inner["mean"])}
-        if self.covariance == "full":
+        if not tied:
             found = above(ratio(spread_, sums.total[..., None, None]), floor)
-            new["covariance"] = torch.where(filled[..., None, None], found, covariance)
-        else:
-            kept = torch.where(filled[..., None, None], spread_, torch.zeros_like(spread_)).unflatten(1, (-1, m)).sum(2)
-            n = (
-                torch.where(filled, sums.total, torch.zeros_like(sums.total))
-                .unflatten(1, (-1, m))
-                .sum(2)[..., None, None]
-            )
-            new["covariance"] = torch.where(n > EMPTY, above(ratio(kept, n), floor), previous["covariance"])
-        return sums.total, new
+            new["covariance"] = torch.where(column, found, covariance)
+            return sums.total, self._apart(new)
+        kept = torch.where(column, spread_, torch.zeros_like(spread_)).unflatten(1, (m, -1)).sum(1)
+        n = torch.where(filled, sums.total, torch.zeros_like(sums.total)).unflatten(1, (m, -1)).sum(1)[..., None, None]
+        shared = torch.where(n > EMPTY, above(ratio(kept, n), floor), previous["covariance"])
+        return sums.total, {**self._apart(new), "covariance": shared}
 
+    def _flat(self, params: Params) -> dict[str, Tensor]:
+        """The parameters of the components, those of all states in one axis, (D, M s, ...)."""
+        names = ("mean",) if self.covariance == "tied" else ("mean", "scale", "covariance")
+        return {name: params[name].transpose(1, 2).flatten(1, 2) for name in names if name in params}
 
-def _normals(params: Params) -> dict[str, Tensor]:
-    """The parameters of the components, without their weights and without those of the chain."""
-    return {name: params[name] for name in ("mean", "scale", "covariance") if name in params}
-
-
-def _flat(params: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The components of all states in one axis, (D, s M, ...)."""
-    return {name: value.flatten(1, 2) for name, value in params.items()}
+    def _apart(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of ``_flat``."""
+        return {name: value.unflatten(1, (self._size(), -1)).transpose(1, 2) for name, value in params.items()}
 
 
 def _slices(n_rows: int, width: int) -> list[slice]:

@@ -89,14 +89,17 @@ class StudentT(Emission):
         loc, scale = params["loc"], params["scale"]
         df = params["df"] if self.df is None else torch.full_like(loc, float(self.df))
         n, wu, first, second = (torch.zeros_like(loc) for _ in range(4))
+        middle, factor, most = loc.unsqueeze(1), (scale * df.sqrt()).reciprocal().unsqueeze(1), 1.0 + 1.0 / df
         for part, w in weighted_chunks(rows, mask, weights, loc):
-            z2 = ((part - loc.unsqueeze(1)) / scale.unsqueeze(1)) ** 2
-            u = w * (df.unsqueeze(1) + 1.0) / (df.unsqueeze(1) + z2)
+            # (df + 1) / (df + z^2), its constant factor left for the sums.
+            u = w / ((part - middle) * factor).square_().add_(1.0)
             gap = part - centre
             n += w.sum(1)
             wu += u.sum(1)
-            first += (u * gap).sum(1)
-            second += (u * gap**2).sum(1)
+            moved = u.mul_(gap)
+            first += moved.sum(1)
+            second += moved.mul_(gap).sum(1)
+        wu, first, second = most * wu, most * first, most * second
         filled = n > EMPTY
         shift = ratio(first, wu)
         square = ratio((second - shift * first).clamp_min(0.0), n)
@@ -121,18 +124,34 @@ def _better_df(
     The sum is that of each state, or with ``common`` that of all states together.
     """
 
-    def profile(df: Tensor) -> list[Tensor]:
-        each = _df_profile(df, x, mask, weights, loc, scale)
-        return [part.sum(1, keepdim=True) if common else part for part in each]
+    def pooled(each: Tensor) -> Tensor:
+        return each.sum(1, keepdim=True) if common else each
 
-    value, slope, bend = profile(df)
+    value, slope, bend = (pooled(part) for part in _df_profile(df, x, mask, weights, loc, scale))
     newton = torch.where(bend < 0, -slope / bend.clamp_max(-1e-300), slope.sign()).clamp(-1.5, 1.5)
     best = df
     for width in (1.0, 0.2):
         trial = (df * torch.exp(width * newton)).clamp(1.0 + 1e-6, _MAX_DF)
-        new = profile(trial)[0]
+        new = pooled(_df_value(trial, x, mask, weights, loc, scale))
         best, value = torch.where(new > value, trial, best), torch.maximum(new, value)
+        if bool((best == trial).all()):
+            break
     return best
+
+
+def _df_value(df: Tensor, x: Tensor, mask: Tensor, weights: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    """sum_t w_t log t(x_t) without its terms free of df, (D, s, k)."""
+    n, logs = torch.zeros_like(loc), torch.zeros_like(loc)
+    centre, factor = loc.unsqueeze(1), (scale * df.sqrt()).reciprocal().unsqueeze(1)
+    for part, w in weighted_chunks(x, mask, weights, loc):
+        n += w.sum(1)
+        logs += ((part - centre) * factor).square_().log1p_().mul_(w).sum(1)
+    return _without_data(df, n, logs)
+
+
+def _without_data(df: Tensor, n: Tensor, logs: Tensor) -> Tensor:
+    half = 0.5 * (df + 1.0)
+    return n * (torch.lgamma(half) - torch.lgamma(0.5 * df) - 0.5 * df.log()) - half * logs
 
 
 def _df_profile(
@@ -140,15 +159,18 @@ def _df_profile(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """sum_t w_t log t(x_t) without its terms free of df, and its two derivatives in log df, each (D, s, k)."""
     n, logs, share, product = (torch.zeros_like(loc) for _ in range(4))
+    centre, factor = loc.unsqueeze(1), (scale * df.sqrt()).reciprocal().unsqueeze(1)
     for part, w in weighted_chunks(x, mask, weights, loc):
-        z2 = ((part - loc.unsqueeze(1)) / scale.unsqueeze(1)) ** 2
-        q = z2 / (df.unsqueeze(1) + z2)
+        # q = z^2 / (df + z^2), from z^2 / df.
+        inner = ((part - centre) * factor).square_()
         n += w.sum(1)
-        logs += (w * torch.log1p(z2 / df.unsqueeze(1))).sum(1)
-        share += (w * q).sum(1)
-        product += (w * q * (1 - q)).sum(1)
+        logs += inner.log1p().mul_(w).sum(1)
+        q = inner / (inner + 1.0)
+        weighted = w * q
+        share += weighted.sum(1)
+        product += weighted.sub_(weighted * q).sum(1)
     half = 0.5 * (df + 1.0)
-    value = n * (torch.lgamma(half) - torch.lgamma(0.5 * df) - 0.5 * df.log()) - half * logs
+    value = _without_data(df, n, logs)
     first = 0.5 * (n * (torch.digamma(half) - torch.digamma(0.5 * df) - 1 / df) - logs + (1 + 1 / df) * share)
     curve = 0.5 * (torch.polygamma(1, half) - torch.polygamma(1, 0.5 * df)) + 1 / df**2
     second = 0.5 * (n * curve + share / df - share / df**2 - (1 + 1 / df) * product / df)
