@@ -351,9 +351,10 @@ class Pushforward(Distribution):
 
 
 def mixture(log_weights: Tensor, components: Distribution) -> Distribution:
-    """A mixture over the last batch dimension; a single component is returned as it is."""
+    """A mixture over the last batch dimension; a single component stays what it is."""
     if log_weights.shape[-1] == 1:
-        return components[..., 0]
+        shape = torch.broadcast_shapes(log_weights.shape[:-1], components.batch_shape[:-1])
+        return components[..., 0].expand(shape)
     if isinstance(components, Mixture):
         return _flat(log_weights, components)
     return Mixture(log_weights, components)

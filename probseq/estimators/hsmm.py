@@ -116,6 +116,11 @@ class HSMM(SupervisedFit, StateMethods):
         duration = as_duration(self.duration)
         return HiddenSemiMarkovModel(self.n_states, emission, observation, duration, self.left, self.transitions)
 
+    def _possible(self) -> tuple[np.ndarray, np.ndarray]:
+        allowed, first = super()._possible()
+        # A state may always last longer.
+        return allowed | np.eye(len(first), dtype=bool), first
+
     def duration_probabilities(self, longest: int | None = None) -> xr.DataArray:
         """P(a visit of a state lasts d steps), dims ``state, duration``, for d = 1 .. ``longest``.
 

@@ -181,15 +181,15 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
     # what users ask of states ---------------------------------------------------------------------------------------
 
     def state_laws(self, params: Params, batch: Batch | None = None) -> Distribution:
+        if not isinstance(self.emission, ConditionalEmission):
+            return super().state_laws(params, batch)
         if batch is None:
             raise UnsupportedError(
                 got="one law a state of a model with covariates or earlier values as inputs",
-                expected="the data whose inputs are meant",
-                remedy="Pass X.",
+                expected="the data whose inputs are meant, or a parameter",
+                remedy='Order states by a parameter, such as by="intercept".',
             )
         begun = self.initial_state(params, batch.n)
-        if not isinstance(self.emission, ConditionalEmission):
-            return super().state_laws(params, batch)
         lags = lagged_values(batch, begun.past)[..., : batch.t, :, :]
         return self._laws_of(params, self._with_draws(params, batch.u, 2), lags).expand(
             (*begun.probs.shape[:-1], batch.t, self.n_states)

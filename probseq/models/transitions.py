@@ -145,7 +145,10 @@ def as_transitions(given: Any) -> Transitions:
         raise ParameterError(
             got=f"transitions={given.__name__}", expected="an object", remedy=f"Write {given.__name__}()."
         )
-    array = np.asarray(given)
+    try:
+        array = np.asarray(given)
+    except ValueError:  # rows of different length
+        array = np.zeros(0)
     if array.dtype != bool or array.ndim != 2:
         raise ParameterError(
             got=f"transitions={given!r}",
@@ -168,18 +171,33 @@ def _positive(name: str, value: Any) -> int:
 
 
 def _checked_mask(mask: Any, n_states: int) -> Tensor:
-    allowed = torch.as_tensor(np.asarray(mask, dtype=bool))
-    if allowed.shape != (n_states, n_states) or not bool(allowed.any(-1).all()):
+    array = _array(mask, "a transition mask")
+    allowed = torch.as_tensor(array != 0)
+    flags = bool(((array == 0) | (array == 1)).all())
+    if allowed.shape != (n_states, n_states) or not flags or not bool(allowed.any(-1).all()):
         raise ParameterError(
-            got=f"a transition mask of shape {tuple(allowed.shape)}",
+            got=f"a transition mask of shape {tuple(allowed.shape)}"
+            + ("" if flags else " with other values than 0, 1"),
             expected=f"({n_states}, {n_states}) booleans with at least one True in each row",
-            remedy="True allows the transition from the state of the row to the state of the column.",
+            remedy="True allows the transition from the state of the row to the state of the column; probabilities "
+            "that are known go into fixed=.",
         )
     return allowed
 
 
+def _array(values: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            got=f"{name} that is no table of numbers: {values!r}",
+            expected="rows of equal length, one a state",
+            remedy="Pass an (n_states, n_states) array.",
+        ) from error
+
+
 def _checked_fixed(fixed: Any, n_states: int) -> Tensor:
-    values = torch.as_tensor(np.asarray(fixed, dtype=np.float64))
+    values = torch.as_tensor(_array(fixed, "fixed transitions"))
     known = values[~torch.isnan(values)]
     if values.shape != (n_states, n_states) or bool(((known < 0) | (known > 1)).any()):
         raise ParameterError(

@@ -212,7 +212,12 @@ def _rows() -> list[Row]:
         Row(
             "HSMM negative binomial",
             lambda: ps.HSMM(
-                2, ps.Poisson(), ps.NegativeBinomialDuration(8), "stationary", inference=_quick_em(), random_state=0
+                2,
+                ps.Poisson(),
+                ps.NegativeBinomialDuration(8),
+                "stationary",
+                inference=ps.EM(n_init=1, tol=0.1),
+                random_state=0,
             ),
             "count",
         ),
@@ -242,7 +247,11 @@ def _rows() -> list[Row]:
             missing="pattern",
             covariates=2,
         ),
-        Row("LSTM by MLE", lambda: ps.LSTM(2, inference=ps.MLE(tol=0.1), random_state=0), missing="pattern"),
+        Row(
+            "LSTM by MLE",
+            lambda: ps.LSTM(2, inference=ps.MLE(training=ps.TrainingOptions(max_epochs=20)), random_state=0),
+            missing="pattern",
+        ),
         Row("Log HMM", lambda: ps.HMM(2, transform=ps.Log(), inference=_quick_em(), random_state=0), "positive"),
         Row("Log ARIMA", lambda: ps.ARMA((0, 1, 1), transform=ps.Log()), "positive", start=1),
         Row("Logit IID", lambda: ps.IID(transform=ps.Logit()), "unit"),

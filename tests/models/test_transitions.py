@@ -90,6 +90,10 @@ def test_a_known_start_is_kept_and_not_counted():
         {"transitions": ps.Transitions(fixed=[[-0.5, NAN], [NAN, NAN]])},
         {"transitions": ps.LeftRight},
         {"transitions": [[0.5, 0.5], [0.5, 0.5]]},
+        {"transitions": [[True, True], [True]]},
+        {"transitions": ps.Transitions([[0.9, 0.1], [0.2, 0.8]])},
+        {"transitions": ps.Transitions(mask=[[1, 1], [1]])},
+        {"transitions": ps.Transitions(fixed="q")},
         {"transitions": ps.LeftRight(jumps=0)},
         {"transitions": ps.Banded(width=1.5)},
         {"start": [0.5, 0.6]},
@@ -171,6 +175,7 @@ def test_bad_states_raise():
         (np.full(300, 0.5), DataError),
         (["a"] * 300, DataError),
         (np.zeros((2, 300)), ShapeError),
+        (np.zeros((1, 310)), ShapeError),
     ):
         with pytest.raises(error):
             ps.HMM(3).fit(x, states=states)
@@ -195,3 +200,36 @@ def test_an_end_state_is_a_column_of_flags():
         mean, scale = np.array([0.0, 1.0])[list(z)], np.array([1.0, 0.5])[list(z)]
         total += chance * np.prod(np.exp(-0.5 * ((x - mean) / scale) ** 2) / scale / np.sqrt(2 * np.pi))
     assert_allclose(float(model.log_prob(np.column_stack([x, flags]))), np.log(total), rtol=1e-12)
+
+
+def test_known_states_that_no_path_can_follow_raise():
+    x = series()
+    back = np.full(300, -1)
+    back[0], back[10] = 1, 0
+    with pytest.raises(DataError, match="state 0 at step 10"):
+        ps.HMM(2, transitions=ps.LeftRight()).fit(x, states=back)
+    with pytest.raises(DataError, match="state 1 at step 0"):
+        ps.HMM(2, start=[1.0, 0.0]).fit(x, states=back)
+    fixed = ps.Transitions(fixed=[[NAN, NAN], [0.0, 1.0]])
+    with pytest.raises(DataError, match="step 10"):
+        ps.HMM(2, transitions=fixed).fit(x, states=back)
+    with pytest.raises(ShapeError, match="12"):
+        ps.HMM(2).fit([x[:10], x[10:30]], states=[np.full(12, -1), np.full(20, -1)])
+    mask = [[False, True, False], [False, False, True], [True, False, False]]
+    skipped = np.full(300, -1)
+    skipped[0], skipped[1] = 0, 2
+    with pytest.raises(DataError, match="step 1"):
+        ps.HSMM(3, transitions=mask).fit(x, states=skipped)
+
+
+def test_one_state_has_predictives():
+    model = ps.HMM(1, ps.Normal(), random_state=0).fit(series())
+    assert_allclose(model.predictive(series()).mean().values, model.params_["mean"].values[0, 0])
+    assert np.isfinite(model.residuals(series()).values).all()
+
+
+def test_driven_states_of_plain_emissions_can_be_ordered():
+    x, u = series(), np.random.default_rng(0).normal(size=300)
+    model = ps.HMM(3, transitions=ps.CovariateTransitions(), inference=ps.EM(n_init=1, tol=0.1), random_state=0)
+    means = model.fit(x, covariates=u).order_states().params_["mean"].values.ravel()
+    assert (np.diff(means) > 0).all()
