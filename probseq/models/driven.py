@@ -16,6 +16,7 @@ from probseq.errors import CovariateError, DataError, ParameterError, Unsupporte
 from probseq.kernels import chain, varying
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
 from probseq.models.chain_likelihood import chain_log_prob_steps, varying_log_prob_steps
+from probseq.models.chain_order import arranged
 from probseq.models.chain_problem import ChainProblem
 from probseq.models.chain_starts import start_params
 from probseq.models.chain_steps import update_start
@@ -236,7 +237,7 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
         inputs = self._inputs(batch) if isinstance(self.emission, ConditionalEmission) else None
         params = start_params(self.emission, self.observation, self.n_states, batch, n_starts, init, generator, inputs)
         params |= self.transitions.from_matrix(params["transition"], self.n_covariates)
-        return {name: params[name] for name in self.parameters()}
+        return arranged(self, {name: params[name] for name in self.parameters()}, batch)
 
     def _em_step(self, params: Params, batch: Batch, weights: Tensor | None) -> EMStep:
         begun = self.initial_state(params, batch.n)

@@ -19,6 +19,7 @@ from probseq.errors import ParameterError
 from probseq.kernels import chain
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
 from probseq.models.chain_likelihood import chain_log_prob_steps, stationary_distribution
+from probseq.models.chain_order import arranged
 from probseq.models.chain_problem import ChainProblem, DeviceChainProblem
 from probseq.models.chain_queries import ChainQueries
 from probseq.models.chain_starts import start_params
@@ -79,6 +80,12 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
             specs["initial"] = ParamSpec((s,), Simplex(), ("state",))
         specs |= self.transitions.parameters(s, self.n_covariates)
         return {**specs, **self.emission.parameters(self.observation, (s,))}
+
+    @property
+    def has_structure(self) -> bool:
+        """Whether the chain tells some states from others before any data are seen."""
+        free = self.transitions.support(self.n_states) is None and self.transitions.fixed is None
+        return self.known_start is not None or not free
 
     # the step loop ------------------------------------------------------------------------------------------------
 
@@ -205,7 +212,7 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
     def em_start(self, batch: Batch, n_starts: int, init: str, generator: torch.Generator) -> dict[str, Tensor]:
         params = start_params(self.emission, self.observation, self.n_states, batch, n_starts, init, generator)
         params |= self.transitions.from_matrix(params["transition"])
-        return {name: params[name] for name in self.parameters()}
+        return arranged(self, {name: params[name] for name in self.parameters()}, batch)
 
     def em_step(self, params: Params, batch: Batch, weights: Tensor | None = None) -> EMStep:
         # Draws in groups, so that the posterior tables of all starts need not fit at once.

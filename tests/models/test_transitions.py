@@ -233,3 +233,15 @@ def test_driven_states_of_plain_emissions_can_be_ordered():
     model = ps.HMM(3, transitions=ps.CovariateTransitions(), inference=ps.EM(n_init=1, tol=0.1), random_state=0)
     means = model.fit(x, covariates=u).order_states().params_["mean"].values.ravel()
     assert (np.diff(means) > 0).all()
+
+
+def test_starts_follow_the_structure():
+    """Clusters come in any order; a left-right chain must get them in that of time."""
+    rng = np.random.default_rng(0)
+    levels = np.repeat([6.0, 0.0, 9.0, 3.0], 15)
+    x = [levels + rng.normal(size=60) for _ in range(5)]
+    options = {"transitions": ps.LeftRight(), "start": [1.0, 0.0, 0.0, 0.0], "random_state": 0}
+    one = ps.HMM(4, inference=ps.EM(n_init=1), **options).fit(x)
+    assert_allclose(one.params_["mean"].values.ravel(), [6.0, 0.0, 9.0, 3.0], atol=0.5)
+    bayes = ps.HMM(4, inference=ps.Gibbs(n_draws=40, n_chains=1, n_warmup=50), **options).fit(x)
+    assert_allclose(bayes.params_["mean"].mean("draw").values.ravel(), [6.0, 0.0, 9.0, 3.0], atol=0.5)
