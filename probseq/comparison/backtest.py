@@ -65,6 +65,12 @@ def cross_validate(
     >>> folds.score.sizes["fold"], bool(folds["mean"] > -4)
     (3, True)
     """
+    if not isinstance(estimator, SequenceEstimator):
+        raise ParameterError(
+            got=f"estimator={estimator!r}",
+            expected="one estimator, such as ps.HMM(2)",
+            remedy="Call cross_validate for each model by itself, or ps.compare for a table of fitted ones.",
+        )
     data = sequences(X, lengths=lengths, covariates=covariates, static=static)
     least = 1 if by == "time" else 2
     if by not in ("sequence", "time"):

@@ -100,7 +100,7 @@ class StateNames(HiddenStates):
             chosen = [str(names.get(i, i)) for i in range(n_states)]
             fits = set(names) <= set(range(n_states))
         else:
-            chosen = [] if isinstance(names, str) else [str(name) for name in names]
+            chosen = [str(name) for name in names] if isinstance(names, list | tuple | np.ndarray) else []
             fits = len(chosen) == n_states
         if not fits or len(set(chosen)) < n_states:
             raise ParameterError(

@@ -76,3 +76,9 @@ def test_refusals():
         ps.cross_validate(MODEL, MANY[0], n_splits=2)
     with pytest.raises(ShapeError, match="7 steps"):
         ps.cross_validate(MODEL, MANY, by="time", n_splits=7)
+
+
+@pytest.mark.parametrize("estimator", ["x", None, {"a": ps.HMM(2)}, ps.HMM])
+def test_what_is_no_estimator_raises(estimator):
+    with pytest.raises(ParameterError, match="one estimator"):
+        ps.cross_validate(estimator, ps.datasets.earthquakes(), by="time")
