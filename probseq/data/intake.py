@@ -316,7 +316,7 @@ def check_blocks(intake: Intake, *, end: bool = False) -> None:
     # Blocks cut from one array are looked at together: a look at each of a thousand takes longer than a short analysis.
     whole = intake.blocks[0].base if not intake.tokens else None
     together = whole is not None and all(block.base is whole for block in intake.blocks)
-    finite = together and not np.isinf(whole).any()
+    finite = together and whole is not None and not np.isinf(whole).any()
     for i, (block, index) in enumerate(zip(intake.blocks, intake.indexes, strict=True)):
         if len(block) == 0 and not end:
             shape = (0,) if intake.tokens or intake.flat else block.shape

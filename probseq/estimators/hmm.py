@@ -27,7 +27,7 @@ from probseq.models.transitions import Transitions, as_transitions
 __all__ = ["HMM"]
 
 
-class HMM(SupervisedFit, StateMethods, OnlineLearning):
+class HMM(StateMethods, SupervisedFit, OnlineLearning):
     """Hidden Markov model: a Markov chain of states, each with its own law of what is observed.
 
     Parameters

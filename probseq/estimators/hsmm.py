@@ -28,7 +28,7 @@ from probseq.models.transitions import Transitions
 __all__ = ["HSMM"]
 
 
-class HSMM(SupervisedFit, StateMethods):
+class HSMM(StateMethods, SupervisedFit):
     r"""Hidden semi-Markov model: states that last for durations of any law, each with its own law of what is observed.
 
     A state j is held for d ~ p_j steps, then another state k follows with probability A_jk (A_jj = 0). In a plain `HMM`

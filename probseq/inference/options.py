@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from probseq._types import Configuration
 from probseq.errors import ParameterError
 
 __all__ = ["TrainingOptions"]
@@ -14,8 +15,8 @@ _STEPS_IN_ALL = 3000
 _FEWEST_EPOCHS = 40
 
 
-@dataclass(frozen=True)
-class TrainingOptions:
+@dataclass(eq=False, repr=False)
+class TrainingOptions(Configuration):
     """How to train.
 
     Parameters
