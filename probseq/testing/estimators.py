@@ -45,8 +45,15 @@ def check_construction(row: Row) -> None:
                 other = clone(estimator).set_params(**{nested: value})
                 assert vars(other)[name] == part, f"set_params({nested}=...) changes something else"
                 marked = clone(estimator).set_params(**{nested: "marked"})
-                assert getattr(vars(marked)[name], inner) == "marked", f"set_params({nested}=...) has no effect"
-                assert getattr(part, inner) == value, "set_params on a clone reaches the original"
+                assert _inner(vars(marked)[name], inner) == "marked", f"set_params({nested}=...) has no effect"
+                assert _inner(part, inner) == value, "set_params on a clone reaches the original"
+
+
+def _inner(part: Any, path: str) -> Any:
+    """The argument that a nested name such as ``training__max_epochs`` means."""
+    for word in path.split("__"):
+        part = getattr(part, word)
+    return part
 
 
 def check_unfitted(row: Row) -> None:
