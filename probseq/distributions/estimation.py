@@ -89,12 +89,14 @@ def _moments(x: Tensor, seen: Tensor) -> Moments:
     known = _last
     if known is not None and known.x() is x and known.seen() is seen and known.versions == (x._version, seen._version):
         return known.moments
+    # A few rows at a time: the whole would take several times the memory of the data.
+    step = max(1, _CHUNK // x.shape[-1])
+    pieces = list(zip(x.flatten(0, 1).split(step), seen.flatten(0, 1).split(step), strict=True))
     count = seen.sum((0, 1)).to(x.dtype)
     divisor = count.clamp_min(1.0)
-    shown = x if bool(seen.all()) else torch.where(seen, x, torch.zeros_like(x))
-    centre = shown.sum((0, 1)) / divisor
-    gap = x - centre if shown is x else torch.where(seen, x - centre, torch.zeros_like(x))
-    moments = Moments(count, centre, (gap * gap).sum((0, 1)) / divisor)
+    centre = torch.stack([torch.where(one, row, 0.0).sum(0) for row, one in pieces]).sum(0) / divisor
+    square = torch.stack([torch.where(one, row - centre, 0.0).square().sum(0) for row, one in pieces]).sum(0)
+    moments = Moments(count, centre, square / divisor)
     _last = _Known(weakref.ref(x), weakref.ref(seen), (x._version, seen._version), moments)
     return moments
 
