@@ -1,7 +1,8 @@
-"""The Viterbi recursion of sixteen tracks at once.
+"""The Viterbi recursion of sixteen tracks at once. All logarithms are in bits.
 
-Scores are kept and the choices made again on the way back: that costs one row a step, storing the choices would cost
-as much as the recursion. All logarithms are in bits.
+For few states the choices are kept: words of 64 bits, four bits a state for up to sixteen states and eight bits for
+more. To keep them costs two operations a pair of states. For many states that is more than it saves; then the scores
+are kept and the choices made again on the way back (see `lane_tracing`).
 """
 
 from __future__ import annotations
@@ -10,9 +11,23 @@ import numpy as np
 
 from probseq.kernels.compiler import kernel
 from probseq.kernels.lane_emissions import densities, log_emissions
-from probseq.kernels.lanes import LANES, greater, load, splat, spread, store, vectors, where_less
+from probseq.kernels.lanes import LANES, greater, load, merged, splat, spread, store, vectors, where_less, whole
 from probseq.kernels.normal_chain import LogEmission
-from probseq.kernels.tracks import Tape, lay_out, new_block, padded_size, seek, write_rows
+from probseq.kernels.tracks import Tape, new_block, padded_size, seek
+
+FEW_STATES = 64
+
+
+@kernel
+def choice_bits(size: int) -> int:
+    """Bits in which a choice among so many states is kept."""
+    return 4 if size <= 16 else 8
+
+
+@kernel
+def count_words(size: int) -> int:
+    """Words of 64 bits that keep a choice for each state."""
+    return (size * choice_bits(size) + 63) // 64
 
 
 @kernel(forceinline=True)
@@ -32,17 +47,65 @@ def _four_maxima(matrix, entry, size, source, place):
 
 
 @kernel(forceinline=True)
-def _propagate(columns, score, row, after):
-    """after_j <- max_i score_i + log transition_ij, from one row of the scores."""
+def _four_choices(matrix, entry, size, source, place, bits):
+    """The maxima, and which of the sources they come from, in so many bits each."""
+    a = splat(-np.inf)
+    b = a
+    c = a
+    d = a
+    from_a = whole(0)
+    from_b = from_a
+    from_c = from_a
+    from_d = from_a
+    for i in range(size):
+        score = load(source, place + i * LANES)
+        at = entry + 4 * i
+        number = whole(i)
+        value = score + spread(matrix, at)
+        from_a = where_less(a, value, number, from_a)
+        a = greater(a, value)
+        value = score + spread(matrix, at + 1)
+        from_b = where_less(b, value, number, from_b)
+        b = greater(b, value)
+        value = score + spread(matrix, at + 2)
+        from_c = where_less(c, value, number, from_c)
+        c = greater(c, value)
+        value = score + spread(matrix, at + 3)
+        from_d = where_less(d, value, number, from_d)
+        d = greater(d, value)
+    return a, b, c, d, merged(merged(from_a, from_b, bits), merged(from_c, from_d, bits), 2 * bits)
+
+
+@kernel(forceinline=True)
+def _advance(columns, score, row, values, emitted, words, t, out, target):
+    """out_j <- max_i score_i + log transition_ij + values_j, from one row to another, at flat positions.
+
+    ``words`` of step ``t`` get the choices, unless empty.
+    """
     blocks, size, _ = columns.shape
-    width = score.shape[1]
+    source = row * score.shape[1] * LANES
+    n_words = words.shape[1]
+    bits = choice_bits(size)
+    word = whole(0)
     for k in range(blocks):
-        a, b, c, d = _four_maxima(columns, k * size * 4, size, score, row * width * LANES)
-        place = k * 4 * LANES
-        store(after, place, a)
-        store(after, place + LANES, b)
-        store(after, place + 2 * LANES, c)
-        store(after, place + 3 * LANES, d)
+        if n_words > 0:
+            a, b, c, d, chosen = _four_choices(columns, k * size * 4, size, score, source, bits)
+            word = merged(word, chosen, k * 4 * bits % 64)
+            if (k + 1) * 4 * bits % 64 == 0 or k == blocks - 1:
+                store(words, (t * n_words + k * 4 * bits // 64) * LANES, word)
+                word = whole(0)
+        else:
+            a, b, c, d = _four_maxima(columns, k * size * 4, size, score, source)
+        place = emitted + k * 4 * LANES
+        a = a + load(values, place)
+        b = b + load(values, place + LANES)
+        c = c + load(values, place + 2 * LANES)
+        d = d + load(values, place + 3 * LANES)
+        place = target + k * 4 * LANES
+        store(out, place, a)
+        store(out, place + LANES, b)
+        store(out, place + 2 * LANES, c)
+        store(out, place + 3 * LANES, d)
 
 
 @kernel
@@ -57,6 +120,7 @@ def score_tracks(
     skip: int,
     ends: np.ndarray,
     score: np.ndarray,
+    words: np.ndarray,
     sums: np.ndarray,
 ) -> bool:
     """Run 16 tracks from their step ``skip`` on; false where no path is possible.
@@ -66,7 +130,9 @@ def score_tracks(
     initial : (n or 1, s), log p(z_1)
     columns : the packed logarithms of the transition matrix
     begin, ends : (tracks, s), best scores before the first step and after the last, relative to the largest
-    score : (steps + 1, padded state, lane), best scores in row t + 1
+    score : (steps + 1, padded state, lane), best scores in row t + 1, or one block of steps only
+    words : (steps + 1, any, lane) gets for each state of step t the best state before, unless empty. Where a sequence
+        begins at t, that is the last state of the sequence before; row ``steps`` looks back from the next track
     sums : (n,) gains the log-probability of the best path, unless empty
     """
     size = columns.shape[1]
@@ -78,50 +144,82 @@ def score_tracks(
     gained = np.zeros(LANES)
     best = vectors(1, 1)[0]
     after = vectors(1, width)[0]
+    nothing = vectors(1, width)
+    stored = score.shape[0] > tape.n_steps
+    choosing = words.shape[1] > 0
     for lane in range(LANES):
         for j in range(size):
             after[j, lane] = begin[group * LANES + lane, j]
     for step in range(skip, tape.n_steps, rows):
         count = min(rows, tape.n_steps - step)
         log_emissions(emission, laws, size, draw, tape, group, step, count, cursor, block)
+        first = step if stored else 0
         for i in range(count):
             t = step + i
+            row = first + i
+            place = (row + 1) * width * LANES
+            if t > skip and not block.special[i]:
+                _advance(columns, score, row, block.values, i * width * LANES, words, t, score, place)
+                continue
             if t > skip:
-                _propagate(columns, score, t, after)
+                _advance(columns, score, row, nothing, 0, words, t, after, 0)
             if block.special[i]:
-                _enter(initial, size, block, i, score[t], after, gained)
-            place = (t + 1) * width * LANES
-            top = splat(-np.inf)
+                _enter(initial, size, block, i, score[row], after, gained)
+                if choosing:
+                    _look_back(size, block, i, score, row, words[t])
             for j in range(size):
-                value = load(after, j * LANES) + load(block.values, (i * width + j) * LANES)
-                store(score, place + j * LANES, value)
-                top = greater(top, value)
-            store(best, 0, top)
+                store(score, place + j * LANES, load(after, j * LANES) + load(block.values, (i * width + j) * LANES))
             if block.special[i] and sums.shape[0] > 0:
+                store(best, 0, _largest(score, place, size))
                 for lane in range(LANES):
                     if block.final[i, lane] >= 0:
                         if not abs(best[0, lane]) < np.inf:
                             return False
                         sums[block.final[i, lane]] += gained[lane] + best[0, lane]
         # Once in a block is enough to keep the rounding of scores from growing with the length.
+        place = (first + count) * width * LANES
+        top = _largest(score, place, size)
+        store(best, 0, top)
         for lane in range(LANES):
             if not abs(best[0, lane]) < np.inf:
                 return False
             gained[lane] += best[0, lane]
-        top = load(best, 0)
         for j in range(size):
-            place = ((step + count) * width + j) * LANES
-            store(score, place, load(score, place) - top)
-    _propagate(columns, score, tape.n_steps, after)
+            store(score, place + j * LANES, load(score, place + j * LANES) - top)
+        if not stored:
+            score[0] = score[count]
+    row = tape.n_steps if stored else 0
+    _advance(columns, score, row, nothing, 0, words, tape.n_steps, after, 0)
     for lane in range(LANES):
         track = group * LANES + lane
         peak = after[:size, lane].max()
         q = cursor.sequence[lane]
-        if sums.shape[0] > 0 and 0 < cursor.time[lane] < tape.offsets[q + 1] - tape.offsets[q]:
-            sums[q] += gained[lane] + peak
+        if 0 < cursor.time[lane] < tape.offsets[q + 1] - tape.offsets[q]:
+            if sums.shape[0] > 0:
+                sums[q] += gained[lane] + peak
+        elif choosing:
+            _choose(words[tape.n_steps], lane, best_of(score, row, lane, size), size)
         for j in range(size):
             ends[track, j] = after[j, lane] - peak
     return True
+
+
+@kernel(forceinline=True)
+def _largest(score, place, size):
+    top = load(score, place)
+    for j in range(1, size):
+        top = greater(top, load(score, place + j * LANES))
+    return top
+
+
+@kernel
+def best_of(score: np.ndarray, row: int, lane: int, size: int) -> int:
+    """argmax_j score_j, the lowest state on ties."""
+    choice = 0
+    for j in range(1, size):
+        if score[row, j, lane] > score[row, choice, lane]:
+            choice = j
+    return choice
 
 
 @kernel
@@ -139,75 +237,24 @@ def _enter(initial, size, block, i, before, after, gained):
 
 
 @kernel
-def trace_tracks(turned: np.ndarray, tape: Tape, group: int, score: np.ndarray, states: np.ndarray) -> None:
-    """Best states (n, t, 1) of 16 tracks from their scores, as if each track ended with its last step.
-
-    ``turned`` (s, s) is the transpose of the logarithms of the transition matrix.
-    """
-    size = turned.shape[0]
-    width = padded_size(size)
-    block = new_block(size, 0)
-    rows = block.peak.shape[0]
-    found = vectors(rows, 1)
-    place = np.zeros(LANES, dtype=np.int64)
-    reached = vectors(1, width)[0]
-    nothing = np.zeros(size)
-    for number in range((tape.n_steps + rows - 1) // rows - 1, -1, -1):
-        step = number * rows
-        count = min(rows, tape.n_steps - step)
-        lay_out(tape, group, step, count, seek(tape, group, step), block)
-        for i in range(count - 1, -1, -1):
-            t = step + i
-            row = (t + 1) * width * LANES
-            best = splat(-np.inf)
-            choice = splat(0.0)
-            if t + 1 < tape.n_steps:
-                for lane in range(LANES):
-                    source = place[lane]
-                    for j in range(size):
-                        reached[j, lane] = turned[source, j]
+def _look_back(size, block, i, score, row, words):
+    """What the state before is where it is no choice of the chain: the best last one, or the same."""
+    bits = choice_bits(size)
+    for lane in range(LANES):
+        if block.first[i, lane] >= 0:
+            _choose(words, lane, best_of(score, row, lane, size), size)
+        if block.spent[i, lane]:
+            _choose(words, lane, 0, size)
             for j in range(size):
-                value = load(score, row + j * LANES) + load(reached, j * LANES)
-                choice = where_less(best, value, splat(float(j)), choice)
-                best = greater(best, value)
-            store(found, i * LANES, choice)
-            if block.special[i] or t + 2 >= tape.n_steps:
-                for lane in range(LANES):
-                    length = tape.begin[group * LANES + lane + 1] - tape.begin[group * LANES + lane]
-                    if block.final[i, lane] >= 0 or t + 1 >= length:
-                        found[i, 0, lane] = best_state(score, min(t + 1, length), lane, nothing)
-            for lane in range(LANES):
-                place[lane] = int(found[i, 0, lane])
-        write_rows(block, found, states)
+                words[j * bits // 64, lane] |= j << (j * bits % 64)
 
 
 @kernel
-def best_state(score: np.ndarray, row: int, lane: int, row_of_matrix: np.ndarray) -> int:
-    """argmax_i score_i + log transition_ij, the lowest state on ties."""
-    choice = 0
-    top = -np.inf
-    for i in range(row_of_matrix.size):
-        value = score[row, i, lane] + row_of_matrix[i]
-        if value > top:
-            top = value
-            choice = i
-    return choice
-
-
-@kernel
-def mend_track(turned: np.ndarray, tape: Tape, track: int, score: np.ndarray, states: np.ndarray) -> None:
-    """Let a track end in the state that the first state of the next track asks for.
-
-    Only the last steps change: going back, the paths from different states soon meet.
-    """
-    lane = track % LANES
-    sequence = np.searchsorted(tape.offsets, tape.begin[track + 1], side="right") - 1
-    t = tape.begin[track + 1] - tape.offsets[sequence]
-    row = tape.begin[track + 1] - tape.begin[track]
-    while t > 0 and row > 0:
-        state = best_state(score, row, lane, turned[states[sequence, t, 0]])
-        t -= 1
-        row -= 1
-        if states[sequence, t, 0] == state:
-            return
-        states[sequence, t, 0] = state
+def _choose(words, lane, choice, size):
+    """The same choice for all states."""
+    bits = choice_bits(size)
+    word = 0
+    for shift in range(0, 64, bits):
+        word |= choice << shift
+    for k in range(words.shape[0]):
+        words[k, lane] = word

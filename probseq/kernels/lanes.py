@@ -62,7 +62,7 @@ def _address(context: Any, builder: Any, kind: Any, array: Any, offset: Any, ele
 
 @intrinsic
 def load(typingctx: Any, array: Any, offset: Any) -> Any:
-    """Sixteen neighbours of a contiguous float64 array, from the flat position ``offset`` on."""
+    """Sixteen neighbours of a contiguous array (the bits of integers), from the flat position ``offset`` on."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = _address(context, builder, signature.args[0], *arguments, _DOUBLES)
@@ -73,7 +73,7 @@ def load(typingctx: Any, array: Any, offset: Any) -> Any:
 
 @intrinsic
 def store(typingctx: Any, array: Any, offset: Any, value: Any) -> Any:
-    """Write sixteen neighbours of a contiguous float64 array, from the flat position ``offset`` on."""
+    """Write sixteen neighbours of a contiguous array, from the flat position ``offset`` on."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = _address(context, builder, signature.args[0], *arguments[:2], _DOUBLES)
@@ -151,6 +151,70 @@ def where_less(typingctx: Any, left: Any, right: Any, value: Any, other: Any) ->
         return builder.select(builder.fcmp_ordered("<", *arguments[:2]), *arguments[2:])
 
     return lanes(lanes, lanes, lanes, lanes), codegen
+
+
+@intrinsic
+def four_columns(typingctx: Any, array: Any, places: Any, offset: Any) -> Any:
+    """Four neighbours from the flat position places_k + offset on, for each lane k: a vector for each of the four."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds, few = signature.args, ir.VectorType(ir.DoubleType(), 4)
+        index = ir.IntType(64)
+
+        def chosen(left: Any, right: Any, order: list[int]) -> Any:
+            return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order))
+
+        rows = []
+        for lane in range(LANES):
+            place = builder.load(_address(context, builder, kinds[1], arguments[1], ir.Constant(index, lane), index))
+            at = _address(context, builder, kinds[0], arguments[0], builder.add(place, arguments[2]), few)
+            rows.append(builder.load(at, align=8))
+        halves = []
+        for first in (0, 8):
+            a, b, c, d = (chosen(rows[first + k], rows[first + k + 4], list(range(8))) for k in range(4))
+            even, odd = [0, 8, 2, 10, 4, 12, 6, 14], [1, 9, 3, 11, 5, 13, 7, 15]
+            left, right = [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]
+            pairs = [(chosen(a, b, order), chosen(c, d, order)) for order in (even, odd)]
+            halves.append([chosen(*pairs[j % 2], (left, right)[j // 2]) for j in range(4)])
+        columns = [chosen(low, high, list(range(LANES))) for low, high in zip(*halves, strict=True)]
+        return context.make_tuple(builder, signature.return_type, columns)
+
+    return types.UniTuple(lanes, 4)(array, places, types.intp), codegen
+
+
+@intrinsic
+def whole(typingctx: Any, value: Any) -> Any:
+    """The bits of one integer in every lane."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _in_all_lanes(builder, builder.bitcast(arguments[0], ir.DoubleType()))
+
+    return lanes(types.int64), codegen
+
+
+@intrinsic
+def merged(typingctx: Any, low: Any, high: Any, places: Any) -> Any:
+    """The bits of integers: ``low`` or ``high`` moved up by some places."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        bits = [builder.bitcast(value, _INTEGERS) for value in arguments[:2]]
+        count = _in_all_lanes(builder, builder.bitcast(arguments[2], ir.DoubleType()))
+        moved = builder.shl(bits[1], builder.bitcast(count, _INTEGERS))
+        return builder.bitcast(builder.or_(bits[0], moved), _DOUBLES)
+
+    return lanes(lanes, lanes, types.int64), codegen
+
+
+@intrinsic
+def nibble(typingctx: Any, word: Any, number: Any) -> Any:
+    """The four bits of a word at the place that each lane asks for; words and numbers are integers."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        bits, place = (builder.bitcast(value, _INTEGERS) for value in arguments)
+        moved = builder.lshr(bits, builder.shl(place, _integer(2)))
+        return builder.bitcast(builder.and_(moved, _integer(15)), _DOUBLES)
+
+    return lanes(lanes, lanes), codegen
 
 
 @intrinsic

@@ -7,6 +7,7 @@ to 1e-13. Chains forget their start, most within a few dozen steps; one that doe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,14 +15,14 @@ import numpy as np
 
 from probseq.kernels.compiler import kernel
 from probseq.kernels.lane_backward import Message, backward_tracks
-from probseq.kernels.lane_decoding import mend_track, score_tracks, trace_tracks
+from probseq.kernels.lane_decoding import FEW_STATES, count_words, score_tracks
 from probseq.kernels.lane_forward import forward_tracks, packed
+from probseq.kernels.lane_tracing import mend_track, mend_walk, trace_tracks, walk_tracks
 from probseq.kernels.lanes import LANES, LN_2, LOG2_E, vectors
 from probseq.kernels.normal_chain import LogEmission
 from probseq.kernels.recursions import log_matrix, watch_level
 from probseq.kernels.threads import number_of_threads, run_blocks, scratch
 from probseq.kernels.tracks import Tape, block_steps, cut_tape, padded_size, starts_inside
-from probseq.kernels.vector import transposed
 
 _SWEEPS = 3
 _AGREEMENT = 1e-13
@@ -131,9 +132,15 @@ def run_viterbi(chain: Chain, states: np.ndarray, log_prob: np.ndarray) -> bool:
     """Best paths (n, t) of one draw and their log p(x, z) (n,); false where the caller must go another way."""
     tape, size = chain.tape, chain.transition.shape[0]
     logs = log_matrix(chain.transition) * LOG2_E
-    turned, columns, initial = transposed(logs), packed(logs, -np.inf), log_matrix(chain.initial) * LOG2_E
-    score = filters(tape, size, len(chain.groups))
+    columns, initial = packed(logs, -np.inf), log_matrix(chain.initial) * LOG2_E
+    turned = np.full((size, padded_size(size)), -np.inf)
+    turned[:, :size] = logs.T
+    few = size <= FEW_STATES
+    score = [few_rows(size) for _ in chain.groups] if few else filters(tape, size, len(chain.groups))
+    shape = (len(chain.groups), tape.n_steps + 1, count_words(size) if few else 0, LANES)
+    words = scratch(math.prod(shape)).view(np.int64).reshape(shape)
     parts = [np.zeros(log_prob.size) for _ in chain.groups]
+    last = np.empty((tape.begin.size - 1, size))
 
     def sweep(begin: np.ndarray, skip: int, ends: np.ndarray) -> bool:
         def run(lo: int, hi: int) -> bool:
@@ -149,6 +156,7 @@ def run_viterbi(chain: Chain, states: np.ndarray, log_prob: np.ndarray) -> bool:
                     skip,
                     ends,
                     score[group],
+                    words[group],
                     _NO_SUMS if skip else parts[group],
                 )
                 for group in range(lo, hi)
@@ -156,18 +164,26 @@ def run_viterbi(chain: Chain, states: np.ndarray, log_prob: np.ndarray) -> bool:
 
         for part in parts:
             part[:] = 0.0
-        return all(run_blocks(run, len(parts)))
+        possible = all(run_blocks(run, len(parts)))
+        last[:] = ends
+        return possible
 
     def trace(lo: int, hi: int) -> None:
         for group in range(lo, hi):
-            trace_tracks(turned, tape, group, score[group], states[..., None])
+            if few:
+                walk_tracks(words[group], tape, group, last, states)
+            else:
+                trace_tracks(turned, tape, group, score[group], states)
 
     if not settle(tape, size, sweep, 1, logarithmic=True):
         return False
     run_blocks(trace, len(parts))
     for track in range(tape.begin.size - 2, -1, -1):
         if track + 2 < tape.begin.size and starts_inside(tape, track + 1):
-            mend_track(turned, tape, track, score[track // LANES], states[..., None])
+            if few:
+                mend_walk(words[track // LANES], tape, track, size, states)
+            else:
+                mend_track(turned, tape, track, score[track // LANES], states)
     log_prob[:] = LN_2 * np.sum(parts, 0)
     return True
 

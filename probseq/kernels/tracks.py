@@ -193,6 +193,15 @@ def write_rows(block: Block, source: np.ndarray, target: np.ndarray) -> None:
 
 
 @kernel
+def write_states(block: Block, source: np.ndarray, target: np.ndarray) -> None:
+    """target (sequence, time) <- source (step, lane), where the tracks have a step."""
+    for lane, i, size, q, t in block.runs[: block.n_runs[0]]:
+        row = target[q]
+        for k in range(size):
+            row[t + k] = source[i + k, lane]
+
+
+@kernel
 def starts_inside(tape: Tape, track: int) -> bool:
     """Whether a track begins inside a sequence, so that its first step depends on the track before."""
     sequence = np.searchsorted(tape.offsets, tape.begin[track], side="right") - 1
