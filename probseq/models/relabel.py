@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from probseq.distributions.params import Params, ParamSpec, take_draw
+from probseq.distributions.params import Params, ParamSpec, take_draw, unconstrained_size, unflatten
 from probseq.errors import ParameterError
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.latent import DiscreteLatent
@@ -25,7 +25,8 @@ _STATE_WORDS = ("state", "next_state")
 _MAX_ITER = 100
 # Numbers kept for matching, draws x steps x states: longer data are thinned in time.
 _MATCHED = 20_000_000
-_CHECKED_STEPS = 50
+# Simulated steps that tell a structure, and how far from zero the coordinates of the parameters behind them are.
+_PROBE_STEPS, _GENERIC = 20, 0.3
 
 
 def permute_states(specs: Mapping[str, ParamSpec], params: Params, permutation: Tensor) -> dict[str, Tensor]:
@@ -163,25 +164,33 @@ def _assigned(probs: Tensor, entropy: Tensor, target: Tensor) -> Tensor:
 def exchangeable(model: SequenceModel[Any], params: Params, batch: Batch) -> bool:
     """Whether the law of data stays the same when states change names: no structure or known state tells them apart.
 
+    Structure shows at a generic point of the parameter space: neighbouring states change places there, and simulated
+    data without gaps must be as likely as before. Values that were learnt, and gaps in the data, do not enter.
+
     Parameters
     ----------
-    params : values (D, *spec.shape); the first draw is tried
-    batch : data on which the likelihoods are compared, the first steps of one sequence
+    params : values (D, *spec.shape), for the constants among them
+    batch : the data, for their known states
     """
     if batch.states is not None and bool((batch.states >= 0).any()):
         return False
     specs = model.parameters()
-    one = take_draw(params, slice(0, 1))
     n_states = _n_states(model)
-    u = None if batch.u is None else batch.u[:1]
-    few = Batch(batch.x[:1], batch.seen[:1], batch.lengths[:1], u).slice_time(0, _CHECKED_STEPS)
+    generator = torch.Generator().manual_seed(0)
+    flat = _GENERIC * torch.randn(1, unconstrained_size(specs), generator=generator, dtype=model.dtype)
+    one = {**take_draw(params, slice(0, 1)), **unflatten(specs, flat)}
+    u = None
+    if model.n_covariates:
+        u = torch.randn(1, _PROBE_STEPS, model.n_covariates, generator=generator, dtype=model.dtype)
     with torch.no_grad():
-        before = model.log_prob(one, few)
+        x = model.sample(one, model.initial_state(one, 1), _PROBE_STEPS, generator, u)[0][0]
+        probe = Batch(x, torch.ones_like(x, dtype=torch.bool), torch.tensor([_PROBE_STEPS]), u)
+        before = model.log_prob(one, probe)
         for i in range(n_states - 1):
             swap = torch.arange(n_states)
             swap[[i, i + 1]] = swap[[i + 1, i]]
             try:
-                after = model.log_prob(permute_states(specs, one, swap), few)
+                after = model.log_prob(permute_states(specs, one, swap), probe)
             except ParameterError:
                 return False
             if not torch.allclose(after, before, rtol=1e-9, atol=1e-9):

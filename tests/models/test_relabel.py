@@ -7,12 +7,13 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from probseq.distributions.emissions import Categorical, Normal, Poisson
+from probseq.distributions.emissions import Categorical, Normal, Poisson, Tied
 from probseq.distributions.params import unconstrained_size, unflatten
 from probseq.errors import ParameterError
 from probseq.models.base import Batch
 from probseq.models.hmm import HiddenMarkovModel
 from probseq.models.relabel import exchangeable, match_states, order_states, permute_states, relabel
+from probseq.models.transitions import Transitions
 
 EMISSIONS = {
     "diag": Normal(),
@@ -70,6 +71,33 @@ def test_a_structure_that_tells_states_apart_is_not_permuted():
         permute_states(model.parameters(), params, torch.tensor([1, 0, 2]))
     cycle = HiddenMarkovModel(3, Normal(), Normal().observation(1), transitions=~np.eye(3, dtype=bool))
     assert exchangeable(cycle, random_params(cycle, 2), data(cycle))
+
+
+@pytest.mark.parametrize(
+    "options, alike",
+    [
+        ({"start": [1.0, 0.0, 0.0]}, False),
+        ({"start": [1 / 3, 1 / 3, 1 / 3]}, True),
+        ({"transitions": Transitions(fixed=[[0.8, np.nan, np.nan]] + [[np.nan] * 3] * 2)}, False),
+        ({"transitions": Transitions(fixed=np.where(np.eye(3) > 0, 0.8, np.nan))}, True),
+        ({"emission": Tied(Normal(), states=[0, 1, 0])}, False),
+    ],
+)
+def test_structure_is_found_where_the_data_and_the_parameters_do_not_show_it(options, alike):
+    model = HiddenMarkovModel(3, options.pop("emission", Normal()), Normal().observation(1), **options)
+    same = {name: value.mean(1, keepdim=True).expand(value.shape) for name, value in random_params(model, 1).items()}
+    gone = data(model)
+    gone = gone._replace(seen=torch.zeros_like(gone.seen))
+    assert exchangeable(model, same, gone) is alike
+
+
+def test_known_states_are_not_renamed():
+    model = HiddenMarkovModel(2, Normal(), Normal().observation(1))
+    batch = data(model)
+    assert exchangeable(model, random_params(model, 1), batch._replace(states=torch.full((2, 30), -1)))
+    told = torch.full((2, 30), -1)
+    told[1, 4] = 0
+    assert not exchangeable(model, random_params(model, 1), batch._replace(states=told))
 
 
 def test_ordering_is_lexicographic_and_needs_a_parameter_of_states():
