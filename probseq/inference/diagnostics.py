@@ -124,6 +124,8 @@ def _effective(x: np.ndarray) -> float:
     correlation[0] = 1.0
     pairs = correlation[: 2 * ((n - 1) // 2)].reshape(-1, 2).sum(1)
     ended = np.flatnonzero(pairs <= 0.0)
+    if not len(pairs):  # halves of two draws have no pair of lags
+        return float(x.size)
     last = int(ended[0]) if ended.size else len(pairs) - 1
     # Of the last pair only the first number counts, and not where it drew the sum below zero.
     following = correlation[2 * last] if pairs[last] >= 0.0 else max(0.0, correlation[2 * last])

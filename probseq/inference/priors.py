@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Dirichlet, Distribution
 
-from probseq.distributions.params import Params, ParamSpec, PositiveDefinite, Simplex
+from probseq.distributions.params import Params, ParamSpec, PositiveDefinite, Simplex, Sparse
 from probseq.errors import ParameterError
 
 __all__ = ["checked_priors", "log_prior"]
@@ -71,6 +71,9 @@ def log_prior(specs: Mapping[str, ParamSpec], priors: Mapping[str, Distribution]
             each = _log_dirichlet(prior.concentration, value, simplex.free(spec.shape))
         else:
             each = prior.log_prob(value)
+            if isinstance(spec.constraint, Sparse) and not prior.event_shape:
+                # Structural zeros are no parameters.
+                each = torch.where(spec.constraint.support, each, torch.zeros_like(each))
         part = each.reshape(*value.shape[:lead], -1).sum(-1)
         total = part if total is None else total + part
     if total is None:

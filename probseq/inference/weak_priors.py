@@ -16,7 +16,7 @@ from torch.distributions import (
     constraints,
 )
 
-from probseq.distributions.params import ParamSpec, Positive, PositiveDefinite, Real, Simplex
+from probseq.distributions.params import ParamSpec, Positive, PositiveDefinite, Real, Simplex, Sparse
 from probseq.inference.posterior import LogPosterior
 from probseq.inference.search import starting_point
 from probseq.models.base import Batch
@@ -79,8 +79,9 @@ def _weak(spec: ParamSpec, value: Tensor, batch: Batch, discrete: bool) -> Distr
     if isinstance(constraint, Simplex):
         return Dirichlet(torch.ones(spec.shape[-1], dtype=torch.float64)) if spec.shape[-1] > 1 else None
     if isinstance(constraint, Positive):
-        logs = torch.log((value - constraint.low).clamp_min(1e-8))
-        law = LogNormal(_over(logs, axes), torch.as_tensor(_LOG_WIDE, dtype=torch.float64))
+        # The mean over the states before the logarithm: one state at zero must not drag the others along.
+        logs = torch.log((_over(value, axes) - constraint.low).clamp_min(1e-8))
+        law = LogNormal(logs, torch.as_tensor(_LOG_WIDE, dtype=torch.float64))
         if not constraint.low:
             return law
         return TransformedDistribution(law, AffineTransform(constraint.low, 1.0))
@@ -88,7 +89,7 @@ def _weak(spec: ParamSpec, value: Tensor, batch: Batch, discrete: bool) -> Distr
         k = spec.shape[-1]
         matrix = _over(value, axes).reshape(-1, k, k)[0]
         return InverseWishart(k + 2.0, matrix)
-    if isinstance(constraint, Real):
+    if isinstance(constraint, Real | Sparse):
         return Normal(_over(value, axes), _WIDE * _unit(spec, batch, discrete))
     return None
 

@@ -52,3 +52,10 @@ def test_each_parameter_on_its_own_and_constants_left_out():
     fine = chain_diagnostics({"b": torch.from_numpy(good.reshape(400))}, 4)
     assert fine.problems(400, 4) == []
     assert chain_diagnostics({"b": torch.zeros(8)}, 4).problems(8, 4) == []
+
+
+@pytest.mark.parametrize("n", range(1, 9))
+def test_a_few_draws_are_judged_without_an_error(n):
+    values = {"a": torch.from_numpy(chains(0.3, n=n).reshape(-1))}
+    found = chain_diagnostics(values, 4)
+    assert np.isnan(found.ess_bulk["a"]) or 0 < found.ess_bulk["a"] <= 4 * n * np.log10(max(4 * n, 10))

@@ -131,3 +131,19 @@ def test_wrong_settings_are_refused(options):
 def test_recurrent_networks_are_refused():
     with pytest.raises(IncompatibleError, match="Laplace"):
         ps.LSTM(inference=ps.Laplace())
+
+
+def test_a_state_at_zero_does_not_drag_the_prior_of_the_others():
+    x = np.r_[np.zeros(30), np.random.default_rng(0).poisson(5.0, 30), np.zeros(30)]
+    fitted = ps.HMM(2, ps.Poisson(), inference=ps.Laplace(n_draws=20), random_state=0).fit(x)
+    best = ps.HMM(2, ps.Poisson(), random_state=0).fit(x)
+    # Priors a factor of e^2 wide around the mean rate cost a few nats, not a dozen.
+    assert best.log_likelihood_ - fitted.draws_.objective < 15.0
+
+
+def test_driven_transitions_have_weak_priors():
+    model = ps.HMM(2, transitions=ps.CovariateTransitions(), inference=ps.EM(n_init=1, tol=0.1), random_state=0)
+    fitted = model.fit(np.repeat([0.0, 5.0], 30) + np.arange(60) % 3, covariates=np.repeat([0.0, 1.0], 30))
+    target = log_posterior(fitted.model_.model, fitted._batch(fitted.training_), None, None)
+    for name in ("transition_intercept", "transition_coefficients"):
+        assert isinstance(target.priors[name], Normal)

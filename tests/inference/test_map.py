@@ -158,3 +158,16 @@ def test_progress_reports_the_objective_with_its_prior():
     model = ps.HMM(2, ps.Poisson(), inference=ps.MAP({"rate": Gamma(double(3.0), double(2.0))}), random_state=0)
     model.fit(sequences(y), progress=lambda i, value: seen.append(value))
     assert_allclose(seen[-1], model.draws_.objective, rtol=1e-9)
+
+
+def test_a_prior_of_driven_transitions_leaves_structural_zeros_out():
+    u = np.linspace(-1, 1, 30)
+    fitted = ps.HMM(2, transitions=ps.CovariateTransitions(), inference=ps.EM(n_init=1, tol=0.1), random_state=0).fit(
+        np.random.default_rng(0).normal(size=30), covariates=u
+    )
+    inner = fitted.model_.model
+    priors = checked_priors(inner.parameters(), {"transition_intercept": Normal(double(0.0), double(3.0))})
+    free = fitted.params_["transition_intercept"].values[[0, 1], [1, 0]]
+    assert_allclose(
+        float(log_prior(inner.parameters(), priors, fitted.model_.params)), stats.norm(0, 3).logpdf(free).sum()
+    )
