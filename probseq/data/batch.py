@@ -339,14 +339,16 @@ def _one(steps: tuple[Freq, ...]) -> Freq:
     return steps[0] if len(set(steps)) == 1 else None
 
 
-def pack(blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """Return blocks (t_i, k) as one array (n, t, k) padded by NaN."""
+def pack(blocks: Sequence[np.ndarray], copy: bool = True) -> np.ndarray:
+    """Return blocks (t_i, k) as a new array (n, t, k) padded by NaN; without `copy` one block may be the array."""
     if len(blocks) == 1:
-        return np.ascontiguousarray(blocks[0])[None]
+        one = np.array(blocks[0], order="C") if copy else np.require(blocks[0], requirements=["C", "W"])
+        return one[None]
     lengths = [len(block) for block in blocks]
-    out = np.full((len(blocks), max(lengths), blocks[0].shape[1]), np.nan)
+    out = np.empty((len(blocks), max(lengths), blocks[0].shape[1]))
     for i, length in enumerate(lengths):
         out[i, :length] = blocks[i]
+    out[np.arange(out.shape[1]) >= np.array(lengths)[:, None]] = np.nan
     return out
 
 

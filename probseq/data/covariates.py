@@ -169,7 +169,7 @@ def align_static(static: Any, names: tuple[Hashable, ...], named: bool) -> tuple
                 remedy="The rows of the table must be named after the sequences.",
             )
     try:
-        values = as_numbers(as_array(static.to_numpy() if labels is not None else static), "static")
+        values = as_numbers(as_array(static.to_numpy() if labels is not None else static), "static").copy()
     except CovariateError:
         raise
     except DataError as error:

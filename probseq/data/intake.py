@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from probseq.data.numeric import as_array, as_numbers, check_finite, holds_tokens, is_number, is_sparse
+from probseq.data.numeric import as_array, as_numbers, check_finite, holds_tokens, is_bounded, is_number, is_sparse
 from probseq.data.timeindex import check_index
 from probseq.errors import DataError, DataTypeError, EmptyDataError, ShapeError
 
@@ -315,8 +315,13 @@ def check_blocks(intake: Intake, *, end: bool = False) -> None:
         )
     # Blocks cut from one array are looked at together: a look at each of a thousand takes longer than a short analysis.
     whole = intake.blocks[0].base if not intake.tokens else None
-    together = whole is not None and all(block.base is whole for block in intake.blocks)
-    finite = together and whole is not None and not np.isinf(whole).any()
+    finite = (
+        isinstance(whole, np.ndarray)
+        and whole.dtype == np.float64
+        and all(block.base is whole for block in intake.blocks)
+        and whole.size == sum(block.size for block in intake.blocks)
+        and is_bounded(whole)
+    )
     for i, (block, index) in enumerate(zip(intake.blocks, intake.indexes, strict=True)):
         if len(block) == 0 and not end:
             shape = (0,) if intake.tokens or intake.flat else block.shape

@@ -44,6 +44,8 @@ def _pad(array: np.ndarray, dims: Sequence[str], lengths: np.ndarray) -> np.ndar
     blank: Any = {"f": np.nan, "i": -1, "u": 0, "b": False}.get(array.dtype.kind)
     if blank is None:
         blank = None if array.dtype == object else array.dtype.type()
+    if tuple(dims) == ("sequence", "time") and array.dtype.kind in "iub" and (array[padding] == blank).all():
+        return array
     return np.where(padding.reshape(shape), np.asarray(blank, dtype=array.dtype), array)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from probseq.errors import DataError, DataTypeError
 
-__all__ = ["as_array", "as_numbers", "check_finite", "holds_tokens", "is_number", "is_sparse"]
+__all__ = ["as_array", "as_numbers", "check_finite", "holds_tokens", "is_bounded", "is_number", "is_sparse"]
 
 _LARGEST = 1e150
 
@@ -95,7 +95,7 @@ def _text_in_numbers(value: Any, where: str) -> DataError:
 
 
 def as_numbers(values: np.ndarray, where: str = "X") -> np.ndarray:
-    """Return a new float64 array with the numbers of `values`; None and pandas' NA become NaN.
+    """Return `values` as float64, themselves where they are that already; None and pandas' NA become NaN.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def as_numbers(values: np.ndarray, where: str = "X") -> np.ndarray:
     """
     kind = values.dtype.kind
     if kind in "fiub" or (kind in "UT" and not values.size):
-        return np.array(values, dtype=np.float64)
+        return np.asarray(values, dtype=np.float64)
     if kind == "c":
         raise DataError(
             got=f"complex numbers in {where}",
@@ -154,8 +154,17 @@ def _flat(values: np.ndarray) -> Iterable[Any]:
     return values.ravel().tolist()
 
 
+def is_bounded(values: np.ndarray) -> bool:
+    """Whether the squares of all values that are not missing are finite."""
+    if values.size and values.max() <= _LARGEST and values.min() >= -_LARGEST:
+        return True
+    return not (np.abs(values) > _LARGEST).any()
+
+
 def check_finite(values: np.ndarray, variables: tuple[Any, ...] | None, where: str) -> None:
     """Raise a DataError that names the first entry of `values`, shape (t, k), that is infinite or whose square is."""
+    if is_bounded(values):
+        return
     wrong = np.abs(values) > _LARGEST
     if wrong.any():
         step, column = (int(i) for i in np.argwhere(wrong)[0])

@@ -22,7 +22,7 @@ from probseq.data.timeindex import Freq
 from probseq.data.vocabulary import END, Vocabulary
 from probseq.errors import DataError, ShapeError, VocabularyError
 
-__all__ = ["Sequences", "sequences", "to_list"]
+__all__ = ["Sequences", "borrowed", "sequences", "to_list"]
 
 
 def sequences(
@@ -79,8 +79,28 @@ def sequences(
     >>> sequences([[1.0, 2.0], [3.0]]).lengths
     array([2, 1])
     """
+    return _read(X, lengths, covariates, static, (sequence, time, variables), vocabulary, end, freq)
+
+
+def borrowed(X: Any, *, lengths: Any = None, covariates: Any = None, vocabulary: Vocabulary | None = None) -> Sequences:
+    """As `sequences`, for use while the caller waits: the values may lie in the caller's memory, not to be written."""
+    return _read(X, lengths, covariates, None, (None, None, None), vocabulary, None, None, copy=False)
+
+
+def _read(
+    X: Any,
+    lengths: Any,
+    covariates: Any,
+    static: Any,
+    roles: tuple[Any, Any, Any],
+    vocabulary: Vocabulary | None,
+    end: bool | None,
+    freq: Any,
+    copy: bool = True,
+) -> Sequences:
+    sequence, time, variables = roles
     if isinstance(X, Sequences):
-        return _again(X, lengths, covariates, static, vocabulary, freq, (sequence, time, variables))
+        return _again(X, lengths, covariates, static, vocabulary, freq, roles)
     roles_named = any(role is not None for role in (sequence, time))
     by_column = isinstance(X, pd.DataFrame) and (
         roles_named or _are_columns(X, covariates) or _are_columns(X, static) or _are_columns(X, variables)
@@ -104,7 +124,7 @@ def sequences(
             intake.variables = _names_for(intake, variables)
     if lengths is not None:
         intake = split_by_lengths(intake, lengths)
-    return _assemble(intake, lengths, covariates, static, vocabulary, end, timeindex.check_freq(freq))
+    return _assemble(intake, lengths, covariates, static, vocabulary, end, timeindex.check_freq(freq), copy)
 
 
 @lru_cache(maxsize=4096)
@@ -141,6 +161,7 @@ def _assemble(
     vocabulary: Vocabulary | None,
     end: bool | None,
     freq: Freq,
+    copy: bool,
 ) -> Sequences:
     if vocabulary is not None and not intake.tokens:
         intake = _codes_as_tokens(intake)
@@ -166,7 +187,7 @@ def _assemble(
         fixed, fixed_names = inputs.align_static(pd.DataFrame(fixed, columns=list(fixed_names)), names, False)
     width = blocks[0].shape[1]
     return Sequences(
-        values=pack(blocks),
+        values=pack(blocks, copy),
         lengths=np.array([len(block) for block in blocks], dtype=np.int64),
         index=tuple(index),
         names=names,

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
 from probseq._random import RandomState
-from probseq.data.sequences import Sequences, sequences
+from probseq.data.sequences import Sequences, borrowed, sequences
 from probseq.distributions.emissions import Emission
 from probseq.errors import (
     CovariateError,
@@ -106,6 +106,11 @@ class FittedModel(BaseEstimator, ABC):
         self._check_fitted()
         data = sequences(X, lengths=lengths, covariates=covariates, vocabulary=self._words(X))
         return self._checked(data)
+
+    def _borrow(self, X: Any, lengths: Any = None, covariates: Any = None) -> Sequences:
+        """As `_read`, for questions whose answer does not keep the values."""
+        self._check_fitted()
+        return self._checked(borrowed(X, lengths=lengths, covariates=covariates, vocabulary=self._words(X)))
 
     def _read_past(self, history: Any) -> Sequences:
         """Read a history: a text that goes on has not ended, and inputs that the model does not use are left out."""

@@ -38,7 +38,7 @@ class Scoring(FittedModel):
         weights : "adapt" or "frozen"
             Whether seeing data moves the weights of the parameter draws (the model's law) or not.
         """
-        data = self._read(X, lengths, covariates)
+        data = self._borrow(X, lengths, covariates)
         if weights not in ("adapt", "frozen"):
             raise ParameterError(
                 got=f"weights={weights!r}", expected='"adapt" or "frozen"', remedy="Choose one of them."
@@ -49,7 +49,7 @@ class Scoring(FittedModel):
 
     def log_prob(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> xr.DataArray:
         """log p(x_1:T) in nats over the scored values, dim ``sequence`` (a scalar for one sequence)."""
-        data = self._read(X, lengths, covariates)
+        data = self._borrow(X, lengths, covariates)
         steps = self._steps(data, self._begin(data, history))
         total = steps.values.double().sum(-1).numpy()
         return data.label(total, ("sequence",), name="log_prob", attrs={"unit": "nats"})
@@ -58,7 +58,7 @@ class Scoring(FittedModel):
         self, X: Any, y: Any = None, *, lengths: Any = None, covariates: Any = None, history: Any = None
     ) -> float:
         """Mean log p(x_t | x_<t) in nats per scored value; higher is better."""
-        data = self._read(X, lengths, covariates)
+        data = self._borrow(X, lengths, covariates)
         check_y(y, data)
         steps = self._steps(data, self._begin(data, history))
         n = int(np.count_nonzero(steps.scored.numpy()))

@@ -42,7 +42,7 @@ class StateMethods(StatePlots, Imputation):
         DataArray of int. Without ``k``, log p(x, z) is in ``attrs["log_prob"]`` (one number a sequence). With names of
         states (see `label_states`) a coordinate ``state_name`` has them.
         """
-        data = self._read(X, lengths, covariates)
+        data = self._borrow(X, lengths, covariates)
         if k is not None:
             _check_count("k", k, 5)
         model, batch, state, first = self._problem(data, history)
@@ -67,7 +67,7 @@ class StateMethods(StatePlots, Imputation):
 
     def smooth(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> xr.DataArray:
         """p(state_t | x_1..x_T), the probability of each state given all the data, dims ``sequence, time, state``."""
-        data = self._read(X, lengths, covariates)
+        data = self._borrow(X, lengths, covariates)
         model, batch, state, first = self._problem(data, history)
         with torch.no_grad():
             return self._label_probs(model.smooth(self.model_.params, batch, state), data, first, "smoothed")
@@ -76,7 +76,7 @@ class StateMethods(StatePlots, Imputation):
         self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None
     ) -> xr.DataArray:
         """p(state_t | x_1..x_t), each state's probability given the data so far, dims ``sequence, time, state``."""
-        data = self._read(X, lengths, covariates)
+        data = self._borrow(X, lengths, covariates)
         model, batch, state, first = self._problem(data, history)
         with torch.no_grad():
             return self._label_probs(model.filter_states(self.model_.params, batch, state), data, first, "filtered")
@@ -92,7 +92,7 @@ class StateMethods(StatePlots, Imputation):
         random_state: RandomState = None,
     ) -> xr.DataArray:
         """Paths of states from their law given all the data, dims ``path, sequence, time``."""
-        data = self._read(X, lengths, covariates)
+        data = self._borrow(X, lengths, covariates)
         _check_count("n_paths", n_paths, 100)
         model, batch, state, first = self._problem(data, history)
         seed = self.random_state if random_state is None else random_state
@@ -111,7 +111,7 @@ class StateMethods(StatePlots, Imputation):
         another, and ``occupancy`` (sequence, state), the expected number of steps in each state. Sum them over
         ``sequence`` where there are many.
         """
-        data = self._read(X, lengths, covariates)
+        data = self._borrow(X, lengths, covariates)
         model, batch, state, _ = self._problem(data, history)
         with torch.no_grad():
             moves = model.expected_transitions(self.model_.params, batch, state).numpy()

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from numpy.testing import assert_array_equal
 
-from probseq.data.sequences import Sequences, sequences, to_list
+from probseq.data.sequences import Sequences, borrowed, sequences, to_list
 from probseq.data.vocabulary import Vocabulary
 from probseq.errors import CovariateError, DataError, ShapeError, VocabularyError
 
@@ -313,3 +314,27 @@ def test_round_trip_through_a_dataarray():
 def test_sequences_is_exported_with_to_list():
     assert isinstance(sequences([1.0]), Sequences)
     assert [one.to_numpy().tolist() for one in to_list(sequences([[1.0, 2.0], [3.0]]).to_dataarray())] == [[1, 2], [3]]
+
+
+def test_reading_leaves_the_callers_array_alone():
+    x = np.arange(12.0).reshape(6, 2)
+    for read in (sequences(x), sequences(x, lengths=[2, 4]), sequences([x]), sequences(x[None])):
+        assert not np.shares_memory(read.values, x)
+    static = np.array([[1.0]])
+    assert not np.shares_memory(sequences(x, static=static).static, static)
+
+
+def test_borrowed_values_are_those_read():
+    x = np.arange(12.0).reshape(6, 2)
+    x.flags.writeable = False
+    for options in ({}, {"lengths": [2, 4]}):
+        assert_array_equal(borrowed(x, **options).values, sequences(x, **options).values)
+    assert borrowed(x).values.flags.writeable
+
+
+@pytest.mark.parametrize("wrong", [np.inf, -np.inf, 1e200])
+@pytest.mark.parametrize("gap", [0.0, np.nan])
+def test_large_values_are_found_in_cut_arrays(wrong, gap):
+    x = np.array([[0.0], [gap], [1.0], [wrong]])
+    with pytest.raises(DataError, match="step 1 of sequence 1"):
+        sequences(x, lengths=[2, 2])

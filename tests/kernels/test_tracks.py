@@ -187,3 +187,17 @@ def test_states_of_empty_sequences_are_their_start(tracks):
     result = chain.filter_states(*problem, keep=False)
     assert tracks.finished == 1
     assert_array_equal(result.last[0, 1], problem[0][0, 1])
+
+
+@pytest.mark.parametrize("s", [2, 16, 17, 64, 65])
+def test_the_lowest_state_wins_ties(tracks, s):
+    lengths = np.array([500, 0, 701])
+    start, transition = np.full((1, 1, s), 1.0 / s), np.full((1, s, s), 1.0 / s)
+    table = np.zeros((1, 3, 701, s))
+    table[:, :, 100, : s - 1] = -50.0
+    found = chain.decode(start, transition, chain.table_emission(table), lengths)
+    assert tracks.finished == 1
+    expected = np.where(np.arange(701) < lengths[:, None], 0, -1)
+    expected[[0, 2], 100] = s - 1
+    assert_array_equal(found.states[0], expected)
+    assert_allclose(found.log_prob[0], -lengths * np.log(s), rtol=1e-12)
