@@ -13,16 +13,35 @@ from torch import Tensor
 from probseq.distributions.exponential import ExponentialFamily
 from probseq.distributions.special import by_numpy
 
-__all__ = ["DiagonalVonMises", "wrap"]
+__all__ = ["DiagonalVonMises", "concentration_of", "wrap"]
 
 _SHARP = 50.0
 _TERMS = 10
 _ROUNDS = 60
+_NEWTON_STEPS = 12
 
 
 def wrap(angle: Tensor) -> Tensor:
     """The same direction in [-pi, pi)."""
     return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
+
+
+def concentration_of(length: Tensor) -> Tensor:
+    """The c with I_1(c) / I_0(c) = length, the mean resultant length in [0, 1), by Newton's steps.
+
+    Best and Fisher (1981), The bias of the maximum likelihood estimators of the von Mises-Fisher concentration
+    parameters, for the start.
+    """
+    length = length.clamp(0.0, 1.0 - 1e-15)
+    c = length * (2.0 - length**2) / (1.0 - length**2)
+    for _ in range(_NEWTON_STEPS):
+        c = c.clamp_min(1e-8)
+        share = torch.special.i1e(c) / torch.special.i0e(c)
+        step = (share - length) / (1.0 - share**2 - share / c).clamp_min(1e-300)
+        c = torch.minimum(torch.maximum(c - step, c / 4), c * 4)
+        if bool((step.abs() <= 1e-12 * c).all()):
+            break
+    return c.clamp_min(1e-8)
 
 
 class DiagonalVonMises(ExponentialFamily):

@@ -97,6 +97,9 @@ class OnlineEM(Inference):
         self.require(type(model))
         chain = online_chain(model)
         weight = torch.ones(batch.n, dtype=torch.float64) if weights is None else weights.double()
+        # A mini-batch of no weight would be a division by zero.
+        kept = (weight > 0).nonzero().squeeze(-1)
+        batch, weight = _rows(batch, kept), weight[kept]
         total = float((batch.lengths * weight).sum())
         params = chain.em_start(batch, int(self.n_init), self.init, generator)
         # The start counts as one mini-batch, so that the first one alone does not decide.

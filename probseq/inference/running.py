@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from probseq.distributions.emissions import Bernoulli, Emission, LogNormal, Normal, Product
+from probseq.distributions.circular import DiagonalVonMises, concentration_of
+from probseq.distributions.emissions import Bernoulli, Emission, LogNormal, Normal, Product, Tied, VonMises
 from probseq.distributions.params import Params, ParamSpec
 from probseq.kernels import chain
 from probseq.models.base import Batch
@@ -74,8 +75,8 @@ def take_step(
 
     s are expected statistics per step of the batch given itself: smoothing ends with it. kappa = 1 weighs all steps
     alike. Statistics of a state's emission are averaged through its parameters, which the M-step of the batch alone
-    gives: exactly so where a linear average of them (of mean and second moment for normals) is one of the statistics,
-    otherwise as a stochastic approximation.
+    gives: exactly so where a linear average of them (of mean and second moment for normals, of cosine and sine for
+    angles) is one of the statistics, otherwise as a stochastic approximation.
 
     Parameters
     ----------
@@ -147,34 +148,61 @@ def blended(
             inner = blended(part.emission, own_specs, own_old, own_new, share, totals)
             found |= {name: inner[own] for name, own in names.items()}
         return found
+    if isinstance(emission, Tied):
+        taken, totals = emission._of_groups(share * totals), emission._of_groups(totals)
+        own_specs = {
+            n: replace(spec, dims=tuple(w.replace("group", "state") for w in spec.dims)) for n, spec in specs.items()
+        }
+        return blended(emission._inner, own_specs, old, new, taken / totals.clamp_min(_TINY), totals)
     result = {name: _linear(specs[name], old[name], new[name], share, totals) for name in specs}
     if type(emission) is Bernoulli:
         before, alone = (torch.sigmoid(values["logit"]) for values in (old, new))
         result["logit"] = torch.logit(_linear(specs["logit"], before, alone, share, totals))
     if type(emission) in (Normal, LogNormal):
-        result |= _normal(specs, old, new, share, totals)
+        result |= _normal(specs, old, new, result, share, totals)
+    if type(emission) is VonMises:
+        result |= _angles(specs, old, new, result, share, totals)
     return result
 
 
 def _normal(
-    specs: Mapping[str, ParamSpec], old: Params, new: Params, share: Tensor, totals: Tensor
+    specs: Mapping[str, ParamSpec], old: Params, new: Params, result: Params, share: Tensor, totals: Tensor
 ) -> dict[str, Tensor]:
-    """Spreads of pooled moments: those of the parts, and that between their means."""
+    """Spreads of pooled moments: those of the parts, and those of their means around the new one."""
     centre = "mean" if "mean" in specs else "loc"
-    gap = new[centre] - old[centre]
-    between = (share * (1 - share)).unsqueeze(-1)
-    if "covariance" in specs:
-        spec = specs["covariance"]
-        outer = between.unsqueeze(-1) * gap.unsqueeze(-1) * gap.unsqueeze(-2)
-        if "state" not in spec.dims:
-            part = totals / totals.sum(-1, keepdim=True).clamp_min(_TINY)
-            outer = (part[..., None, None] * outer).sum(1)
-        return {"covariance": _linear(spec, old["covariance"], new["covariance"], share, totals) + outer}
-    spec = specs["scale"]
-    square = between * gap.square()
-    if len(spec.shape) < len(specs[centre].shape):
-        square = square.mean(-1)
-    return {"scale": (_linear(spec, old["scale"].square(), new["scale"].square(), share, totals) + square).sqrt()}
+    gaps = [values[centre] - result[centre] for values in (old, new)]
+    if specs[centre].dims[:1] != ("state",):
+        gaps = [gap.unsqueeze(1) for gap in gaps]
+    name = "covariance" if "covariance" in specs else "scale"
+    spec = specs[name]
+    power = 1 if name == "covariance" else 2
+    squares = [gap.unsqueeze(-1) * gap.unsqueeze(-2) if name == "covariance" else gap.square() for gap in gaps]
+    if name == "scale" and not set(spec.dims) - {"state"}:
+        squares = [square.mean(-1) for square in squares]
+    each = share.reshape(*share.shape, *(1,) * (squares[0].ndim - 2))
+    between = (1 - each) * squares[0] + each * squares[1]
+    if "state" not in spec.dims:
+        part = totals / totals.sum(-1, keepdim=True).clamp_min(_TINY)
+        between = (part.reshape(each.shape) * between).sum(1)
+    within = _linear(spec, old[name] ** power, new[name] ** power, share, totals)
+    return {name: (within + between) ** (1 / power)}
+
+
+def _angles(
+    specs: Mapping[str, ParamSpec], old: Params, new: Params, result: Params, share: Tensor, totals: Tensor
+) -> dict[str, Tensor]:
+    """The direction and, from its length, the concentration of the pooled E[cos x] and E[sin x].
+
+    Where states share one of the two, directions are pooled alike whatever their concentration, which stays linear.
+    """
+    own = specs["concentration"].dims == specs["loc"].dims
+    before, alone = (
+        DiagonalVonMises(**values).resultant if own else torch.stack([values["loc"].cos(), values["loc"].sin()], -1)
+        for values in (old, new)
+    )
+    along, across = (_linear(specs["loc"], before[..., i], alone[..., i], share, totals) for i in (0, 1))
+    loc = torch.atan2(across, along)
+    return {"loc": loc, "concentration": concentration_of(torch.hypot(along, across))} if own else {"loc": loc}
 
 
 def _linear(spec: ParamSpec, old: Tensor, new: Tensor, share: Tensor, totals: Tensor) -> Tensor:

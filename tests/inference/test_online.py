@@ -22,7 +22,10 @@ EMISSIONS = {
     "poisson": ps.Poisson(),
     "categorical": ps.Categorical(3),
     "bernoulli": ps.Bernoulli(),
+    "angles": ps.VonMises(),
     "product": ps.Product([ps.Normal(), ps.Poisson()]),
+    "groups": ps.Tied(ps.Normal(), states=[0, 0]),
+    "shared scale": ps.Tied(ps.Normal(), shared=("scale",)),
 }
 
 
@@ -38,6 +41,7 @@ def regimes(name, n=3, t=60, seed=0, holes=0.0):
         "categorical": np.minimum(rng.integers(0, 2, (n, t, 2)) + z, 2.0),
         "bernoulli": (rng.random((n, t, 2)) < 0.2 + 0.5 * z).astype(float),
         "lognormal": np.exp(z + 0.5 * rng.normal(size=(n, t, 2))),
+        "angles": rng.vonmises(np.pi * z, 4.0),
     }.get(name, 3 * z + rng.normal(size=(n, t, 2)) @ np.array([[1.0, 0.5], [0.0, 1.0]]))
     if name == "product":
         x[..., 1] = rng.poisson(2 + 5 * z[..., 1])
@@ -84,6 +88,22 @@ def test_averaged_parameters_are_those_of_pooled_data(name):
     pooled = emission.m_step(observation, batch.x, batch.seen, weights, at)
     for key, value in pooled.items():
         assert_allclose(found[key], value, rtol=1e-9, atol=1e-9, err_msg=key)
+
+
+def test_directions_near_the_cut_of_the_circle_stay_there():
+    rng = np.random.default_rng(0)
+    x = rng.vonmises(np.pi * (np.arange(600) // 15 % 2), 4.0)
+    whole = ps.HMM(2, ps.VonMises(), inference=ps.EM(n_init=1), random_state=0).fit(x)
+    found = ps.HMM(2, ps.VonMises(), inference=OnlineEM(window=100, n_init=2), random_state=0).fit(x)
+    assert found.log_likelihood_ > whole.log_likelihood_ - 0.01 * abs(whole.log_likelihood_)
+    shared = ps.Tied(ps.VonMises(), shared=("concentration",))
+    specs = shared.parameters(shared.observation(1), (2,))
+    old, new = (
+        {"loc": torch.tensor([[[np.pi - gap], [0.0]]]), "concentration": torch.tensor([[4.0]])} for gap in (0.2, -0.4)
+    )
+    half = torch.full((1, 2), 0.5)
+    found = blended(shared, specs, old, {**new, "loc": new["loc"] - 2 * np.pi}, half, half)
+    assert_allclose(torch.cos(found["loc"][0, 0]), np.cos(np.pi + 0.1), rtol=1e-6)
 
 
 def test_a_window_counts_the_move_into_it_and_hands_on_its_last_state():
@@ -140,6 +160,17 @@ def test_it_ends_where_em_ends(n, t, emission):
     assert best.log_prob - 0.001 * abs(best.log_prob) < found.log_prob <= best.log_prob + 1e-3
     assert_allclose(found.log_prob, float(model.log_prob(found.params, batch).sum()), rtol=1e-12)
     assert len(found.trace) == found.n_iter and found.trace[-1] > found.trace[0]
+
+
+def test_a_sequence_without_weight_is_as_if_it_were_not_there():
+    batch, model = regimes("poisson"), hmm("poisson")
+    online = OnlineEM(batch_size=1, window=20, n_init=2)
+    found = online.fit(model, batch, generator(), weights=torch.tensor([1.0, 0.0, 2.0]))
+    rows = torch.tensor([0, 2])
+    some = Batch(batch.x[rows], batch.seen[rows], batch.lengths[rows])
+    expected = online.fit(model, some, generator(), weights=torch.tensor([1.0, 2.0]))
+    assert found.status == "converged" and np.isfinite(found.trace).all()
+    assert found.log_prob == expected.log_prob
 
 
 def test_forbidden_transitions_stay_forbidden_and_weights_count():
