@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from probseq.data.sequences import Sequences
+from probseq.data.timeindex import extend, is_default
 from probseq.errors import UnsupportedError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.fitted import TRAINING, before_the_end, check_y, fingerprint
@@ -41,6 +43,7 @@ class OnlineLearning(SequenceEstimator):
     """``partial_fit`` for hidden Markov models."""
 
     online_: _Memory
+    path_log_prob_: float
 
     def partial_fit(
         self, X: Any, y: Any = None, *, lengths: Any = None, covariates: Any = None, history: Any = TRAINING
@@ -49,14 +52,14 @@ class OnlineLearning(SequenceEstimator):
 
         The first call of an unfitted model is ``fit(X)``. Every later one starts from the parameters, whose weight is
         the number of steps that they were learnt from; ``inference=OnlineEM(kappa=, window=)`` sets how soon old steps
-        are forgotten, and other inferences learn on with its defaults. ``log_likelihood_`` and ``n_scored_`` grow by
-        those of X, given what came before, under the new parameters.
+        are forgotten, and other inferences learn on with its defaults. ``log_likelihood_``, ``n_scored_`` and what
+        ``icl`` adds for the states grow by those of X, given what came before, under the new parameters.
 
         Parameters
         ----------
         X : data in any form
-            The next stretch of the training data: their stamps must follow, a gap is missing steps. With one value a
-            call a series is learnt as it comes.
+            The next stretch of the training data: their stamps must follow, a gap is missing steps; data without
+            stamps follow directly. With one value a call, which may be missing, a series is learnt as it comes.
         y : ignored
         lengths, covariates : as in ``fit``
         history : ps.TRAINING, data or None
@@ -79,7 +82,8 @@ class OnlineLearning(SequenceEstimator):
             return self.fit(X, y, lengths=lengths, covariates=covariates)
         data = self._read(X, lengths, covariates)
         check_y(y, data)
-        data.require_values()
+        if history is TRAINING and self.training_ is not None:
+            data = _stamped(self.training_, data)
         chain = online_chain(innermost(self.model_.model))
         if self.model_.n_draws > 1:
             raise UnsupportedError(
@@ -104,13 +108,18 @@ class OnlineLearning(SequenceEstimator):
         )
         fitted = Marginalized(self.transforms_.wrap(chain), draws.params)
         past = before_the_end(data)
+        begins = fitted.initial_state({}, batch.n) if begun is None else begun
+        _, inner, state, _ = unwrap(fitted.model, batch, fitted._unpack(begins))
         with torch.no_grad():
             steps = fitted.log_prob_steps({}, batch, begun)
+            best = chain.decode(draws.params, inner, state).log_prob
+            paths = best - chain.log_prob(draws.params, inner, state)
             final = steps.final if past is data else fitted.filter({}, self._batch(past), begun)
         self.draws_, self.model_, self.training_, self.training_state_ = draws, fitted, past, final
         self.training_fingerprint_ = fingerprint(data)
         self.n_iter_, self.status_, self.converged_ = draws.n_iter, draws.status, False
         self.log_likelihood_ = float(steps.values.double().sum()) + (self.log_likelihood_ if self.n_scored_ else 0.0)
+        self.path_log_prob_ = float(paths.sum()) + (self.path_log_prob_ if self.n_scored_ else 0.0)
         self.n_scored_ += int(steps.scored.sum())
         self.n_scored_steps_ += float(steps.scored.any(-1).sum())
         if last is not None:
@@ -131,3 +140,15 @@ class OnlineLearning(SequenceEstimator):
         n_steps = max(self.n_scored_steps_, self.n_scored_ / self.n_features_in_, n_new)
         n_sequences = 1 if self.training_ is None else self.training_.n_sequences
         return start_averages(chain, self.model_.params, n_steps, n_steps / n_sequences), None
+
+
+def _stamped(past: Sequences, data: Sequences) -> Sequences:
+    """Data that only count their steps, with the stamps that follow those of the past."""
+    one = past.n_sequences == data.n_sequences == 1
+    at = {name: row for row, name in enumerate(past.names)}
+    rows = [0] if one else [at.get(name) for name in data.names]
+    index = tuple(
+        own if row is None or not is_default(own) else extend(past.index[row], len(own), past.freq[row])
+        for own, row in zip(data.index, rows, strict=True)
+    )
+    return replace(data, index=index)

@@ -19,26 +19,26 @@ def switching(t, seed=0):
 
 
 def test_a_stream_in_pieces_comes_within_a_percent_of_the_whole():
-    x = switching(2500)
-    model = ps.HMM(2, random_state=0)
-    for start in range(0, len(x), 250):
-        assert model.partial_fit(x[start : start + 250]) is model
-    whole = ps.HMM(2, random_state=0).fit(x)
+    x = switching(1200)
+    model = ps.HMM(2, inference=ps.EM(n_init=2), random_state=0)
+    for start in range(0, len(x), 150):
+        assert model.partial_fit(x[start : start + 150]) is model
+    whole = ps.HMM(2, inference=ps.EM(n_init=2), random_state=0).fit(x)
     assert float(model.log_prob(x)) > whole.log_likelihood_ - 0.01 * abs(whole.log_likelihood_)
     assert model.status_ == "streaming" and model.n_scored_ == len(x)
     assert_allclose(model.log_likelihood_, whole.log_likelihood_, rtol=0.01)
 
 
 def test_one_value_a_call_learns_transitions():
-    x = switching(700)
-    model = ps.HMM(2, random_state=0).fit(x[:200])
+    x = switching(500)
+    model = ps.HMM(2, inference=ps.EM(n_init=2), random_state=0).fit(x[:200])
     before = model.params_["transition"].values.copy()
     for value in x[200:]:
         model.partial_fit([value])
-    assert model.online_.averages.n_steps == pytest.approx(700)
+    assert model.online_.averages.n_steps == pytest.approx(500)
     # Every value but the first after the fit counts the move that led to it: all but one are counted.
     assert_allclose(float(model.online_.averages.counts.sum()), 1.0, atol=0.02)
-    whole = ps.HMM(2, random_state=0).fit(x)
+    whole = ps.HMM(2, inference=ps.EM(n_init=2), random_state=0).fit(x)
     assert float(model.log_prob(x)) > whole.log_likelihood_ - 0.01 * abs(whole.log_likelihood_)
     assert np.abs(model.params_["transition"] - before).max() > 1e-3
 
@@ -66,6 +66,44 @@ def test_gaps_are_missing_steps_and_overlaps_raise():
         model.partial_fit(x[100:])
     again = ps.HMM(2, random_state=0).fit(x[:200]).partial_fit(x[:50], history=None)
     assert again.n_scored_ == 250
+
+
+def test_data_without_stamps_go_on_counting():
+    x = switching(210)
+    model = ps.HMM(2, random_state=0).fit(x[:100]).partial_fit(x[100:200])
+    assert list(model.forecast(2).mean()["time"].values) == [200, 201]
+    for value in x[200:203]:
+        model.partial_fit([value])
+    assert list(model.forecast(2).mean()["time"].values) == [203, 204]
+    several = ps.HMM(2, random_state=0).fit([x[:60], x[60:110]]).partial_fit([x[110:120], x[120:150]])
+    assert several.forecast(1).mean()["timestamp"].values.tolist() == [[70], [80]]
+    dated = pd.Series(x[:100], pd.date_range("2020-01-01", periods=100, freq="D"))
+    follow = ps.HMM(2, random_state=0).fit(dated).partial_fit(x[100:110])
+    assert pd.Timestamp(follow.forecast(1).mean()["time"].values[0]) == pd.Timestamp("2020-04-20")
+
+
+def test_a_missing_value_does_not_end_a_stream():
+    x = switching(103)
+    model = ps.HMM(2, random_state=0).fit(x[:100])
+    before = model.log_likelihood_
+    model.partial_fit([np.nan])
+    assert model.n_scored_ == 100 and model.log_likelihood_ == pytest.approx(before, rel=1e-12)
+    assert all(np.isfinite(value).all() for value in model.params_.values())
+    model.partial_fit(x[101:])
+    assert model.n_scored_ == 102 and list(model.forecast(1).mean()["time"].values) == [103]
+
+
+def test_the_likelihood_of_the_paths_grows_with_the_data():
+    x = switching(200)
+    model = ps.HMM(2, random_state=0).fit(x[:100])
+    first = model.path_log_prob_
+    chain, batch, state, _ = model._problem(ps.sequences(x[100:]), ps.TRAINING)
+    model.partial_fit(x[100:])
+    params = model.model_.params
+    both = float(chain.decode(params, batch, state).log_prob)
+    assert_allclose(model.path_log_prob_ - first, both - float(chain.log_prob(params, batch, state)), rtol=1e-10)
+    assert model.path_log_prob_ < first
+    assert_allclose(model.icl, model.bic - 2 * model.path_log_prob_)
 
 
 def test_many_sequences_and_transforms():
