@@ -167,9 +167,9 @@ def _climb(model: ExpectationMaximization, params: dict[str, Tensor], batch: Bat
         step = model.em_step(params, batch)
         new = float(step.log_prob[0])
         last, gain = gain, new - value
-        if gain < 0:
+        if gain <= 0:
             break
-        rate = min(gain / last, 1 - 1e-6) if 0 < last < torch.inf else 1.0
+        rate = min(gain / last, 1 - 1e-6) if last < torch.inf else 1.0
         if rate < 1 and max(gain, gain * rate / (1 - rate)) < _TOL:
             break
         value, params = new, step.params

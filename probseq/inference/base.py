@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from probseq._types import Configuration
-from probseq.errors import IncompatibleError
+from probseq.errors import IncompatibleError, ParameterError
 from probseq.models.base import Batch, SequenceModel
 
-__all__ = ["Draws", "Inference", "Progress"]
+__all__ = ["Draws", "Inference", "Progress", "check_whole"]
 
 Progress = Callable[[int, float], None]
 """Called with (iteration, objective in nats) as a fit goes on."""
@@ -108,3 +108,15 @@ class Inference(Configuration, ABC):
         weights : (n,) sequence weights or None
         progress : called as the fit goes on
         """
+
+
+def check_whole(options: Any, **lowest: int) -> None:
+    """Raise ``ParameterError`` unless these settings of ``options`` are whole numbers, none below its lowest."""
+    for name, low in lowest.items():
+        value = getattr(options, name)
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
+            raise ParameterError(
+                got=f"{name}={value!r}",
+                expected=f"a whole number from {low}",
+                remedy=f"Try {name}={max(low, 10)}.",
+            )

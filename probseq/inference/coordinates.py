@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 
 from probseq.distributions.params import ParamSpec, Simplex
 
@@ -64,21 +63,6 @@ class Coordinates:
         flat = np.broadcast_to(self.centre, (*z.shape[:-1], self.centre.size)).copy()
         flat[..., self.index] = z
         return flat
-
-    def flat_tensor(self, z: torch.Tensor) -> torch.Tensor:
-        """The same, differentiable."""
-        base = torch.from_numpy(self.centre).expand(*z.shape[:-1], self.centre.size)
-        return base.index_copy(-1, torch.from_numpy(self.index), z)
-
-    def at(self, flat: np.ndarray) -> np.ndarray:
-        """(*draw, m) -> (*draw, r), the gauge of each row that of the centre."""
-        moved = flat.copy()
-        for row in range(self.n_rows):
-            members = np.flatnonzero(self._rows == row)
-            if members.size:
-                pivot = members[~np.isin(members, self.index)]
-                moved[..., members] -= (flat[..., pivot] - self.centre[pivot]).mean(-1, keepdims=True)
-        return moved[..., self.index]
 
     def spread(self, covariance: np.ndarray) -> np.ndarray:
         """A covariance (r, r) of these coordinates as one (m, m) of the flat vector, whose rows are centred."""

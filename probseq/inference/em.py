@@ -15,7 +15,7 @@ from torch import Tensor
 
 from probseq.distributions.params import take_draw
 from probseq.errors import ParameterError
-from probseq.inference.base import Draws, Inference, Progress
+from probseq.inference.base import Draws, Inference, Progress, check_whole
 from probseq.inference.information import observed_information
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.latent import EMStep, ExpectationMaximization
@@ -122,15 +122,11 @@ class EM(Inference):
         return replace(found, covariance=bend.covariance, messages=(*said, *found.messages))
 
     def _check(self) -> None:
-        n = self.n_init
-        if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1):
-            raise ParameterError(got=f"n_init={n!r}", expected="a positive integer or None", remedy="Try n_init=10.")
+        if self.n_init is not None:
+            check_whole(self, n_init=1)
         if self.init not in ("kmeans", "random"):
             raise ParameterError(got=f"init={self.init!r}", expected='"kmeans" or "random"', remedy="Choose one.")
-        if isinstance(self.max_iter, bool) or not isinstance(self.max_iter, int | np.integer) or self.max_iter < 1:
-            raise ParameterError(
-                got=f"max_iter={self.max_iter!r}", expected="a positive integer", remedy="Try max_iter=1000."
-            )
+        check_whole(self, max_iter=1)
         if isinstance(self.tol, bool) or not isinstance(self.tol, int | float) or not self.tol >= 0:
             raise ParameterError(got=f"tol={self.tol!r}", expected="a number of nats >= 0", remedy="Try tol=1e-8.")
 

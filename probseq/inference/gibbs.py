@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from probseq.errors import ParameterError, UnsupportedError
-from probseq.inference.base import Inference, Progress
+from probseq.inference.base import Inference, Progress, check_whole
 from probseq.inference.chain_draws import ChainDraws
 from probseq.inference.chain_laws import ChainLaws, chain_prior
 from probseq.inference.diagnostics import chain_diagnostics
@@ -116,7 +116,7 @@ class Gibbs(Inference):
         UnsupportedError
             for sequence weights that are not whole numbers.
         """
-        self._check()
+        check_whole(self, n_draws=1, n_chains=1, n_warmup=0, thin=1)
         self.require(type(model))
         if not isinstance(model, HiddenMarkovModel):
             raise TypeError("can_fit accepted a model that is no hidden Markov model")
@@ -181,14 +181,6 @@ class Gibbs(Inference):
             diagnostics=diagnostics,
             permutation=permutation,
         )
-
-    def _check(self) -> None:
-        for name, low in (("n_draws", 1), ("n_chains", 1), ("n_warmup", 0), ("thin", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-                raise ParameterError(
-                    got=f"{name}={value!r}", expected=f"a whole number from {low}", remedy=f"Try {max(low, 100)}."
-                )
 
 
 class _Sampler:

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from probseq.errors import ParameterError
-from probseq.inference.base import Draws, Inference, Progress
+from probseq.inference.base import Draws, Inference, Progress, check_whole
 from probseq.inference.coordinates import Coordinates
 from probseq.inference.information import curvature
 from probseq.inference.posterior import LogPosterior
@@ -152,8 +151,7 @@ class Laplace(Inference):
             For a recurrent network.
         """
         check_search(self)
-        if isinstance(self.n_draws, bool) or not isinstance(self.n_draws, int | np.integer) or self.n_draws < 1:
-            raise ParameterError(got=f"n_draws={self.n_draws!r}", expected="a whole number from 1", remedy="Try 200.")
+        check_whole(self, n_draws=1)
         self.require(type(model))
         target = log_posterior(model, batch, weights, self.priors)
         found = normal_approximation(target, generator, self.n_init, self.max_iter, self.tol, progress)

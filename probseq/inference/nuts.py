@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from probseq.errors import ParameterError
-from probseq.inference.base import Inference, Progress
+from probseq.inference.base import Inference, Progress, check_whole
 from probseq.inference.chain_draws import ChainDraws
 from probseq.inference.diagnostics import chain_diagnostics
 from probseq.inference.laplace import NormalApproximation, log_posterior, normal_approximation
@@ -215,13 +215,7 @@ class NUTS(Inference):
         )
 
     def _check(self, model: SequenceModel[Any]) -> None:
-        whole = (("n_draws", 1), ("n_chains", 1), ("n_warmup", 0), ("max_tree_depth", 1), ("n_init", 0))
-        for name, low in whole:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-                raise ParameterError(
-                    got=f"{name}={value!r}", expected=f"a whole number from {low}", remedy=f"Try {max(low, 4)}."
-                )
+        check_whole(self, n_draws=1, n_chains=1, n_warmup=0, max_tree_depth=1, n_init=0)
         accept = self.target_accept
         if isinstance(accept, bool) or not isinstance(accept, int | float) or not 0 < accept < 1:
             raise ParameterError(got=f"target_accept={accept!r}", expected="a number inside (0, 1)", remedy="Try 0.9.")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probseq.distributions.params import take_draw
 from probseq.errors import IncompatibleError, ParameterError
-from probseq.inference.base import Draws, Inference, Progress
+from probseq.inference.base import Draws, Inference, Progress, check_whole
 from probseq.inference.running import RunningAverages, start_averages, take_step
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.driven import DrivenHiddenMarkovModel
@@ -180,14 +180,9 @@ class OnlineEM(Inference):
         )
 
     def _check(self) -> None:
-        whole = [("window", 2), ("max_epochs", 1), ("n_init", 1)]
-        whole += [("batch_size", 1)] if self.batch_size is not None else []
-        for name, low in whole:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-                raise ParameterError(
-                    got=f"{name}={value!r}", expected=f"a whole number from {low}", remedy=f"Try {max(low, 10)}."
-                )
+        check_whole(self, window=2, max_epochs=1, n_init=1)
+        if self.batch_size is not None:
+            check_whole(self, batch_size=1)
         if self.init not in ("kmeans", "random"):
             raise ParameterError(got=f"init={self.init!r}", expected='"kmeans" or "random"', remedy="Choose one.")
         check_kappa(self.kappa)

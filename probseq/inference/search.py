@@ -14,7 +14,7 @@ from torch import Tensor
 
 from probseq.distributions.params import ParamSpec, Simplex, take_draw
 from probseq.errors import ParameterError
-from probseq.inference.base import Progress
+from probseq.inference.base import Progress, check_whole
 from probseq.inference.em import EM
 from probseq.inference.posterior import LogPosterior
 from probseq.models.base import Batch, SequenceModel
@@ -157,12 +157,7 @@ def wants_covariance(option: bool | None, size: int) -> bool:
 
 def check_search(options: Any) -> None:
     """Raise ``ParameterError`` for ``n_init``, ``max_iter`` or ``tol`` out of range."""
-    for name, low in (("n_init", 0), ("max_iter", 1)):
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-            raise ParameterError(
-                got=f"{name}={value!r}", expected=f"an integer of at least {low}", remedy=f"Try {name}={low or 5}."
-            )
+    check_whole(options, n_init=0, max_iter=1)
     tol = options.tol
     if isinstance(tol, bool) or not isinstance(tol, int | float) or not 0 <= tol < 1:
         raise ParameterError(got=f"tol={tol!r}", expected="a number in [0, 1)", remedy="Try tol=1e-12.")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from probseq.errors import IncompatibleError, ParameterError
-from probseq.inference.base import Draws, Inference, Progress
+from probseq.inference.base import Draws, Inference, Progress, check_whole
 from probseq.inference.chain_laws import ChainLaws, chain_prior
 from probseq.kernels import chain
 from probseq.models.base import Batch, SequenceModel
@@ -236,10 +236,7 @@ class VB(Inference):
         )
 
     def _check(self) -> None:
-        for name in ("n_draws", "n_init", "max_iter"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ParameterError(got=f"{name}={value!r}", expected="a whole number from 1", remedy="Try 100.")
+        check_whole(self, n_draws=1, n_init=1, max_iter=1)
         if self.init not in ("kmeans", "random"):
             raise ParameterError(got=f"init={self.init!r}", expected='"kmeans" or "random"', remedy="Choose one.")
         for name, unit in (("tol", "nats"), ("prune", "steps")):

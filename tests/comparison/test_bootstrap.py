@@ -54,6 +54,20 @@ def test_holes_lengths_and_conditioned_values_stay():
     assert ps.bootstrap(fitted, x, n_draws=2, random_state=0).params.sizes["draw"] == 2
 
 
+def test_refits_end_once_nothing_is_gained(monkeypatch):
+    from probseq.comparison.bootstrap import _climb
+    from probseq.models.hmm import HiddenMarkovModel
+
+    y = np.array([1.0, 2.0, 3.0, 2.0])
+    fitted = ps.HMM(1, ps.Poisson(), random_state=0).fit(y)
+    steps = []
+    step = HiddenMarkovModel.em_step
+    monkeypatch.setattr(HiddenMarkovModel, "em_step", lambda *given: steps.append(1) or step(*given))
+    found = _climb(fitted.model_.model, dict(fitted.model_.params), fitted._batch(fitted._read(y)))
+    assert_allclose(found["rate"].squeeze(), 2.0, rtol=1e-12)
+    assert len(steps) <= 3
+
+
 def test_any_family():
     y = np.cumsum(np.random.default_rng(0).normal(size=60))
     for model in (ps.ARMA((1, 0)), ps.RandomWalk(), ps.HMM(2, transform=ps.Standardize(), random_state=0)):
