@@ -117,7 +117,7 @@ def kernels(x: np.ndarray, lengths: np.ndarray, parameters: dict[str, np.ndarray
     return {
         "score": lambda: chain.log_prob_steps(*problem()),
         "decode": lambda: chain.decode(*problem()),
-        "EM step": lambda: chain.normal_expectations(*problem()),
+        "EM step": lambda: chain.summed_expectations(*problem()),
     }
 
 

@@ -10,13 +10,13 @@ constrained maximum is attained by clipping, EM with the floor stays monotone.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from probseq.distributions.memory import Remembered
 from probseq.distributions.params import Params
 
 __all__ = [
@@ -26,9 +26,11 @@ __all__ = [
     "above",
     "code_weights",
     "flat_rows",
+    "logarithms",
     "never_lower",
     "pooled_moments",
     "ratio",
+    "symmetric",
     "value_weights",
     "variance_floor",
     "weighted_chunks",
@@ -61,16 +63,6 @@ class Moments(NamedTuple):
     variance: Tensor
 
 
-class _Known(NamedTuple):
-    x: weakref.ref[Tensor]
-    seen: weakref.ref[Tensor]
-    versions: tuple[int, int]
-    moments: Moments
-
-
-_last: _Known | None = None
-
-
 def variance_floor(x: Tensor, seen: Tensor) -> Tensor:
     """Smallest variance that a fit may give to each variable, (k,): 1e-6 of the variance of the data."""
     _, centre, spread = _moments(x, seen)
@@ -83,12 +75,14 @@ def pooled_moments(x: Tensor, seen: Tensor) -> Moments:
     return Moments(count, centre, torch.maximum(spread, variance_floor(x, seen)))
 
 
+@Remembered
+def logarithms(x: Tensor, seen: Tensor) -> Tensor:
+    """log x, zero where nothing is seen."""
+    return torch.where(seen, x, torch.ones_like(x)).log()
+
+
+@Remembered
 def _moments(x: Tensor, seen: Tensor) -> Moments:
-    global _last
-    # Every M-step asks again about the same data.
-    known = _last
-    if known is not None and known.x() is x and known.seen() is seen and known.versions == (x._version, seen._version):
-        return known.moments
     # A few rows at a time: the whole would take several times the memory of the data.
     step = max(1, _CHUNK // x.shape[-1])
     pieces = list(zip(x.flatten(0, 1).split(step), seen.flatten(0, 1).split(step), strict=True))
@@ -96,9 +90,7 @@ def _moments(x: Tensor, seen: Tensor) -> Moments:
     divisor = count.clamp_min(1.0)
     centre = torch.stack([torch.where(one, row, 0.0).sum(0) for row, one in pieces]).sum(0) / divisor
     square = torch.stack([torch.where(one, row - centre, 0.0).square().sum(0) for row, one in pieces]).sum(0)
-    moments = Moments(count, centre, square / divisor)
-    _last = _Known(weakref.ref(x), weakref.ref(seen), (x._version, seen._version), moments)
-    return moments
+    return Moments(count, centre, square / divisor)
 
 
 def flat_rows(x: Tensor, seen: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,7 +119,13 @@ def weighted_outer(gap: Tensor, weights: Tensor) -> Tensor:
         part = gap[start : start + step].T.contiguous()
         products = part.index_select(0, row) * part.index_select(0, column)
         packed += (products @ weights[:, start : start + step]).mT
-    out = torch.empty(*packed.shape[:2], o, o, dtype=gap.dtype)
+    return symmetric(packed, o)
+
+
+def symmetric(packed: Tensor, size: int) -> Tensor:
+    """Symmetric matrices (*B, k, k) from their lower triangles, row by row, (*B, k (k + 1) / 2)."""
+    row, column = torch.tril_indices(size, size)
+    out = packed.new_empty(*packed.shape[:-1], size, size)
     out[..., row, column] = packed
     out[..., column, row] = packed
     return out

@@ -6,7 +6,7 @@ import numpy as np
 
 from probseq.kernels.compiler import kernel
 from probseq.kernels.decoding import sample_backward, viterbi
-from probseq.kernels.normal_chain import add_normal_moments
+from probseq.kernels.normal_chain import add_sums
 from probseq.kernels.recursions import backward, forward, log_matrix, watch_level
 from probseq.kernels.vector import transposed
 
@@ -68,7 +68,7 @@ def filter_block(lo, hi, initial, transition, emission, lengths, keep, filtered,
 
 @kernel
 def expect_block(
-    lo, hi, initial, transition, emission, lengths, scratch, gain, base, posterior, start, counts, log_prob, moments
+    lo, hi, initial, transition, emission, lengths, scratch, gain, base, posterior, start, counts, log_prob, sums
 ):
     """Forward-backward: posteriors (into ``posterior``, or ``scratch`` where that is empty) and their sums."""
     n = lengths.size
@@ -120,9 +120,8 @@ def expect_block(
             start[draw, q, j] = table[0, j]
         for t in range(length):
             log_prob[draw, q] += steps[t]
-        if emission.mean.size > 0:
-            # The gain is inside the posterior already.
-            add_normal_moments(emission, draw, q, length, table, moments[draw - base])
+        # The gain is inside the posterior already.
+        add_sums(emission, draw, q, length, table, sums[draw - base])
 
 
 @kernel

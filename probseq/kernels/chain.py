@@ -15,7 +15,13 @@ import numpy as np
 
 from probseq.kernels import batches
 from probseq.kernels.decoding import simulate_paths
-from probseq.kernels.normal_chain import LogEmission, normal_emission, table_emission
+from probseq.kernels.normal_chain import (
+    LogEmission,
+    coded_emission,
+    linear_emission,
+    normal_emission,
+    table_emission,
+)
 from probseq.kernels.sweeps import Chain, run_both_ways, run_forward, run_viterbi, tape_for
 from probseq.kernels.threads import run_blocks, scratch
 
@@ -23,12 +29,14 @@ __all__ = [
     "Expectations",
     "Filtered",
     "Paths",
+    "coded_emission",
     "decode",
     "expectations",
     "filter_states",
+    "linear_emission",
     "log_prob_steps",
     "normal_emission",
-    "normal_expectations",
+    "summed_expectations",
     "sample_paths",
     "simulate_states",
     "table_emission",
@@ -51,15 +59,16 @@ class Expectations(NamedTuple):
     """Posterior sums of the E-step.
 
     ``posterior`` p(z_t | x_1:T) (D, n, t, s), empty if not kept; ``start`` its first step (D, n, s); ``counts``
-    (D, s, s) expected transitions i to j over all sequences; ``log_prob`` log p(x_1:T) (D, n); ``moments``
-    (D, 3, d, s): sums of posterior, posterior times (x - mean), posterior times (x - mean)^2, for normals only.
+    (D, s, s) expected transitions i to j over all sequences; ``log_prob`` log p(x_1:T) (D, n). ``sums`` over all
+    steps: for normals (D, 3, d, s), of posterior, posterior times (x - mean), posterior times (x - mean)^2; with
+    statistics (D, 1, f, s), of posterior times each; with codes (D, 1, code, s), of posterior where the step has it.
     """
 
     posterior: np.ndarray
     start: np.ndarray
     counts: np.ndarray
     log_prob: np.ndarray
-    moments: np.ndarray
+    sums: np.ndarray
 
 
 class Paths(NamedTuple):
@@ -122,7 +131,7 @@ def expectations(
     return _expectations(_Problem(initial, transition, emission, lengths), gain, keep)
 
 
-def normal_expectations(
+def summed_expectations(
     initial: np.ndarray,
     transition: np.ndarray,
     emission: LogEmission,
@@ -130,7 +139,7 @@ def normal_expectations(
     *,
     gain: np.ndarray | None = None,
 ) -> Expectations:
-    """As `expectations` without posteriors, with the moments that the M-step of independent normals needs.
+    """As `expectations` without posteriors, with the sums over the steps that an M-step needs.
 
     ``gain`` must be constant over the steps of each sequence.
     """
@@ -220,15 +229,15 @@ def _expectations(problem: _Problem, gain: np.ndarray | None, keep: bool) -> Exp
     start = np.zeros((n_draws, n, s))
     log_prob = np.zeros((n_draws, n))
     counts = np.zeros((n_draws, s, s))
-    moments = np.zeros((n_draws, 3, emission.mean.shape[1], s))
-    result = Expectations(posterior, start, counts, log_prob, moments)
+    sums = np.zeros((n_draws, *emission.sums_shape, s))
+    result = Expectations(posterior, start, counts, log_prob, sums)
 
     def tracks(each: Chain, draw: int) -> bool:
         weights = gain[draw % gain.shape[0], :, 0]
-        sums = run_both_ways(each, np.ascontiguousarray(weights), posterior[draw] if keep else np.empty((0, 0, 0)))
-        if sums is not None:
-            start[draw], counts[draw], moments[draw], log_prob[draw] = sums
-        return sums is not None
+        found = run_both_ways(each, np.ascontiguousarray(weights), posterior[draw] if keep else np.empty((0, 0, 0)))
+        if found is not None:
+            start[draw], counts[draw], sums[draw], log_prob[draw] = found
+        return found is not None
 
     if gain.shape[2] == 1 and problem.by_tracks(tracks):
         return result
@@ -239,12 +248,12 @@ def _expectations(problem: _Problem, gain: np.ndarray | None, keep: bool) -> Exp
         first, last = lo // n, (hi - 1) // n + 1
         table = problem.table() if not keep else np.empty((0, s))
         counts = np.zeros((last - first, s, s))
-        moments = np.zeros((last - first, 3, emission.mean.shape[1], s))
-        batches.expect_block(lo, hi, *problem.arrays, table, gain, first, posterior, start, counts, log_prob, moments)
-        return first, last, counts, moments
+        sums = np.zeros((last - first, *emission.sums_shape, s))
+        batches.expect_block(lo, hi, *problem.arrays, table, gain, first, posterior, start, counts, log_prob, sums)
+        return first, last, counts, sums
 
     # Summed in the order of blocks, so that the same call gives the same bits.
-    for first, last, part, moment in problem.run(block):
+    for first, last, part, more in problem.run(block):
         counts[first:last] += part
-        moments[first:last] += moment
+        sums[first:last] += more
     return result

@@ -13,10 +13,18 @@ import numpy as np
 from probseq.kernels.compiler import kernel
 from probseq.kernels.lane_emissions import densities, exponentials, log_emissions
 from probseq.kernels.lane_forward import packed, propagate
-from probseq.kernels.lane_sums import add_normal_sums, add_pairs, unpacked_moments, unpacked_pairs
+from probseq.kernels.lane_sums import (
+    add_code_sums,
+    add_normal_sums,
+    add_pairs,
+    add_statistic_sums,
+    unpacked_moments,
+    unpacked_pairs,
+    unpacked_statistics,
+)
 from probseq.kernels.lanes import LANES, load, splat, store, vectors, where_less
 from probseq.kernels.normal_chain import LogEmission
-from probseq.kernels.tracks import Tape, new_block, padded_size, seek, write_rows
+from probseq.kernels.tracks import Tape, new_block, padded_size, read_statistics, seek, write_rows
 from probseq.kernels.vector import transposed
 
 
@@ -48,7 +56,7 @@ def backward_tracks(
     posterior: np.ndarray,
     start: np.ndarray,
     counts: np.ndarray,
-    moments: np.ndarray,
+    totals: np.ndarray,
 ) -> None:
     """Run 16 tracks backwards from ``skip`` steps before the end of the longest.
 
@@ -59,14 +67,15 @@ def backward_tracks(
     posterior : (n, t, s), gets p(z_t | x_1:T), unless empty
     start : (n, s), gets the posterior of first steps
     counts : (s, s), gets sums that, times the transition probabilities, are the expected transitions within tracks
-    moments : (3, variables, s), gets the sums of `Expectations`, for normals; nothing is summed if ``skip`` is positive
+    totals : (``sums_shape``, s), gets the sums of `Expectations`; nothing is summed if ``skip`` is positive
     """
     size = matrix.shape[0]
     width = padded_size(size)
     columns = packed(transposed(matrix), 0.0)
     laws = densities(emission, draw, size)
     n_variables = laws.mean.shape[0]
-    block = new_block(size, n_variables)
+    n_statistics = emission.statistics.shape[2]
+    block = new_block(size, n_variables + n_statistics)
     rows = block.peak.shape[0]
     left = vectors(rows, width)
     right = vectors(rows + 1, width)
@@ -75,6 +84,7 @@ def backward_tracks(
     shares = vectors(1, 2)[0]
     pairs = np.zeros((width // 2, width // 4, 8))
     sums = np.zeros((width // 4, n_variables, 16))
+    statistics = np.zeros((width // 4, (n_statistics + 1) // 2, 8))
     weighted = weights.size > 1 or weights[0] != 1.0
     weight = np.ones((rows, LANES))
     nothing = splat(0.0)
@@ -119,6 +129,12 @@ def backward_tracks(
             add_pairs(left, right, count, pairs)
             if n_variables > 0:
                 add_normal_sums(laws.mean, block.x, missing, gamma, count, sums)
+            if n_statistics > 0:
+                if laws.natural.size == 0:
+                    read_statistics(emission, block)
+                add_statistic_sums(block.x, gamma, count, statistics)
+            if emission.codes.shape[0] > 0:
+                add_code_sums(emission, block, gamma, totals[0])
             if posterior.shape[0] > 0:
                 write_rows(block, gamma, posterior)
         # The block before ends where this one begins.
@@ -131,7 +147,10 @@ def backward_tracks(
             message.ends[track, j] = later[j, lane] / mass
             message.entering[track, j] = right[0, j, lane] / mass
     unpacked_pairs(pairs, counts)
-    unpacked_moments(sums, moments)
+    if n_variables > 0:
+        unpacked_moments(sums, totals)
+    if n_statistics > 0:
+        unpacked_statistics(statistics, totals[0])
 
 
 @kernel

@@ -138,7 +138,7 @@ def score_tracks(
     size = columns.shape[1]
     width = padded_size(size)
     laws = densities(emission, draw, size)
-    block = new_block(size, laws.mean.shape[0])
+    block = new_block(size, laws.mean.shape[0] + laws.natural.shape[0])
     rows = block.peak.shape[0]
     cursor = seek(tape, group, skip)
     gained = np.zeros(LANES)

@@ -17,13 +17,15 @@ _LOG2_E = 1.4426950408889634
 class Densities(NamedTuple):
     """Normals of one draw, (variable, padded state), and the sum of their constants (padded state,), in bits.
 
-    The log density of x is constant + half (x - mean)^2.
+    The log density of x is constant + half (x - mean)^2. For exponential families ``natural`` is
+    (statistic, padded state).
     """
 
     mean: np.ndarray
     half: np.ndarray
     constant: np.ndarray
     total: np.ndarray
+    natural: np.ndarray
 
 
 @kernel
@@ -31,7 +33,13 @@ def densities(emission: LogEmission, draw: int, size: int) -> Densities:
     """Parameters of one draw in the units of the lanes; empty for a table."""
     width = padded_size(size)
     d = emission.mean.shape[1]
-    out = Densities(np.zeros((d, width)), np.zeros((d, width)), np.zeros((d, width)), np.zeros(width))
+    f = emission.natural.shape[1]
+    out = Densities(
+        np.zeros((d, width)), np.zeros((d, width)), np.zeros((d, width)), np.zeros(width), np.zeros((f, width))
+    )
+    for i in range(f):
+        for j in range(size):
+            out.natural[i, j] = _LOG2_E * emission.natural[draw % emission.natural.shape[0], i, j]
     if emission.mean.size > 0:
         k = draw % emission.mean.shape[0]
         for i in range(d):
@@ -59,6 +67,8 @@ def log_emissions(
     """``values`` <- log emissions in bits, of steps ``step`` to ``step + count``; returns whether ``x`` has holes."""
     lay_out(tape, group, step, count, cursor, block)
     missing = read_block(emission, draw, count, block)
+    if laws.natural.size > 0:
+        _linear(laws.natural, count, block.x, block.values)
     if laws.mean.size == 0:
         return False
     if missing:
@@ -88,6 +98,30 @@ def _normals(laws: Densities, count: int, x: np.ndarray, values: np.ndarray) -> 
                 c = c + gap * (gap * spread(laws.half, place + 2))
                 gap = point - spread(laws.mean, place + 3)
                 d = d + gap * (gap * spread(laws.half, place + 3))
+            place = (i * width + j) * LANES
+            store(values, place, a)
+            store(values, place + LANES, b)
+            store(values, place + 2 * LANES, c)
+            store(values, place + 3 * LANES, d)
+
+
+@kernel
+def _linear(natural: np.ndarray, count: int, x: np.ndarray, values: np.ndarray) -> None:
+    n_statistics, width = natural.shape
+    room = x.shape[1]
+    for i in range(count):
+        for j in range(0, width, 4):
+            a = splat(0.0)
+            b = splat(0.0)
+            c = splat(0.0)
+            d = splat(0.0)
+            for k in range(n_statistics):
+                value = load(x, (i * room + k) * LANES)
+                place = k * width + j
+                a = a + value * spread(natural, place)
+                b = b + value * spread(natural, place + 1)
+                c = c + value * spread(natural, place + 2)
+                d = d + value * spread(natural, place + 3)
             place = (i * width + j) * LANES
             store(values, place, a)
             store(values, place + LANES, b)

@@ -103,7 +103,7 @@ def forward_tracks(
     columns = packed(matrix, 0.0)
     width = padded_size(size)
     laws = densities(emission, draw, size)
-    block = new_block(size, laws.mean.shape[0])
+    block = new_block(size, laws.mean.shape[0] + laws.natural.shape[0])
     rows = block.peak.shape[0]
     totals = vectors(rows, 1)
     bases = vectors(1, rows)[0]

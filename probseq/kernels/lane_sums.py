@@ -1,4 +1,4 @@
-"""Sums over the steps and the lanes of blocks: expected transitions and moments."""
+"""Sums over the steps and the lanes of blocks: expected transitions, moments, statistics, and weights by code."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 
 from probseq.kernels.compiler import kernel
 from probseq.kernels.lanes import LANES, add_totals, load, splat, spread, where_seen
+from probseq.kernels.normal_chain import LogEmission
+from probseq.kernels.tracks import Block
 
 
 @kernel
@@ -125,3 +127,55 @@ def unpacked_moments(sums: np.ndarray, moments: np.ndarray) -> None:
             moments[0, k, j] += sums[j // 4, k, 8 + j % 4]
             moments[1, k, j] += sums[j // 4, k, j % 4]
             moments[2, k, j] += sums[j // 4, k, 4 + j % 4]
+
+
+@kernel
+def add_statistic_sums(x: np.ndarray, gamma: np.ndarray, count: int, sums: np.ndarray) -> None:
+    """Sums of gamma times statistics x (step, statistic, lane), to ``sums`` (state / 4, statistic / 2, 8 flat)."""
+    n_statistics, width = x.shape[1], gamma.shape[1]
+    for j in range(0, width, 4):
+        for k in range(0, n_statistics, 2):
+            other = min(k + 1, n_statistics - 1)
+            a = splat(0.0)
+            b = splat(0.0)
+            c = splat(0.0)
+            d = splat(0.0)
+            e = splat(0.0)
+            f = splat(0.0)
+            g = splat(0.0)
+            h = splat(0.0)
+            for t in range(count):
+                one = load(x, (t * n_statistics + k) * LANES)
+                two = load(x, (t * n_statistics + other) * LANES)
+                place = (t * width + j) * LANES
+                weight = load(gamma, place)
+                a = a + one * weight
+                e = e + two * weight
+                weight = load(gamma, place + LANES)
+                b = b + one * weight
+                f = f + two * weight
+                weight = load(gamma, place + 2 * LANES)
+                c = c + one * weight
+                g = g + two * weight
+                weight = load(gamma, place + 3 * LANES)
+                d = d + one * weight
+                h = h + two * weight
+            add_totals(sums, (j // 4 * sums.shape[1] + k // 2) * 8, a, b, c, d, e, f, g, h)
+
+
+@kernel
+def unpacked_statistics(sums: np.ndarray, totals: np.ndarray) -> None:
+    """totals (statistics, s) += the tiles of `add_statistic_sums`."""
+    for k in range(totals.shape[0]):
+        for j in range(totals.shape[1]):
+            totals[k, j] += sums[j // 4, k // 2, k % 2 * 4 + j % 4]
+
+
+@kernel
+def add_code_sums(emission: LogEmission, block: Block, gamma: np.ndarray, totals: np.ndarray) -> None:
+    """totals (codes, s) += gamma of the steps with each code."""
+    for lane, i, size, q, t in block.runs[: block.n_runs[0]]:
+        for k in range(size):
+            code = emission.codes[q, t + k]
+            for j in range(totals.shape[1]):
+                totals[code, j] += gamma[i + k, j, lane]

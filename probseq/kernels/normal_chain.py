@@ -1,4 +1,4 @@
-"""Log emissions of a chain: a table, or independent normals whose densities are made block by block and never kept."""
+"""Log emissions of a chain: a table, a table by code, or densities that are made block by block and never kept."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from probseq.kernels.compiler import kernel
 
 # Up to so many states the densities are made state by state, along the steps.
 _FEW_STATES = 48
+_NONE = np.empty((0, 0, 0))
+_NO_TABLE = np.empty((0, 0, 0, 0))
+_NO_CODES = np.empty((0, 0), dtype=np.int64)
 
 
 class LogEmission(NamedTuple):
-    """log p(x_t | z_t = j), either as a table or as the parameters of independent normals.
+    """log p(x_t | z_t = j) as a table, or as the parameters of independent normals or of an exponential family.
 
-    A leading (draw) axis of length 1 stands for all draws. ``table`` is (draw, n, t, s), empty for normals. For normals
-    ``x`` is (n, t, d) with NaN for a missing coordinate, and mean, precision (1 / variance), constant
-    (-log(2 pi variance) / 2) are (draw, d, s).
+    A leading (draw) axis of length 1 stands for all draws; what does not apply is empty. ``table`` is (draw, n, t, s),
+    or with ``codes`` (n, t) one row for each code, (draw, 1, code, s). For normals ``x`` is (n, t, d) with NaN for a
+    missing coordinate, and mean, precision (1 / variance), constant (-log(2 pi variance) / 2) are (draw, d, s). For
+    exponential families ``statistics`` is (n, t, f) and ``natural`` (draw, f, s); statistics may also stand beside a
+    table, for their sums.
     """
 
     table: np.ndarray
@@ -26,23 +31,68 @@ class LogEmission(NamedTuple):
     mean: np.ndarray
     precision: np.ndarray
     constant: np.ndarray
+    codes: np.ndarray
+    statistics: np.ndarray
+    natural: np.ndarray
 
     @property
     def n_steps(self) -> int:
         """Padded length of the sequences."""
-        return self.x.shape[1] if self.table.size == 0 and self.mean.size else self.table.shape[2]
+        if self.table.size == 0 and (self.mean.size or self.natural.size):
+            return self.x.shape[1] if self.mean.size else self.statistics.shape[1]
+        return self.codes.shape[1] if len(self.codes) else self.table.shape[2]
+
+    @property
+    def sums_shape(self) -> tuple[int, int]:
+        """Sums over the steps that an M-step needs of each state: powers and variables, statistics, or codes."""
+        if self.mean.size:
+            return 3, self.mean.shape[1]
+        if len(self.codes):
+            return 1, self.table.shape[2]
+        return 1, self.statistics.shape[2]
 
 
-def table_emission(log_emission: np.ndarray) -> LogEmission:
+def table_emission(log_emission: np.ndarray, statistics: np.ndarray | None = None) -> LogEmission:
     """Log emissions given as a table.
 
     Parameters
     ----------
     log_emission
         (draw or 1, n, t, s), nats; -inf where a state cannot emit the observation, 0 where nothing was observed.
+    statistics
+        (n, t, f), finite: what `summed_expectations` sums.
     """
-    none = np.empty((0, 0, 0))
-    return LogEmission(_plain(log_emission), none, none, none, none)
+    given = _NONE if statistics is None else _plain(statistics)
+    return LogEmission(_plain(log_emission), _NONE, _NONE, _NONE, _NONE, _NO_CODES, given, _NONE)
+
+
+def coded_emission(log_emission: np.ndarray, codes: np.ndarray) -> LogEmission:
+    """log p(x_t | z_t = j) = log_emission_cj for the code c of step t.
+
+    Parameters
+    ----------
+    log_emission
+        (draw or 1, C, s), nats.
+    codes
+        (n, t) integers from 0 to C - 1.
+    """
+    table = _plain(np.asarray(log_emission)[:, None])
+    codes = np.require(codes, dtype=np.int64, requirements=["C", "W"])
+    return LogEmission(table, _NONE, _NONE, _NONE, _NONE, codes, _NONE, _NONE)
+
+
+def linear_emission(statistics: np.ndarray, natural: np.ndarray) -> LogEmission:
+    """log p(x_t | z_t = j) = sum_f natural_jf statistics_tf, up to a term that is the same for all states.
+
+    Parameters
+    ----------
+    statistics
+        (n, t, f), finite; zero where nothing was observed.
+    natural
+        (draw or 1, s, f), finite.
+    """
+    turned = _plain(np.swapaxes(np.asarray(natural), 1, 2))
+    return LogEmission(_NO_TABLE, _NONE, _NONE, _NONE, _NONE, _NO_CODES, _plain(statistics), turned)
 
 
 def normal_emission(x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> LogEmission:
@@ -57,7 +107,7 @@ def normal_emission(x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Lo
     """
     variance = np.asarray(variance, dtype=np.float64)
     turned = [np.swapaxes(a, 1, 2) for a in (np.asarray(mean), 1.0 / variance, -0.5 * np.log(2 * np.pi * variance))]
-    return LogEmission(np.empty((0, 0, 0, 0)), _plain(x), *(_plain(a) for a in turned))
+    return LogEmission(_NO_TABLE, _plain(x), *(_plain(a) for a in turned), _NO_CODES, _NONE, _NONE)
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
@@ -71,7 +121,15 @@ def fill_block(
 ) -> None:
     """block_i <- log emission of step first + i minus its maximum over states, peak_i <- that maximum."""
     size = block.shape[1]
-    if emission.mean.size == 0:
+    if emission.natural.size > 0:
+        _fill_linear(emission, draw, sequence, first, count, block)
+    elif emission.codes.shape[0] > 0:
+        table = emission.table[draw % emission.table.shape[0], 0]
+        for i in range(count):
+            code = emission.codes[sequence, first + i]
+            for j in range(size):
+                block[i, j] = table[code, j]
+    elif emission.mean.size == 0:
         table = emission.table[draw % emission.table.shape[0], sequence]
         for i in range(count):
             for j in range(size):
@@ -89,6 +147,19 @@ def fill_block(
         if top > -np.inf:
             for j in range(size):
                 block[i, j] -= top
+
+
+@kernel(fastmath={"contract"})
+def _fill_linear(emission: LogEmission, draw: int, sequence: int, first: int, count: int, block: np.ndarray) -> None:
+    natural = emission.natural[draw % emission.natural.shape[0]]
+    statistics = emission.statistics[sequence]
+    for i in range(count):
+        for j in range(block.shape[1]):
+            block[i, j] = 0.0
+        for f in range(natural.shape[0]):
+            value = statistics[first + i, f]
+            for j in range(block.shape[1]):
+                block[i, j] += value * natural[f, j]
 
 
 @kernel(fastmath={"contract"})
@@ -155,7 +226,28 @@ def _fill_normal_turned(
 
 
 @kernel(fastmath={"contract"})
-def add_normal_moments(
+def add_sums(
+    emission: LogEmission, draw: int, sequence: int, length: int, posterior: np.ndarray, sums: np.ndarray
+) -> None:
+    """sums (``sums_shape``, s) += posterior times the powers of deviations, the statistics, or by code."""
+    size = posterior.shape[1]
+    if emission.mean.size > 0:
+        _add_normal_moments(emission, draw, sequence, length, posterior, sums)
+    elif emission.codes.shape[0] > 0:
+        for t in range(length):
+            code = emission.codes[sequence, t]
+            for j in range(size):
+                sums[0, code, j] += posterior[t, j]
+    else:
+        for t in range(length if emission.statistics.size > 0 else 0):
+            for f in range(emission.statistics.shape[2]):
+                value = emission.statistics[sequence, t, f]
+                for j in range(size):
+                    sums[0, f, j] += value * posterior[t, j]
+
+
+@kernel(fastmath={"contract"})
+def _add_normal_moments(
     emission: LogEmission, draw: int, sequence: int, length: int, posterior: np.ndarray, moments: np.ndarray
 ) -> None:
     """moments_0, _1, _2 (d, s) += sum over steps where x_td is seen of posterior_tj (x_td - mean_dj)^0, ^1, ^2.

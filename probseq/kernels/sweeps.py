@@ -61,12 +61,12 @@ def tape_for(lengths: np.ndarray, n_draws: int) -> Tape | None:
 class Sums(NamedTuple):
     """What the backward recursion of one draw returns.
 
-    ``start`` (n, s), ``counts`` (s, s) expected transitions, ``moments`` (3, variables, s), ``log_prob`` (n,).
+    ``start`` (n, s), ``counts`` (s, s) expected transitions, ``totals`` (``sums_shape``, s), ``log_prob`` (n,).
     """
 
     start: np.ndarray
     counts: np.ndarray
-    moments: np.ndarray
+    totals: np.ndarray
     log_prob: np.ndarray
 
 
@@ -84,13 +84,13 @@ def run_both_ways(chain: Chain, weights: np.ndarray, posterior: np.ndarray) -> S
     None where the caller must go another way.
     """
     tape, size = chain.tape, chain.transition.shape[0]
-    n, n_variables = tape.offsets.size - 1, chain.emission.mean.shape[1]
+    n, shape = tape.offsets.size - 1, (*chain.emission.sums_shape, size)
     alpha = filters(tape, size, len(chain.groups))
     parts = [np.zeros(n) for _ in chain.groups]
     if not _forward(chain, alpha, _NO_STEPS, parts, _NOTHING):
         return None
     message = Message(*(np.zeros((tape.begin.size - 1, size)) for _ in range(4)))
-    result = Sums(np.zeros((n, size)), np.zeros((size, size)), np.zeros((3, n_variables, size)), np.sum(parts, 0))
+    result = Sums(np.zeros((n, size)), np.zeros((size, size)), np.zeros(shape), np.sum(parts, 0))
 
     def sweep(begin: np.ndarray, skip: int, ends: np.ndarray) -> bool:
         passed = message._replace(begin=begin, ends=ends)
@@ -99,11 +99,11 @@ def run_both_ways(chain: Chain, weights: np.ndarray, posterior: np.ndarray) -> S
             return [_backward(group, passed, skip) for group in range(lo, hi)]
 
         sums = [one for block in run_blocks(run, len(chain.groups)) for one in block]
-        result.counts[:], result.moments[:] = sum(c for c, _ in sums), sum(m for _, m in sums)
+        result.counts[:], result.totals[:] = sum(c for c, _ in sums), sum(m for _, m in sums)
         return True
 
     def _backward(group: int, passed: Message, skip: int) -> tuple[np.ndarray, np.ndarray]:
-        counts, moments = np.zeros((size, size)), np.zeros((3, n_variables, size))
+        counts, totals = np.zeros((size, size)), np.zeros(shape)
         backward_tracks(
             chain.transition,
             chain.emission,
@@ -117,9 +117,9 @@ def run_both_ways(chain: Chain, weights: np.ndarray, posterior: np.ndarray) -> S
             posterior,
             result.start,
             counts,
-            moments,
+            totals,
         )
-        return counts, moments
+        return counts, totals
 
     if not settle(tape, size, sweep, -1):
         return None

@@ -38,8 +38,9 @@ class Cursor(NamedTuple):
 class Block(NamedTuple):
     """A few steps of sixteen tracks.
 
-    ``x`` (step, variable, lane); ``values`` (step, state, lane), padded to a multiple of four states, log emissions in
-    bits and then emissions relative to the best state; ``peak`` (step, lane) the logarithm of the best, in bits.
+    ``x`` (step, variable or statistic, lane); ``values`` (step, state, lane), padded to a multiple of four states, log
+    emissions in bits and then emissions relative to the best state; ``peak`` (step, lane) the logarithm of the best, in
+    bits.
     ``runs`` (any, 5) tells where the steps lie: lane, first step, number, sequence, time; there are ``n_runs[0]``.
     ``first`` and ``final`` (step, lane): the sequence that begins or ends there, or -1. ``special`` (step,): whether
     anything in these two is set, or a track has run out (``spent``).
@@ -151,9 +152,15 @@ def lay_out(tape: Tape, group: int, step: int, count: int, cursor: Cursor, block
 def read_block(emission: LogEmission, draw: int, count: int, block: Block) -> bool:
     """Fill ``x``, or ``values`` from a table, with zeros where a track has run out; whether a coordinate is missing."""
     missing = False
+    coded = emission.codes.shape[0] > 0
     for lane, i, size, q, t in block.runs[: block.n_runs[0]]:
         if emission.mean.size > 0:
             missing = _read_x(emission.x[q], t, size, block.x, i, lane) or missing
+        elif emission.natural.size > 0:
+            _read_x(emission.statistics[q], t, size, block.x, i, lane)
+        elif coded:
+            table = emission.table[draw % emission.table.shape[0], 0]
+            _read_codes(table, emission.codes[q], t, size, block.values, i, lane)
         else:
             _read_table(emission.table[draw % emission.table.shape[0], q], t, size, block.values, i, lane)
     for i in range(count):
@@ -163,6 +170,13 @@ def read_block(emission: LogEmission, draw: int, count: int, block: Block) -> bo
                     block.x[i, :, lane] = 0.0
                     block.values[i, :, lane] = 0.0
     return missing
+
+
+@kernel
+def read_statistics(emission: LogEmission, block: Block) -> None:
+    """Fill ``x`` with statistics that stand beside a table."""
+    for lane, i, size, q, t in block.runs[: block.n_runs[0]]:
+        _read_x(emission.statistics[q], t, size, block.x, i, lane)
 
 
 @kernel
@@ -181,6 +195,14 @@ def _read_table(table, t, run, out, i, lane):
     for k in range(run):
         for j in range(table.shape[1]):
             out[i + k, j, lane] = table[t + k, j] * _LOG2_E
+
+
+@kernel
+def _read_codes(table, codes, t, run, out, i, lane):
+    for k in range(run):
+        code = codes[t + k]
+        for j in range(table.shape[1]):
+            out[i + k, j, lane] = table[code, j] * _LOG2_E
 
 
 @kernel

@@ -24,6 +24,7 @@ from probseq.models.chain_problem import ChainProblem, DeviceChainProblem
 from probseq.models.chain_queries import ChainQueries
 from probseq.models.chain_starts import start_params
 from probseq.models.chain_steps import update_start
+from probseq.models.emission_sums import SummedEmission, coded, summed
 from probseq.models.latent import EMStep, ExpectationMaximization, StatePaths
 from probseq.models.transitions import as_transitions
 
@@ -248,12 +249,13 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
 
     def _em_step(self, params: Params, batch: Batch, weights: Tensor | None) -> EMStep:
         gain = None if weights is None else weights.to(self.dtype).reshape(1, -1, 1).numpy()
-        problem = self._problem(params, batch, None)
-        if problem.emission.mean.size and isinstance(self.emission, Normal):
-            sums = chain.normal_expectations(*problem, gain=gain)
-            new = _normal_step(self.emission, params, batch, torch.from_numpy(sums.moments).mT)
+        short = self._summed(params, batch)
+        if short is not None:
+            initial, transition = self._start(params).unsqueeze(-2).numpy(), params["transition"].numpy()
+            sums = chain.summed_expectations(initial, transition, short.emission, batch.lengths.numpy(), gain=gain)
+            new = short.m_step(torch.from_numpy(sums.sums))
         else:
-            sums = chain.expectations(*problem, gain=gain)
+            sums = chain.expectations(*self._problem(params, batch, None), gain=gain)
             posterior = torch.from_numpy(sums.posterior)
             new = self.emission.m_step(self.observation, batch.x, batch.seen, posterior, params)
         # A state before the first step of an empty sequence says nothing.
@@ -263,8 +265,25 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
             new["initial"] = update_start(first, params["initial"])
         new |= self.transitions.m_step(counts, first, params, self.start == "stationary")
         log_prob = torch.from_numpy(sums.log_prob)
+        if short is not None and short.base is not None:
+            log_prob = log_prob + short.base
         total = log_prob.sum(-1) if weights is None else log_prob @ weights.to(self.dtype)
         return EMStep(total, {name: new[name] for name in params}, counts.sum(-2) + first)
+
+    def _summed(self, params: Params, batch: Batch) -> SummedEmission | None:
+        """Emissions whose M-step needs sums over the steps only; None for others."""
+        emission, x, seen = self.emission, batch.x, batch.seen
+        with torch.no_grad():
+            short = None
+            if batch.states is None:
+                law = self._components(params)
+                if isinstance(law, DiagonalNormal) and isinstance(emission, Normal):
+                    moments = self._problem(params, batch, None).emission
+                    return SummedEmission(moments, None, lambda sums: _normal_step(emission, params, batch, sums.mT))
+                short = coded(emission, self.observation, law, params, x, seen)
+            if short is None:
+                short = summed(emission, lambda: self._table(params, batch), params, x, seen, batch.states is None)
+            return short
 
     # between torch and the kernels --------------------------------------------------------------------------------
 

@@ -179,13 +179,39 @@ def test_normals_equal_their_table_with_missing_coordinates():
     first, second = (chain.decode(initial, transition, e, lengths) for e in (fused, table))
     assert_array_equal(first.states, second.states)
     weight = np.array([2.0, 1.0, 0.5])[None, :, None]
-    sums = chain.normal_expectations(initial, transition, fused, lengths, gain=weight)
+    sums = chain.summed_expectations(initial, transition, fused, lengths, gain=weight)
     kept = chain.expectations(initial, transition, table, lengths, gain=weight)
     assert_allclose(sums.counts, kept.counts, rtol=1e-10)
     seen = np.where(np.isnan(gap), 0.0, 1.0)
     for power in range(3):
         expected = np.einsum("Dnts,Dntsd->Dds", kept.posterior, np.nan_to_num(gap) ** power * seen)
-        assert_allclose(sums.moments[:, power], expected, rtol=1e-9, atol=1e-9)
+        assert_allclose(sums.sums[:, power], expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("t", [6, 900])
+@pytest.mark.parametrize("kind", ["coded", "linear", "table"])
+def test_other_forms_equal_the_table_and_sum_posteriors(kind, t):
+    rng = np.random.default_rng(5)
+    initial, transition, _, lengths = random_chain(5, t=t)
+    if kind == "coded":
+        each, codes = rng.normal(size=(2, 4, 3)), rng.integers(0, 4, (3, t))
+        values, statistics = each[:, codes], np.eye(4)[codes]
+        emission = chain.coded_emission(each, codes)
+    else:
+        statistics, natural = rng.normal(size=(3, t, 5)), rng.normal(size=(2, 3, 5))
+        values = np.einsum("ntf,Dsf->Dnts", statistics, natural)
+        emission = chain.linear_emission(statistics, natural)
+    table = chain.table_emission(values, statistics if kind == "table" else None)
+    emission = table if kind == "table" else emission
+    weight = np.array([2.0, 1.0, 0.5])[None, :, None]
+    plain = chain.expectations(initial, transition, chain.table_emission(values), lengths, gain=weight)
+    found = chain.summed_expectations(initial, transition, emission, lengths, gain=weight)
+    for name in ("start", "counts", "log_prob"):
+        assert_allclose(getattr(found, name), getattr(plain, name), **TOLERANCE)
+    expected = np.einsum("Dnts,ntf->Dfs", plain.posterior, statistics)
+    assert_allclose(found.sums[:, 0], expected, rtol=1e-10, atol=1e-10)
+    paths, same = (chain.decode(initial, transition, e, lengths) for e in (emission, chain.table_emission(values)))
+    assert_array_equal(paths.states, same.states)
 
 
 def test_sampled_paths_follow_the_posterior():

@@ -52,6 +52,16 @@ def random_problem(s, kind, data, n_draws=1, seed=0):
             log_emission[rng.random(log_emission.shape) < 0.05] = -np.inf
             log_emission[..., 0] = np.where(np.isinf(log_emission).all(-1), 0.0, log_emission[..., 0])
         return initial, transition, chain.table_emission(log_emission), lengths
+    if data == "coded":
+        table, codes = 3 * rng.normal(size=(n_draws, 500, s)), rng.integers(0, 500, (n, t))
+        return initial, transition, chain.coded_emission(table, codes), lengths
+    if data in ("linear", "summed"):
+        statistics, natural = rng.normal(size=(n, t, d)), rng.normal(size=(n_draws, s, d))
+        emission = chain.linear_emission(statistics, natural)
+        if data == "summed":
+            table = np.einsum("ntf,Dsf->Dnts", statistics, natural)
+            emission = chain.table_emission(table, statistics)
+        return initial, transition, emission, lengths
     x = 100 + 3 * rng.normal(size=(n, t, d))
     if data == "holes":
         x[rng.random(x.shape) < 0.2] = np.nan
@@ -68,6 +78,7 @@ def assert_same(one, other, **tolerance):
 CASES = [(s, "ragged", "normal") for s in (1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 31, 32, 33, 64)]
 CASES += [(128, "one", "normal")]
 CASES += [(s, kind, data) for s in (3, 8) for kind in ("one", "long") for data in ("normal", "holes", "table")]
+CASES += [(s, kind, data) for s in (2, 8, 13) for kind in ("one", "ragged") for data in ("coded", "linear", "summed")]
 
 
 @pytest.mark.parametrize("s, kind, data", CASES)
@@ -81,7 +92,7 @@ def test_tracks_change_nothing(tracks, s, kind, data):
             (
                 chain.filter_states(*problem, keep=False),
                 chain.expectations(*problem, gain=gain),
-                chain.normal_expectations(*problem),
+                chain.summed_expectations(*problem),
                 chain.decode(*problem),
             )
         )

@@ -1,6 +1,6 @@
 """Emissions: what a state, or a network's output, says about one observed event."""
 
-from probseq.distributions.emissions.base import Emission, Observation
+from probseq.distributions.emissions.base import Emission, Observation, SufficientEmission
 from probseq.distributions.emissions.beta import Beta
 from probseq.distributions.emissions.categorical import Bernoulli, Categorical
 from probseq.distributions.emissions.conditional import ConditionalEmission
@@ -35,6 +35,7 @@ __all__ = [
     "PoissonRegression",
     "Product",
     "StudentT",
+    "SufficientEmission",
     "Tied",
     "VonMises",
     "ZeroInflatedPoisson",

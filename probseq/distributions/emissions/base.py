@@ -199,7 +199,8 @@ class Emission(Configuration, ABC):
         """Parameters (D, s, ...) with sum_t w_t log p(x_t seen) no lower than at ``params``, for every draw.
 
         ``x`` and ``seen`` are (n, t, k), ``weights`` (D, n, t, s) with zeros on padding. A state without weight keeps
-        its parameters. The default takes a few quasi-Newton steps in the unconstrained coordinates.
+        its parameters. Of counted events each may come once, its weights summed. The default takes a few quasi-Newton
+        steps in the unconstrained coordinates.
         """
         return gradient_m_step(self, observation, x, seen, weights, params, _STEPS)
 
@@ -213,8 +214,11 @@ class SufficientEmission(Emission):
     """An emission whose M-step needs only sums over the steps of a few statistics f(x_t), weighted by the state."""
 
     @abstractmethod
-    def statistics(self, x: Tensor, seen: Tensor) -> Tensor:
-        """f(x_t) for events (n, t, k), (n, t, f); where a variable is not seen its statistics are zero."""
+    def statistics(self, x: Tensor, seen: Tensor) -> Tensor | None:
+        """f(x_t) for events (n, t, k), (n, t, f); where a variable is not seen its statistics are zero.
+
+        None where what is missing allows no such sums.
+        """
 
     @abstractmethod
     def from_statistics(self, x: Tensor, seen: Tensor, sums: Tensor, params: Params) -> dict[str, Tensor]:
@@ -223,10 +227,21 @@ class SufficientEmission(Emission):
         ``x`` and ``seen`` are those of ``statistics``, for floors and centres of the data.
         """
 
+    def natural(self, x: Tensor, seen: Tensor, params: Params) -> Tensor | None:
+        """eta (D, s, f) with log p(x_t seen) = eta . f(x_t) + log_base_t; None where the law is not of that form."""
+        return None
+
+    def log_base(self, x: Tensor, seen: Tensor) -> Tensor:
+        """The part of the log densities that is the same for all parameters, (n, t)."""
+        return torch.zeros(x.shape[:2], dtype=x.dtype)
+
     def m_step(
         self, observation: Observation, x: Tensor, seen: Tensor, weights: Tensor, params: Params
     ) -> dict[str, Tensor]:
-        sums = (self.statistics(x, seen).flatten(0, 1).T @ weights.flatten(1, 2)).mT
+        found = self.statistics(x, seen)
+        if found is None:
+            return super().m_step(observation, x, seen, weights, params)
+        sums = (found.flatten(0, 1).T @ weights.flatten(1, 2)).mT
         return self.from_statistics(x, seen, sums, params)
 
 

@@ -62,6 +62,14 @@ class Beta(SufficientEmission):
         inside = torch.where(seen, x, torch.full_like(x, 0.5))
         return masked(seen, inside.log(), torch.log1p(-inside))
 
+    def natural(self, x: Tensor, seen: Tensor, params: Params) -> Tensor:
+        a, b = _shapes(params)
+        return torch.cat([torch.lgamma(a + b) - torch.lgamma(a) - torch.lgamma(b), a, b], -1)
+
+    def log_base(self, x: Tensor, seen: Tensor) -> Tensor:
+        _, logs, others = self.statistics(x, seen).chunk(3, -1)
+        return -(logs + others).sum(-1)
+
     def from_statistics(self, x: Tensor, seen: Tensor, sums: Tensor, params: Params) -> dict[str, Tensor]:
         """digamma(a) - digamma(a + b) = mean(log x) and the same for b and 1 - x, by damped Newton's steps."""
         total, logs, others = sums.chunk(3, -1)

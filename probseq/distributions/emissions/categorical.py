@@ -129,6 +129,9 @@ class Bernoulli(SufficientEmission):
     def statistics(self, x: Tensor, seen: Tensor) -> Tensor:
         return masked(seen, x)
 
+    def natural(self, x: Tensor, seen: Tensor, params: Params) -> Tensor:
+        return torch.cat([-torch.nn.functional.softplus(params["logit"]), params["logit"]], -1)
+
     def from_statistics(self, x: Tensor, seen: Tensor, sums: Tensor, params: Params) -> dict[str, Tensor]:
         total, first = sums.chunk(2, -1)
         share = ratio(first, total).clamp(_SMALL, 1.0 - _SMALL)

@@ -43,6 +43,12 @@ class Poisson(SufficientEmission):
     def statistics(self, x: Tensor, seen: Tensor) -> Tensor:
         return masked(seen, x)
 
+    def natural(self, x: Tensor, seen: Tensor, params: Params) -> Tensor:
+        return torch.cat([-params["rate"], params["rate"].log()], -1)
+
+    def log_base(self, x: Tensor, seen: Tensor) -> Tensor:
+        return _log_factorials(x, seen)
+
     def from_statistics(self, x: Tensor, seen: Tensor, sums: Tensor, params: Params) -> dict[str, Tensor]:
         total, first = sums.chunk(2, -1)
         rate = ratio(first, total).clamp_min(_SMALL)
@@ -142,6 +148,15 @@ class ZeroInflatedPoisson(SufficientEmission):
     def statistics(self, x: Tensor, seen: Tensor) -> Tensor:
         return masked(seen, x, (x == 0).to(x.dtype))
 
+    def natural(self, x: Tensor, seen: Tensor, params: Params) -> Tensor:
+        rate, zero_prob = params["rate"], params["zero_prob"]
+        some = torch.log1p(-zero_prob) - rate
+        none = torch.log(zero_prob + (1.0 - zero_prob) * torch.exp(-rate))
+        return torch.cat([some, rate.log(), none - some], -1)
+
+    def log_base(self, x: Tensor, seen: Tensor) -> Tensor:
+        return _log_factorials(x, seen)
+
     def from_statistics(self, x: Tensor, seen: Tensor, sums: Tensor, params: Params) -> dict[str, Tensor]:
         """Exact: counts above zero are zero-truncated Poisson, rate / (1 - e^{-rate}) is their mean."""
         total, first, zeros = sums.chunk(3, -1)
@@ -169,6 +184,11 @@ class ZeroInflatedPoisson(SufficientEmission):
             return zeros * at_zero + rest
 
         return never_lower(likelihood, new, params, total > EMPTY)
+
+
+def _log_factorials(x: Tensor, seen: Tensor) -> Tensor:
+    """-log x! summed over the seen variables, (n, t)."""
+    return -torch.lgamma(torch.where(seen, x, torch.zeros_like(x)) + 1.0).sum(-1)
 
 
 def check_counts(values: np.ndarray, name: str, family: str) -> None:

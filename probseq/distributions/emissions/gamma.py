@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probseq.distributions.base import Distribution
 from probseq.distributions.emissions.base import Observation, SufficientEmission, masked, standardized
-from probseq.distributions.estimation import EMPTY, never_lower, pooled_moments, ratio, variance_floor
+from probseq.distributions.estimation import EMPTY, logarithms, never_lower, pooled_moments, ratio, variance_floor
 from probseq.distributions.gamma import DiagonalGamma
 from probseq.distributions.params import Params, ParamSpec, Positive
 from probseq.errors import SupportError
@@ -42,7 +42,7 @@ class Gamma(SufficientEmission):
         check_positive(values, name, "Gamma")
 
     def points(self, observation: Observation, x: Tensor, seen: Tensor) -> Tensor:
-        return standardized(_log(x, seen), seen)
+        return standardized(logarithms(x, seen), seen)
 
     def pooled_params(self, observation: Observation, x: Tensor, seen: Tensor) -> dict[str, Tensor]:
         pooled = pooled_moments(x, seen)
@@ -50,12 +50,19 @@ class Gamma(SufficientEmission):
         return {"mean": mean, "shape": (mean**2 / pooled.variance).clamp(0.1, 1e6)}
 
     def statistics(self, x: Tensor, seen: Tensor) -> Tensor:
-        y = _log(x, seen) - self._centre(x, seen)
+        y = logarithms(x, seen) - self._centre(x, seen)
         return masked(seen, y, torch.exp(y))
+
+    def natural(self, x: Tensor, seen: Tensor, params: Params) -> Tensor:
+        a, m = params["shape"], params["mean"] / self._centre(x, seen).exp()
+        return torch.cat([a * (a / m).log() - torch.lgamma(a), a, -a / m], -1)
+
+    def log_base(self, x: Tensor, seen: Tensor) -> Tensor:
+        return -logarithms(x, seen).sum(-1)
 
     def _centre(self, x: Tensor, seen: Tensor) -> Tensor:
         """Mean logarithm: in units of its exponential no digits are lost."""
-        return pooled_moments(_log(x, seen), seen).mean
+        return pooled_moments(logarithms(x, seen), seen).mean
 
     def from_statistics(self, x: Tensor, seen: Tensor, sums: Tensor, params: Params) -> dict[str, Tensor]:
         """log a - digamma(a) = log mean(x) - mean(log x), by Newton's steps in 1 / a (Minka 2002, equation 10)."""
@@ -63,7 +70,7 @@ class Gamma(SufficientEmission):
         total, logs, first = sums.chunk(3, -1)
         mean = torch.where(total > EMPTY, ratio(first, total), 1.0).clamp_min(1e-300)
         gap = (mean.log() - ratio(logs, total)).clamp_min(1e-300)
-        highest = 1.0 / variance_floor(_log(x, seen), seen)
+        highest = 1.0 / variance_floor(logarithms(x, seen), seen)
         shape = (3 - gap + torch.sqrt((gap - 3) ** 2 + 24 * gap)) / (12 * gap)
         for _ in range(_ROUNDS):
             slope = shape.log() - torch.digamma(shape) - gap
@@ -83,11 +90,7 @@ class Gamma(SufficientEmission):
         return never_lower(likelihood, {"mean": mean * unit, "shape": shape}, params, total > EMPTY)
 
     def states_at_floor(self, observation: Observation, x: Tensor, seen: Tensor, params: Params) -> Tensor:
-        return (params["shape"] * variance_floor(_log(x, seen), seen) >= 0.999).any(-1)
-
-
-def _log(x: Tensor, seen: Tensor) -> Tensor:
-    return torch.where(seen, x, torch.ones_like(x)).log()
+        return (params["shape"] * variance_floor(logarithms(x, seen), seen) >= 0.999).any(-1)
 
 
 def check_positive(values: np.ndarray, name: str, family: str) -> None:

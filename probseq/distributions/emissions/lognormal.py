@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import ClassVar, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from probseq.distributions.base import Distribution
 from probseq.distributions.bijections import Exponential
 from probseq.distributions.compose import push
-from probseq.distributions.emissions.base import Emission, Observation
+from probseq.distributions.emissions.base import Observation, SufficientEmission
 from probseq.distributions.emissions.gamma import check_positive
 from probseq.distributions.emissions.normal import Normal
+from probseq.distributions.estimation import logarithms
 from probseq.distributions.params import Params, ParamSpec
 
 __all__ = ["LogNormal"]
@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 _NORMAL_NAMES = {"loc": "mean", "scale": "scale", "covariance": "covariance"}
 
 
-class LogNormal(Emission):
+class LogNormal(SufficientEmission):
     r"""log x ~ N(loc, Sigma): positive values whose logarithms are normal.
 
     Parameters
@@ -51,26 +51,34 @@ class LogNormal(Emission):
         check_positive(values, name, "LogNormal")
 
     def points(self, observation: Observation, x: Tensor, seen: Tensor) -> Tensor:
-        return self._normal.points(observation, _log(x, seen), seen)
+        return self._normal.points(observation, logarithms(x, seen), seen)
 
     def pooled_params(self, observation: Observation, x: Tensor, seen: Tensor) -> dict[str, Tensor]:
-        return _ours(self._normal.pooled_params(observation, _log(x, seen), seen))
+        return _ours(self._normal.pooled_params(observation, logarithms(x, seen), seen))
 
     def m_step(
         self, observation: Observation, x: Tensor, seen: Tensor, weights: Tensor, params: Params
     ) -> dict[str, Tensor]:
-        return _ours(self._normal.m_step(observation, _log(x, seen), seen, weights, _normals(params)))
+        return _ours(self._normal.m_step(observation, logarithms(x, seen), seen, weights, _normals(params)))
+
+    def statistics(self, x: Tensor, seen: Tensor) -> Tensor | None:
+        return self._normal.statistics(logarithms(x, seen), seen)
+
+    def from_statistics(self, x: Tensor, seen: Tensor, sums: Tensor, params: Params) -> dict[str, Tensor]:
+        return _ours(self._normal.from_statistics(logarithms(x, seen), seen, sums, _normals(params)))
+
+    def natural(self, x: Tensor, seen: Tensor, params: Params) -> Tensor:
+        return self._normal.natural(logarithms(x, seen), seen, _normals(params))
+
+    def log_base(self, x: Tensor, seen: Tensor) -> Tensor:
+        return -logarithms(x, seen).sum(-1)
 
     def states_at_floor(self, observation: Observation, x: Tensor, seen: Tensor, params: Params) -> Tensor:
-        return self._normal.states_at_floor(observation, _log(x, seen), seen, _normals(params))
+        return self._normal.states_at_floor(observation, logarithms(x, seen), seen, _normals(params))
 
     @property
     def _normal(self) -> Normal:
         return Normal(self.covariance)
-
-
-def _log(x: Tensor, seen: Tensor) -> Tensor:
-    return torch.where(seen, x, torch.ones_like(x)).log()
 
 
 def _normals(params: Params) -> dict[str, Tensor]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from probseq.distributions.base import Distribution
-from probseq.distributions.emissions.base import Emission, Observation
+from probseq.distributions.emissions.base import Observation, SufficientEmission, masked
 from probseq.distributions.estimation import (
     EMPTY,
+    WeightedSums,
     above,
     flat_rows,
     pooled_moments,
     ratio,
+    symmetric,
     variance_floor,
     weighted_outer,
     weighted_sums,
@@ -26,7 +29,10 @@ from probseq.errors import ParameterError
 __all__ = ["MomentSums", "Normal", "correlated_sums", "normal_from_moments"]
 
 
-class Normal(Emission):
+_HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+
+
+class Normal(SufficientEmission):
     r"""x ~ N(mean, Sigma).
 
     Parameters
@@ -92,6 +98,47 @@ class Normal(Emission):
         if self.covariance in ("full", "tied"):
             return _correlated(self, x, seen, weights, params)
         sums = weighted_sums(x, seen, weights)
+        return self._independent(x, seen, sums, params)
+
+    def statistics(self, x: Tensor, seen: Tensor) -> Tensor | None:
+        """Powers and products of deviations from the middle of the data."""
+        gap = x - pooled_moments(x, seen).mean
+        if self.covariance not in ("full", "tied"):
+            return masked(seen, gap, gap * gap)
+        whole = seen.all(-1, keepdim=True)
+        if not torch.equal(whole, seen.any(-1, keepdim=True)):
+            return None
+        gap = torch.where(whole, gap, torch.zeros_like(gap))
+        row, column = torch.tril_indices(x.shape[-1], x.shape[-1])
+        return torch.cat([whole.to(x.dtype), gap, gap[..., row] * gap[..., column]], -1)
+
+    def from_statistics(self, x: Tensor, seen: Tensor, sums: Tensor, params: Params) -> dict[str, Tensor]:
+        k, centre = x.shape[-1], pooled_moments(x, seen).mean
+        if self.covariance not in ("full", "tied"):
+            each = sums.chunk(3, -1)
+            return self._independent(x, seen, WeightedSums(each[0], each[1], each[2], centre), params)
+        total, first, products = sums.split([1, k, k * (k + 1) // 2], -1)
+        second = symmetric(products, k)
+        return _from_sums(self, x, seen, MomentSums(total.squeeze(-1), first, second), params)
+
+    def natural(self, x: Tensor, seen: Tensor, params: Params) -> Tensor:
+        mean, k = params["mean"] - pooled_moments(x, seen).mean, x.shape[-1]
+        if self.covariance not in ("full", "tied"):
+            scale = params["scale"] if self.covariance == "diag" else params["scale"].unsqueeze(-1)
+            scale = scale.expand_as(mean)
+            constant = -0.5 * (mean / scale) ** 2 - scale.log() - _HALF_LOG_2PI
+            return torch.cat([constant, mean / scale**2, -0.5 / scale**2], -1)
+        factor = lower_factor(params["covariance"])
+        if self.covariance == "tied":
+            factor = factor.unsqueeze(1).expand(*mean.shape, k)
+        precision = torch.cholesky_inverse(factor)
+        slope = (precision @ mean.unsqueeze(-1)).squeeze(-1)
+        constant = -0.5 * (slope * mean).sum(-1) - factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) - k * _HALF_LOG_2PI
+        row, column = torch.tril_indices(k, k)
+        products = torch.where(row == column, -0.5, -1.0) * precision[..., row, column]
+        return torch.cat([constant.unsqueeze(-1), slope, products], -1)
+
+    def _independent(self, x: Tensor, seen: Tensor, sums: WeightedSums, params: Params) -> dict[str, Tensor]:
         mean = ratio(sums.first, sums.total)
         square = (ratio(sums.second, sums.total) - mean**2).clamp_min(0.0)
         return normal_from_moments(self, sums.total, sums.centre + mean, square, variance_floor(x, seen), params)
@@ -177,13 +224,19 @@ def correlated_sums(gaps: Tensor, seen: Tensor, weights: Tensor, mean: Tensor, c
 
 def _correlated(emission: Normal, x: Tensor, seen: Tensor, weights: Tensor, previous: Params) -> dict[str, Tensor]:
     """Full or tied covariance."""
-    floor = variance_floor(x, seen)
     centre = pooled_moments(x, seen).mean
-    x, seen, weights = flat_rows(x, seen, weights)
+    rows, mask, weights = flat_rows(x, seen, weights)
     covariance = previous["covariance"]
     if emission.covariance == "tied":
         covariance = covariance.unsqueeze(1).expand(*weights.shape[::2], *covariance.shape[-2:])
-    sums = correlated_sums(x - centre, seen, weights, previous["mean"] - centre, covariance)
+    sums = correlated_sums(rows - centre, mask, weights, previous["mean"] - centre, covariance)
+    return _from_sums(emission, x, seen, sums, previous)
+
+
+def _from_sums(emission: Normal, x: Tensor, seen: Tensor, sums: MomentSums, previous: Params) -> dict[str, Tensor]:
+    """Mean and covariance from sums around the middle of the data."""
+    floor, centre = variance_floor(x, seen), pooled_moments(x, seen).mean
+    covariance = previous["covariance"]
     new_mean, spread = sums.covariance()
     filled = sums.total > EMPTY
     params = {"mean": torch.where(filled.unsqueeze(-1), centre + new_mean, previous["mean"])}
@@ -193,5 +246,5 @@ def _correlated(emission: Normal, x: Tensor, seen: Tensor, weights: Tensor, prev
         params["covariance"] = above(ratio(kept, n), floor)
     else:
         new = above(ratio(spread, sums.total[..., None, None]), floor)
-        params["covariance"] = torch.where(filled[..., None, None], new, previous["covariance"])
+        params["covariance"] = torch.where(filled[..., None, None], new, covariance)
     return params

@@ -63,6 +63,11 @@ class VonMises(SufficientEmission):
     def statistics(self, x: Tensor, seen: Tensor) -> Tensor:
         return masked(seen, x.cos(), x.sin())
 
+    def natural(self, x: Tensor, seen: Tensor, params: Params) -> Tensor:
+        c, loc = params["concentration"], params["loc"]
+        constant = -c - torch.special.i0e(c).log() - math.log(2.0 * math.pi)
+        return torch.cat([constant, c * loc.cos(), c * loc.sin()], -1)
+
     def from_statistics(self, x: Tensor, seen: Tensor, sums: Tensor, params: Params) -> dict[str, Tensor]:
         """I_1(c) / I_0(c) = mean resultant length, by Newton's steps (Best and Fisher 1981 for the start)."""
         total, along, across = sums.chunk(3, -1)
