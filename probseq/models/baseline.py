@@ -93,7 +93,6 @@ class IIDModel(SequenceModel[Count], ClosedForm):
         whole = {name: value[0] for name, value in params.items()}
         return {name: v[0] if "state" in specs[name].dims else v for name, v in whole.items()}
 
-
     def problems(self, params: Params, batch: Batch) -> tuple[str, ...]:
         specs = self.emission.parameters(self.observation, (1,))
         one = {name: params[name].reshape(1, *spec.shape) for name, spec in specs.items()}
