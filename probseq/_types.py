@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from numbers import Number
 from typing import Any, Self
+
+import numpy as np
+import torch
+from torch.distributions import Distribution
 
 from probseq.errors import ParameterError
 
@@ -56,10 +62,12 @@ class Configuration:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and repr(other) == repr(self)
+        return type(other) is type(self) and _same(self.get_params(deep=False), other.get_params(deep=False))
 
     def __hash__(self) -> int:
-        return hash(repr(self))
+        # Equal numbers of different types, arrays and NaN have no common hash: words are what stays.
+        words = (value for value in self.get_params(deep=False).values() if isinstance(value, str))
+        return hash((type(self), *words))
 
 
 def _copied(value: Any) -> Any:
@@ -67,3 +75,33 @@ def _copied(value: Any) -> Any:
     if isinstance(value, Configuration):
         return value.__sklearn_clone__()
     return type(value)(_copied(one) for one in value) if type(value) in (list, tuple) else value
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two arguments are equal by value: arrays and tensors with their NaN, laws by class and parameters."""
+    if a is b:
+        return True
+    if isinstance(a, Number) and isinstance(b, Number) and isinstance(a, bool) == isinstance(b, bool):
+        return bool(a == b) or bool(a != a and b != b)
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Distribution):
+        return _parts(a).keys() == _parts(b).keys() and all(_same(v, _parts(b)[n]) for n, v in _parts(a).items())
+    if isinstance(a, Mapping):
+        return a.keys() == b.keys() and all(_same(value, b[name]) for name, value in a.items())
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(_same(one, other) for one, other in zip(a, b, strict=True))
+    if isinstance(a, torch.Tensor):
+        return _same(a.detach().cpu().numpy(), b.detach().cpu().numpy())
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
+    if hasattr(a, "__array__"):
+        return _same(np.asarray(a), np.asarray(b))
+    return bool(a == b)
+
+
+def _parts(law: Distribution) -> dict[str, Any]:
+    """What makes a law: its parameters, or for one made of others (transformed, mixed) all that it holds."""
+    names = list(getattr(law, "arg_constraints", {}))
+    found = {name: getattr(law, name) for name in names} if names else vars(law)
+    return {**found, "batch_shape": law.batch_shape, "event_shape": law.event_shape}
