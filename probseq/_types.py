@@ -1,9 +1,10 @@
-"""What several layers share: objects that are nothing but their constructor's arguments."""
+"""What several layers share: objects that are nothing but their constructor's arguments, and records of a fit."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import fields
 from numbers import Number
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from torch.distributions import Distribution
 
 from probseq.errors import ParameterError
 
-__all__ = ["Configuration"]
+__all__ = ["Configuration", "Record", "equal_values"]
 
 
 class Configuration:
@@ -62,12 +63,20 @@ class Configuration:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and _same(self.get_params(deep=False), other.get_params(deep=False))
+        return type(other) is type(self) and equal_values(self.get_params(deep=False), other.get_params(deep=False))
 
     def __hash__(self) -> int:
         # Equal numbers of different types, arrays and NaN have no common hash: words are what stays.
         words = (value for value in self.get_params(deep=False).values() if isinstance(value, str))
         return hash((type(self), *words))
+
+
+class Record:
+    """A dataclass of what a fit has found: its fields are all that it is, so that files of models can keep it.
+
+    Fields hold None, numbers, text, arrays, tensors, configurations, further records, and tuples, lists and dicts of
+    these.
+    """
 
 
 def _copied(value: Any) -> Any:
@@ -77,8 +86,8 @@ def _copied(value: Any) -> Any:
     return type(value)(_copied(one) for one in value) if type(value) in (list, tuple) else value
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Whether two arguments are equal by value: arrays and tensors with their NaN, laws by class and parameters."""
+def equal_values(a: Any, b: Any) -> bool:
+    """Whether two values are equal: arrays and tensors with their NaN, laws and records by class and what they hold."""
     if a is b:
         return True
     if isinstance(a, Number) and isinstance(b, Number) and isinstance(a, bool) == isinstance(b, bool):
@@ -86,17 +95,19 @@ def _same(a: Any, b: Any) -> bool:
     if type(a) is not type(b):
         return False
     if isinstance(a, Distribution):
-        return _parts(a).keys() == _parts(b).keys() and all(_same(v, _parts(b)[n]) for n, v in _parts(a).items())
+        return _parts(a).keys() == _parts(b).keys() and all(equal_values(v, _parts(b)[n]) for n, v in _parts(a).items())
+    if isinstance(a, Record):
+        return all(equal_values(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))  # type: ignore[arg-type]
     if isinstance(a, Mapping):
-        return a.keys() == b.keys() and all(_same(value, b[name]) for name, value in a.items())
+        return a.keys() == b.keys() and all(equal_values(value, b[name]) for name, value in a.items())
     if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(_same(one, other) for one, other in zip(a, b, strict=True))
+        return len(a) == len(b) and all(equal_values(one, other) for one, other in zip(a, b, strict=True))
     if isinstance(a, torch.Tensor):
-        return _same(a.detach().cpu().numpy(), b.detach().cpu().numpy())
+        return equal_values(a.detach().cpu().numpy(), b.detach().cpu().numpy())
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
     if hasattr(a, "__array__"):
-        return _same(np.asarray(a), np.asarray(b))
+        return equal_values(np.asarray(a), np.asarray(b))
     return bool(a == b)
 
 

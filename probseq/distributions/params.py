@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from probseq._types import Record
+
 __all__ = [
     "Constraint",
     "Interval",
@@ -130,7 +132,8 @@ class Interval(Constraint):
         return None if bool(ok.all()) else f"not inside ({self.low:g}, {self.high:g})"
 
 
-class Simplex(Constraint):
+@dataclass(frozen=True, eq=False)
+class Simplex(Constraint, Record):
     """Probabilities that sum to one over the last axis; entries outside ``support`` are exact zeros.
 
     Parameters
@@ -141,8 +144,8 @@ class Simplex(Constraint):
         Known probabilities, NaN where an entry is free. The free entries of a row share what is left.
     """
 
-    def __init__(self, support: Tensor | None = None, fixed: Tensor | None = None) -> None:
-        self.support, self.fixed = support, fixed
+    support: Tensor | None = None
+    fixed: Tensor | None = None
 
     def free(self, shape: tuple[int, ...]) -> Tensor:
         """Which entries are neither structural zeros nor fixed, bool of ``shape``."""

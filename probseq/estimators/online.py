@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from probseq._types import Record
 from probseq.data.sequences import Sequences
 from probseq.data.timeindex import extend, is_default
 from probseq.errors import UnsupportedError
@@ -20,11 +21,11 @@ from probseq.models.base import Batch
 from probseq.models.marginal import Marginalized
 from probseq.models.wrappers import innermost, unwrap
 
-__all__ = ["OnlineLearning"]
+__all__ = ["OnlineLearning", "OnlineMemory"]
 
 
 @dataclass(frozen=True)
-class _Memory:
+class OnlineMemory(Record):
     """What was learnt so far.
 
     averages : of the statistics.
@@ -42,7 +43,7 @@ class _Memory:
 class OnlineLearning(SequenceEstimator):
     """``partial_fit`` for hidden Markov models."""
 
-    online_: _Memory
+    online_: OnlineMemory
     path_log_prob_: float
 
     def partial_fit(
@@ -123,7 +124,7 @@ class OnlineLearning(SequenceEstimator):
         self.n_scored_ += int(steps.scored.sum())
         self.n_scored_steps_ += float(steps.scored.any(-1).sum())
         if last is not None:
-            self.online_ = _Memory(averages, last, self._belief(final, batch), draws)
+            self.online_ = OnlineMemory(averages, last, self._belief(final, batch), draws)
         return self
 
     def _belief(self, state: Any, batch: Batch) -> Tensor:

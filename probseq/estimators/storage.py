@@ -4,77 +4,68 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch.distributions import Distribution
 
-from probseq._types import Configuration
 from probseq.data.sequences import Sequences
 from probseq.data.vocabulary import Vocabulary
-from probseq.errors import FileFormatError, ParameterError
+from probseq.errors import FileFormatError
+from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.pipeline import DataInfo, FittedTransforms
+from probseq.estimators.records import Reader, Writer
 from probseq.estimators.registry import FAMILIES
 from probseq.estimators.state import leaves_of
-from probseq.estimators.state_names import StateNames
 from probseq.inference.base import Draws
 from probseq.models.base import map_state
-
-if TYPE_CHECKING:
-    from probseq.estimators.base import SequenceEstimator
 
 __all__ = ["load", "save"]
 
 _FORMAT = "probseq"
-_VERSION = 1
+_VERSION = 2
+_READABLE = ("1", "2")
 _KEPT_STAMPS = 3
+# Made again from the other parts of the file; every other public attribute of a fit is kept as it is.
+_MADE_AGAIN = frozenset(
+    ("model_", "emission_", "info_", "transforms_", "training_", "training_state_", "vocabulary_")
+    + ("covariate_names_", "feature_names_in_")
+)
 
 
 def save(estimator: SequenceEstimator, path: Any) -> None:
     """See ``SequenceEstimator.save``."""
-    model = estimator.model_
-    tensors = {f"param.{name}": value.contiguous() for name, value in model.params.items()}
-    tensors["log_weights"] = model.log_weights.contiguous()
-    if estimator.draws_.covariance is not None:
-        tensors["covariance"] = torch.from_numpy(np.ascontiguousarray(estimator.draws_.covariance))
-    if estimator.training_state_ is not None:
-        for i, leaf in enumerate(leaves_of(estimator.training_state_)):
-            tensors[f"state.{i:03d}"] = leaf.contiguous().clone()
+    writer = Writer()
+    fitted = {name: value for name, value in vars(estimator).items() if _is_kept(name)}
     header = {
-        "estimator": _encode(estimator),
+        "estimator": writer.write(estimator, "estimator"),
         "info": estimator.info_.to_dict(),
         "constants": list(estimator.transforms_.constants),
-        "fit": {
-            "log_likelihood": estimator.log_likelihood_,
-            "n_scored": estimator.n_scored_,
-            "n_scored_steps": estimator.n_scored_steps_,
-            "path_log_prob": estimator.path_log_prob_ if isinstance(estimator, StateNames) else None,
-            "seconds": estimator.fit_seconds_,
-            "status": estimator.status_,
-            "n_iter": estimator.n_iter_,
-            "objective": estimator.draws_.objective,
-        },
-        "features": [str(f) for f in getattr(estimator, "feature_names_in_", [])],
-        "covariates": [str(name) for name in estimator.covariate_names_],
+        "fitted": {name: writer.write(value, name) for name, value in fitted.items()},
+        "records": writer.records,
+        "features": [_label(name) for name in getattr(estimator, "feature_names_in_", [])],
+        "covariates": [_label(name) for name in estimator.covariate_names_],
         "vocabulary": None if estimator.vocabulary_ is None else estimator.vocabulary_.to_dict(),
         "training": None if estimator.training_ is None else _encode_labels(estimator.training_),
-        "fingerprint": estimator.training_fingerprint_,
-        "state_names": estimator.state_names_ if isinstance(estimator, StateNames) else None,
     }
+    tensors = writer.tensors
+    if estimator.training_state_ is not None:
+        leaves = leaves_of(estimator.training_state_)
+        tensors |= {f"state.{i:03d}": leaf.detach().contiguous().clone() for i, leaf in enumerate(leaves)}
     metadata = {"format": _FORMAT, "version": str(_VERSION), "header": json.dumps(header, allow_nan=True)}
     file = Path(path)
     if not file.absolute().parent.is_dir():
         raise FileNotFoundError(f"No folder {file.absolute().parent}; make it first.")
-    save_file({k: v.detach().clone() for k, v in tensors.items()}, str(file), metadata=metadata)
+    save_file(tensors, str(file), metadata=metadata)
 
 
 def load(path: Any) -> SequenceEstimator:
-    """Read a fitted model that ``save`` wrote.
+    """Read a fitted model that ``save`` wrote, with all that it showed after the fit but the training values.
 
     Raises
     ------
@@ -90,48 +81,54 @@ def load(path: Any) -> SequenceEstimator:
             metadata = content.metadata() or {}
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
         if metadata.get("format") != _FORMAT:
-            raise _bad(file, "a file without the mark of probseq")
-        if metadata.get("version") != str(_VERSION):
-            raise _bad(file, f"format version {metadata.get('version')}")
+            raise _bad(file, "a file without the mark of probseq", "Pass a file that save(path) wrote.")
+        version = metadata.get("version")
+        if version not in _READABLE:
+            raise _bad(file, f"format version {version}", "Update probseq, or save the model again with this version.")
         header = json.loads(metadata["header"])
-        return _restore(header, tensors, file)
-    except (SafetensorError, KeyError, json.JSONDecodeError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, FileFormatError):
-            raise
-        raise _bad(file, f"damaged content ({type(error).__name__}: {error})") from error
+        return _restore(_since_version_2(header, tensors) if version == "1" else header, tensors, file)
+    except FileFormatError:
+        raise
+    except (SafetensorError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        what = f"damaged content ({type(error).__name__}: {error})"
+        raise _bad(file, what, "Save it again with this version.") from error
 
 
-def _bad(file: Path, what: str) -> FileFormatError:
+def _bad(file: Path, what: str, remedy: str) -> FileFormatError:
     return FileFormatError(
         got=f"{what} in {file.name}",
-        expected=f"a model saved by probseq in format version {_VERSION}",
-        remedy="Save it again with this version.",
+        expected=f"a model saved by probseq in format version {' or '.join(_READABLE)}",
+        remedy=remedy,
     )
+
+
+def _is_kept(name: str) -> bool:
+    """Whether an attribute is public, of a fit, and kept as it is."""
+    return re.fullmatch(r"[A-Za-z]\w*_", name) is not None and name not in _MADE_AGAIN
 
 
 def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Path) -> SequenceEstimator:
-    estimator: SequenceEstimator = _decode(header["estimator"], _known_classes(header["estimator"]["class"]), file)
+    family = header["estimator"]["class"]
+    if family in FAMILIES:
+        importlib.import_module(FAMILIES[family])  # brings its emissions, transforms and inferences
+    reader = Reader(tensors, header["records"], file.name)
+    estimator = reader.read(header["estimator"])
+    fitted = {name: reader.read(value) for name, value in header["fitted"].items()}
+    draws = fitted["draws_"]
+    if not isinstance(estimator, SequenceEstimator) or not isinstance(draws, Draws):
+        raise TypeError("no estimator with draws")
     info = DataInfo.from_dict(header["info"])
     model = estimator._build(info)
-    params = {name: tensors[f"param.{name}"] for name in model.parameters()}
     for name, spec in model.parameters().items():
-        if tuple(params[name].shape[1:]) != spec.shape or spec.constraint.violation(params[name]):
-            raise _bad(file, f"an impossible value of parameter {name}")
-    fit = header["fit"]
-    draws = Draws(
-        params,
-        fit["log_likelihood"],
-        fit["objective"],
-        fit["status"],
-        fit["n_iter"],
-        log_weights=tensors["log_weights"],
-        covariance=tensors["covariance"].numpy() if "covariance" in tensors else None,
-    )
+        value = draws.params[name]
+        if tuple(value.shape[1:]) != spec.shape or spec.constraint.violation(value):
+            raise _bad(file, f"an impossible value of parameter {name}", "Save it again with this version.")
     transforms = FittedTransforms(tuple(estimator._transforms()), tuple(header["constants"]))
     estimator._adopt(model, transforms, draws, info, None)
-    estimator.fit_seconds_ = fit["seconds"]
-    estimator.log_likelihood_, estimator.n_scored_ = fit["log_likelihood"], fit["n_scored"]
-    estimator.n_scored_steps_ = fit["n_scored_steps"]
+    for name, value in fitted.items():
+        if not _is_kept(name):
+            raise _bad(file, f"an impossible attribute {name}", "Save it again with this version.")
+        setattr(estimator, name, value)
     estimator.covariate_names_ = tuple(header["covariates"])
     if header["vocabulary"] is not None:
         estimator.vocabulary_ = Vocabulary.from_dict(header["vocabulary"])
@@ -142,124 +139,53 @@ def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Pat
         template = estimator.model_.initial_state({}, estimator.training_.n_sequences)
         queue = iter([tensors[f"state.{i:03d}"] for i in range(len(leaves_of(template)))])
         estimator.training_state_ = map_state(lambda leaf: next(queue), template)
-        estimator.training_fingerprint_ = header["fingerprint"]
-    if isinstance(estimator, StateNames) and header.get("state_names") is not None:
-        estimator = estimator.label_states(header["state_names"])
-    if isinstance(estimator, StateNames):
-        estimator.path_log_prob_ = fit["path_log_prob"]
     return estimator
 
 
-# hyper-parameters -----------------------------------------------------------------------------------------------------
-
-
-def _known_classes(family: str) -> dict[str, type]:
-    """Classes that a file may name: our configurations and estimators, and those of code already imported."""
-    from probseq.estimators.base import SequenceEstimator
-
-    if family in FAMILIES:
-        importlib.import_module(FAMILIES[family])  # brings its emissions, transforms and inferences
-    return {cls.__name__: cls for base in (Configuration, SequenceEstimator) for cls in _descendants(base)}
-
-
-def _descendants(cls: type) -> list[type]:
-    below: list[type] = cls.__subclasses__()
-    return below + [d for sub in below for d in _descendants(sub)]
-
-
-def _encode(value: Any) -> Any:
-    from probseq.estimators.base import SequenceEstimator
-
-    if isinstance(value, Configuration | SequenceEstimator):
-        params = value.get_params(deep=False)
-        return {"class": type(value).__name__, "params": {name: _encode(v) for name, v in params.items()}}
-    if isinstance(value, list | tuple):
-        return {"sequence": type(value).__name__, "items": [_encode(v) for v in value]}
-    if isinstance(value, dict):
-        return {"mapping": [[_encode(k), _encode(v)] for k, v in value.items()]}
-    if isinstance(value, np.ndarray | torch.Tensor):
-        array = np.asarray(value)
-        return {"array": array.tolist(), "dtype": str(array.dtype)}
-    if isinstance(value, np.generic):
-        return value.item()
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Distribution):
-        return {"law": _law_name(value), "arguments": {n: _encode(getattr(value, n)) for n in _law_arguments(value)}}
-    if isinstance(value, np.random.Generator | np.random.RandomState | np.random.SeedSequence):
-        return None  # a stream cannot be kept; the loaded model draws anew
-    raise ParameterError(
-        got=f"a hyper-parameter of type {type(value).__name__}",
-        expected="numbers, text, lists, arrays and probseq objects",
-        remedy="Leave it out before saving.",
-    )
-
-
-def _decode(value: Any, known: dict[str, type], file: Path) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if "class" in value:
-        cls = known.get(value["class"])
-        if cls is None:
-            raise _bad(file, f"an unknown class {value['class']!r}")
-        return cls(**{name: _decode(v, known, file) for name, v in value["params"].items()})
-    if "law" in value:
-        return _decode_law(value, file)
-    if "sequence" in value:
-        items = [_decode(v, known, file) for v in value["items"]]
-        return tuple(items) if value["sequence"] == "tuple" else items
-    if "mapping" in value:
-        return {_decode(k, known, file): _decode(v, known, file) for k, v in value["mapping"]}
-    return np.asarray(value["array"], dtype=value["dtype"])
-
-
-def _law_name(law: Distribution) -> str:
-    """The name in ``torch.distributions`` of a law, or of the one that Pyro's is made of."""
-    for cls in type(law).__mro__:
-        if getattr(torch.distributions, cls.__name__, None) is cls and _law_arguments(law):
-            return cls.__name__
-    raise ParameterError(
-        got=f"a hyper-parameter {law!r}",
-        expected="a distribution of torch.distributions given by numbers",
-        remedy="Leave it out before saving.",
-    )
-
-
-def _law_arguments(law: Distribution) -> list[str]:
-    """Names of the arguments that make a law again; where several mean the same, those that it was given."""
-    names = list(getattr(law, "arg_constraints", {}))
-    return [name for name in names if name in vars(law)] or names
-
-
-def _decode_law(value: dict[str, Any], file: Path) -> Distribution:
-    cls = getattr(torch.distributions, value["law"], None)
-    if not (isinstance(cls, type) and issubclass(cls, Distribution)):
-        raise _bad(file, f"an unknown distribution {value['law']!r}")
-    arguments: dict[str, Any] = {n: torch.as_tensor(_decode(v, {}, file)) for n, v in value["arguments"].items()}
-    return cls(**arguments)
-
-
-# labels ---------------------------------------------------------------------------------------------------------------
+def _since_version_2(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """A header of version 1, which kept points or draws of the parameters and some numbers of the fit, as of now."""
+    names = [name.removeprefix("param.") for name in tensors if name.startswith("param.")]
+    fit = header["fit"]
+    draws = {
+        "params": {"mapping": [[name, {"tensor": f"param.{name}"}] for name in names]},
+        "log_prob": fit["log_likelihood"],
+        "log_weights": {"tensor": "log_weights"},
+        "covariance": {"numpy": "covariance"} if "covariance" in tensors else None,
+    }
+    draws |= {name: fit[name] for name in ("objective", "status", "n_iter")}
+    fitted = {f"{name}_": fit[name] for name in ("log_likelihood", "n_scored", "n_scored_steps")}
+    fitted |= {"draws_": {"record": 0}, "fit_seconds_": fit["seconds"], "training_fingerprint_": header["fingerprint"]}
+    if fit["path_log_prob"] is not None:
+        fitted["path_log_prob_"] = fit["path_log_prob"]
+    if header.get("state_names") is not None:
+        fitted["state_names_"] = {"sequence": "tuple", "items": header["state_names"]}
+    return {**header, "records": [{"class": "Draws", "fields": draws}], "fitted": fitted}
 
 
 def _encode_labels(data: Sequences) -> dict[str, Any]:
     """Names, frequency and the last stamps of the training data; not its values."""
     return {
-        "variables": [str(v) for v in data.variables],
-        "names": [name if isinstance(name, int | str) else str(name) for name in data.names],
+        "variables": [_label(name) for name in data.variables],
+        "names": [_label(name) for name in data.names],
         "many": data.many,
         "flat": data.flat,
         "named": data.named,
         "named_sequences": data.named_sequences,
         "is_text": data.is_text,
-        "name": None if data.name is None else str(data.name),
+        "name": None if data.name is None else _label(data.name),
         "attrs": {str(k): str(v) for k, v in data.attrs.items()},
-        "covariates": [str(c) for c in data.covariate_names],
+        "covariates": [_label(name) for name in data.covariate_names],
         "static": None if data.static is None else data.static.tolist(),
-        "static_names": [str(name) for name in data.static_names],
+        "static_names": [_label(name) for name in data.static_names],
         "steps": [_step(f) for f in data.freq],
         "index": [_encode_index(index) for index in data.index],
     }
+
+
+def _label(name: Any) -> Any:
+    """A name as a number or text."""
+    plain = name.item() if isinstance(name, np.generic) else name
+    return plain if isinstance(plain, bool | int | float | str) else str(name)
 
 
 def _step(freq: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probseq._types import Configuration
+from probseq._types import Configuration, Record
 from probseq.errors import IncompatibleError, ParameterError
 from probseq.models.base import Batch, SequenceModel
 
@@ -22,7 +22,7 @@ Progress = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
-class Draws:
+class Draws(Record):
     """Parameter draws and how they were found.
 
     Parameters

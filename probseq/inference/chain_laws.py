@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from probseq._types import Record
 from probseq.distributions.conjugate import (
     ConjugateLaw,
     DirichletRows,
@@ -25,7 +26,7 @@ __all__ = ["ChainLaws", "chain_prior"]
 
 
 @dataclass(frozen=True)
-class ChainLaws:
+class ChainLaws(Record):
     """Independent laws of the start (None where it is no parameter), of each row of the matrix, and of the emissions.
 
     D laws at once; a prior has D = 1.

@@ -7,11 +7,13 @@ Arrays are (chain, draw, ...); every result has the trailing shape. Vehtari, Gel
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 from torch import Tensor
+
+from probseq._types import Record
 
 __all__ = ["ChainDiagnostics", "chain_diagnostics", "ess_bulk", "ess_tail", "r_hat"]
 
@@ -19,7 +21,8 @@ _FEWEST = 4
 _RESOLUTION = 1e-15
 
 
-class ChainDiagnostics(NamedTuple):
+@dataclass(frozen=True)
+class ChainDiagnostics(Record):
     """By parameter, in its shape: rank-normalised split R-hat, bulk and tail effective sample sizes.
 
     NaN where all draws are equal, as those of a structural zero are, or where there are fewer than four a chain.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from probseq._types import Record
 from probseq.distributions.circular import DiagonalVonMises, concentration_of
 from probseq.distributions.emissions import Bernoulli, Emission, LogNormal, Normal, Product, Tied, VonMises
 from probseq.distributions.params import Params, ParamSpec
@@ -22,7 +23,7 @@ _TINY = 1e-300
 
 
 @dataclass(frozen=True)
-class RunningAverages:
+class RunningAverages(Record):
     """What a stream of data has said so far, per step.
 
     Parameters

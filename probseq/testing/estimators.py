@@ -16,12 +16,14 @@ import xarray as xr
 from numpy.testing import assert_allclose, assert_array_equal
 
 import probseq as ps
-from probseq._types import Configuration
+from probseq._types import Configuration, equal_values
 from probseq.errors import DataError, DataWarning, HistoryError, HorizonError, NotFittedError, ParameterError
+from probseq.estimators.base import SequenceEstimator
+from probseq.estimators.state import leaves_of
 from probseq.testing.forms import check_coordinates, check_input_forms, check_ragged
 from probseq.testing.registry import Row
 
-__all__ = ["check_estimator", "estimator_checks"]
+__all__ = ["check_estimator", "check_same_fit", "estimator_checks"]
 
 Check = Callable[[Row], None]
 
@@ -203,7 +205,7 @@ def check_sample(row: Row) -> None:
 
 
 def check_storage(row: Row) -> None:
-    """Pickle, deepcopy, save and load give the same likelihoods and forecasts."""
+    """Pickle, deepcopy, save and load give the same likelihoods and forecasts, and all that the fit has found."""
     x, u, fitted = row.values(seed=3), row.inputs(seed=3), row.fitted
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.probseq"
@@ -216,6 +218,24 @@ def check_storage(row: Row) -> None:
         _same_forecast(row, other.forecast(**_future(row)), fitted.forecast(**_future(row)))
         xr.testing.assert_identical(other.params_, fitted.params_)
         assert (other.aic, other.n_parameters_) == (fitted.aic, fitted.n_parameters_)
+        check_same_fit(other, fitted)
+
+
+def check_same_fit(estimator: SequenceEstimator, other: SequenceEstimator) -> None:
+    """Assert that two estimators show the same after their fits, exactly; of the training data their last stamps."""
+    shown, expected = ({n: v for n, v in vars(e).items() if n.endswith("_")} for e in (estimator, other))
+    assert shown.keys() == expected.keys(), f"attributes {sorted(shown.keys() ^ expected.keys())} of one fit only"
+    for name in shown.keys() - {"model_", "training_", "training_state_"}:
+        assert equal_values(shown[name], expected[name]), f"{name}: {shown[name]!r} instead of {expected[name]!r}"
+    assert equal_values(estimator.model_.params, other.model_.params), "other parameters"
+    assert torch.equal(estimator.model_.log_weights, other.model_.log_weights), "other weights of the draws"
+    past, same = estimator.training_, other.training_
+    assert (past is None) == (same is None), "one fit has training data"
+    if past is not None and same is not None:
+        assert (past.names, past.variables, past.freq) == (same.names, same.variables, same.freq), "other labels"
+        assert all(a[-1:].equals(b[-1:]) for a, b in zip(past.index, same.index, strict=True)), "other stamps"
+        states = [leaves_of(e.training_state_) for e in (estimator, other)]
+        assert equal_values(*states), "another state at the end of the training data"
 
 
 def check_y(row: Row) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probseq._types import Record
 from probseq.distributions.emissions import Emission, Observation
 from probseq.errors import ParameterError
 
@@ -20,7 +21,7 @@ Settings = Mapping[str, Any]
 """Hyper-parameters of a prior that a user has set, by name."""
 
 
-class ConjugateLaw(ABC):
+class ConjugateLaw(Record, ABC):
     """A law of the parameters of one emission in each of s states that keeps its form when data come in.
 
     Its fields are tensors of hyper-parameters (D, s, ...), D laws at once; those that all states share are (D, ...).

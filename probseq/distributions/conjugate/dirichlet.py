@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from probseq._types import Record
 from probseq.distributions.conjugate.base import ConjugateLaw, Settings, hyper, log_gamma_draws
 from probseq.distributions.emissions import Emission, Observation
 from probseq.distributions.estimation import flat_rows
@@ -18,7 +19,7 @@ __all__ = ["DirichletCategories", "DirichletRows", "dirichlet_divergence"]
 
 
 @dataclass(frozen=True)
-class DirichletRows:
+class DirichletRows(Record):
     r"""Rows of probabilities whose free entries share what the fixed ones leave, as a Dirichlet law says.
 
     Parameters
