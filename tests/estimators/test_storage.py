@@ -178,6 +178,16 @@ def test_files_hold_no_training_values(tmp_path):
         assert model.params_["mean"].values.ravel()[0].tobytes() in data and b"pickle" not in data
 
 
+def test_a_difference_of_two_fits_is_found():
+    model, other = FITS["Gibbs"](), FITS["Gibbs"]()
+    other.fit_seconds_ = model.fit_seconds_
+    check_same_fit(other, model)
+    table = {**model.draws_.diagnostics.r_hat, "rate": model.draws_.diagnostics.r_hat["rate"] + 1e-12}
+    other.draws_ = replace(other.draws_, diagnostics=replace(other.draws_.diagnostics, r_hat=table))
+    with pytest.raises(AssertionError, match="draws_"):
+        check_same_fit(other, model)
+
+
 def test_files_of_version_1_load():
     y = ps.datasets.earthquakes()
     point = ps.load(FILES / "hmm_version_1")
