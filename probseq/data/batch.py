@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from probseq._memory import spare
 from probseq.data import covariates as inputs
 from probseq.data import labels, timeindex
 from probseq.data.intake import Coords, Intake
@@ -345,7 +346,8 @@ def pack(blocks: Sequence[np.ndarray], copy: bool = True) -> np.ndarray:
         one = np.array(blocks[0], order="C") if copy else np.require(blocks[0], requirements=["C", "W"])
         return one[None]
     lengths = [len(block) for block in blocks]
-    out = np.empty((len(blocks), max(lengths), blocks[0].shape[1]))
+    shape = (len(blocks), max(lengths), blocks[0].shape[1])
+    out = np.empty(shape) if copy else spare(shape)
     for i, length in enumerate(lengths):
         out[i, :length] = blocks[i]
     out[np.arange(out.shape[1]) >= np.array(lengths)[:, None]] = np.nan

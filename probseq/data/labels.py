@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from probseq.data.timeindex import is_default
 from probseq.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def label(
                 array = _pad(array, dims, sizes)
                 labels["time"] = np.arange(width)
                 labels["length"] = ("sequence", sizes)
-                if not all(_counts(one) for one in {id(one): one for one in given}.values()):
+                if not all(is_default(one) for one in {id(one): one for one in given}.values()):
                     labels["timestamp"] = (("sequence", "time"), stamps_2d(given, width))
         elif len(given[0]) == width and not (data.many and len(given) > 1):
             labels["time"] = given[0]
@@ -113,12 +114,6 @@ def label(
     labels.update(extra)
     coordinates = {key: _index_coord(key, value) for key, value in labels.items()}
     return xr.DataArray(array, coordinates, dims, name, dict(attrs or {}))
-
-
-def _counts(index: pd.Index) -> bool:
-    from probseq.data.timeindex import is_default
-
-    return is_default(index)
 
 
 def _index_coord(key: Hashable, value: Any) -> Any:

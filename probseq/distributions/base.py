@@ -35,7 +35,8 @@ class Distribution(torch.distributions.Distribution):
 
     def __init__(self, **tensors: Tensor) -> None:
         shapes = [t.shape[: t.ndim - self._event_dims[name]] for name, t in tensors.items()]
-        batch_shape = torch.broadcast_shapes(*shapes)
+        alike = all(shape == shapes[0] for shape in shapes)
+        batch_shape = shapes[0] if alike else torch.broadcast_shapes(*shapes)
         for name, tensor in tensors.items():
             event = tensor.shape[tensor.ndim - self._event_dims[name] :]
             setattr(self, name, tensor.expand(*batch_shape, *event))

@@ -55,10 +55,12 @@ class StateMethods(StatePlots, Imputation):
                 evidence = self._evidence(model, batch, state)
         log_prob = paths.log_prob.numpy()
         lead: tuple[str, ...] = ("draw", "sequence") if k is None else ("draw", "path", "sequence")
-        found = self._label_states(self._spread(paths.states, data, first, -1), (*lead, "time"), data)
+        codes = self._spread(paths.states, data, first, -1)
         if k is None:
             one = self.model_.n_draws == 1
-            return found.assign_attrs(log_prob=np.squeeze(log_prob[0] if one else log_prob)[()])
+            attrs = {"log_prob": np.squeeze(log_prob[0] if one else log_prob)[()]}
+            return self._label_states(codes, (*lead, "time"), data, attrs)
+        found = self._label_states(codes, (*lead, "time"), data)
         share = np.exp(log_prob - evidence.unsqueeze(1).numpy())
         for name, array in (("log_prob", log_prob), ("probability", share)):
             each = data.label(array[0] if self.model_.n_draws == 1 else array, self._lead(lead))
@@ -154,9 +156,11 @@ class StateMethods(StatePlots, Imputation):
         widths = [(0, 0)] * (array.ndim - 1) + [(first, 0)]
         return np.pad(array.numpy(), widths, constant_values=empty)
 
-    def _label_states(self, codes: np.ndarray, dims: tuple[str, ...], data: Sequences) -> xr.DataArray:
+    def _label_states(
+        self, codes: np.ndarray, dims: tuple[str, ...], data: Sequences, attrs: dict[Any, Any] | None = None
+    ) -> xr.DataArray:
         one = self.model_.n_draws == 1
-        return self._named_states(data.label(codes[0] if one else codes, self._lead(dims), name="state"))
+        return self._named_states(data.label(codes[0] if one else codes, self._lead(dims), name="state", attrs=attrs))
 
     def _label_probs(self, probs: Tensor, data: Sequences, first: int, name: str) -> xr.DataArray:
         widths = [(0, 0)] * (probs.ndim - 2) + [(first, 0), (0, 0)]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from probseq._memory import spare
 from probseq.kernels import batches
 from probseq.kernels.decoding import simulate_paths
 from probseq.kernels.normal_chain import (
@@ -94,7 +95,9 @@ def filter_states(
     """
     problem = _Problem(initial, transition, emission, lengths)
     n_draws, n, t, s = problem.shape
-    steps = np.zeros((n_draws, n, t))
+    steps = spare((n_draws, n, t))
+    if problem.is_ragged:
+        steps.fill(0.0)
     filtered = np.zeros((n_draws, n, t if keep else 0, s))
     predicted = np.zeros_like(filtered)
     last = np.zeros((n_draws, n, s))
@@ -150,9 +153,9 @@ def decode(initial: np.ndarray, transition: np.ndarray, emission: LogEmission, l
     """Viterbi: argmax over paths of p(z_1:T, x_1:T), exact; the lowest state wins ties; -1 beyond a sequence's end."""
     problem = _Problem(initial, transition, emission, lengths)
     n_draws, n, t, _ = problem.shape
-    states = np.empty((n_draws, n, t), dtype=np.int64)
-    if problem.arrays[3].min(initial=t) < t:
-        states[:] = -1
+    states = spare((n_draws, n, t), np.int64)
+    if problem.is_ragged:
+        states.fill(-1)
     log_prob = np.zeros((n_draws, n))
     if not problem.by_tracks(lambda each, draw: run_viterbi(each, states[draw], log_prob[draw])):
         states[:] = -1
@@ -196,6 +199,12 @@ class _Problem:
                 f"transition {expected} and one initial row for each sequence or for all; check the shapes."
             )
         self.arrays = (initial, transition, emission, lengths)
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether some sequence is shorter than the padded batch."""
+        n_steps = self.shape[2]
+        return bool(self.arrays[3].min(initial=n_steps) < n_steps)
 
     def by_tracks(self, run: Callable[[Chain, int], bool]) -> bool:
         """Whether ``run`` did all draws as tracks side by side."""

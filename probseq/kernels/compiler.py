@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +41,31 @@ def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Any:
 
 
 def _renew(compiled: Any) -> None:
-    """Make the cached code depend on all kernels.
+    """Make the cached code depend on the kernels that it may call.
 
     numba looks at the file of a function only. Kernels inline each other across files, so that a change in one would
     leave stale code in the callers.
     """
     file: Any = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
     if hasattr(file, "_source_stamp"):
-        file._source_stamp = (file._source_stamp, _DIGEST)
+        file._source_stamp = (file._source_stamp, _digest(Path(compiled.py_func.__code__.co_filename)))
 
 
-def _digest() -> str:
+@cache
+def _digest(path: Path) -> str:
+    """Of a file and of all files beside it that it imports, directly or not."""
+    found, new = set(), {path}
+    while new:
+        found |= new
+        texts = [one.read_text(encoding="utf-8") for one in new]
+        names = {name for text in texts for line in _IMPORT.findall(text) for name in _WORD.findall(line)}
+        new = {_HERE / f"{name}.py" for name in names if (_HERE / f"{name}.py").exists()} - found
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
+    for one in sorted(found):
+        digest.update(one.read_bytes())
     return digest.hexdigest()
 
 
-_DIGEST = _digest()
+_HERE = Path(__file__).parent
+_IMPORT = re.compile(r"from probseq\.kernels([^(\n]*import(?: *\([^)]*\)|[^\n]*))")
+_WORD = re.compile(r"\w+")

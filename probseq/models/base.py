@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from probseq.distributions.base import Distribution
 from probseq.distributions.emissions import Observation
-from probseq.distributions.params import Params, ParamSpec, draw_shape, n_free_parameters
+from probseq.distributions.params import Params, ParamSpec, n_free_parameters
 from probseq.errors import UnsupportedError
 
 __all__ = ["Batch", "Scan", "SequenceModel", "Steps", "map_state"]
@@ -182,8 +183,18 @@ class SequenceModel(ABC, Generic[S]):
         """Number of free parameters."""
         return n_free_parameters(self.parameters()) + self.n_settled
 
+    @cached_property
+    def _first_parameter(self) -> tuple[str, int] | None:
+        """Name and number of dimensions of the first parameter."""
+        return next(((name, len(spec.shape)) for name, spec in self.parameters().items()), None)
+
     def _draw(self, params: Params) -> tuple[int, ...]:
-        return draw_shape(self.parameters(), params)
+        """The leading draw dimensions that all parameters share; () when there is no parameter."""
+        if self._first_parameter is None:
+            return ()
+        name, rank = self._first_parameter
+        shape = params[name].shape
+        return tuple(shape[: len(shape) - rank])
 
     def _fold(self, params: Params, batch: Batch, scan: Scan[S]) -> tuple[Distribution, Tensor]:
         draw = self._draw(params)

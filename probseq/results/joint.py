@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probseq._memory import spare
+from probseq.kernels.padding import fill_missing, find_missing
 from probseq.models.base import Batch, SequenceModel, map_state
 from probseq.models.marginal import Marginalized
 from probseq.results.backends import JointLaw
@@ -19,25 +21,17 @@ def make_batch(
     model: SequenceModel[Any], values: np.ndarray, lengths: np.ndarray, covariates: np.ndarray | None = None
 ) -> Batch:
     """Padded arrays (NaN = missing; anything behind a sequence's length) as the tensors a model takes."""
-    array = np.asarray(values, dtype=np.float64)
-    present = np.isnan(array)
-    np.logical_not(present, out=present)
-    ends = np.asarray(lengths, dtype=np.int64)
-    n_padding = int((array.shape[1] - ends).sum())
-    if n_padding:
-        beyond = np.arange(array.shape[1]) >= ends[:, None]
-        present[beyond] = False
-    n_missing = present.size - np.count_nonzero(present)
-    x, seen = torch.as_tensor(array), torch.from_numpy(present)
-    if n_padding and n_missing == n_padding * array.shape[2]:
-        # Only padding: a copy and a few rows cost a fraction of a choice at every coordinate.
-        filled = array.copy()
-        filled[beyond] = model.observation.fills
-        x = torch.from_numpy(filled)
-    elif n_missing:
-        x = model.observation.filled(x, seen)
+    array, ends = np.asarray(values, dtype=np.float64), np.asarray(lengths, dtype=np.int64)
+    n, t, k = array.shape
+    flat, widths = np.ascontiguousarray(array).reshape(n, t * k), k * ends
+    seen = spare(flat.shape, np.bool_)
+    x = flat
+    if find_missing(flat, widths, seen):
+        x = spare(flat.shape)
+        fill_missing(flat, widths, seen, np.array(model.observation.fills, dtype=np.float64), x)
     u = None if covariates is None else torch.nan_to_num(torch.as_tensor(covariates, dtype=torch.float64))
-    return Batch(x, seen, torch.as_tensor(ends), u)
+    shape = array.shape
+    return Batch(torch.as_tensor(x.reshape(shape)), torch.from_numpy(seen.reshape(shape)), torch.as_tensor(ends), u)
 
 
 class ModelJoint(JointLaw):
