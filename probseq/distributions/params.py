@@ -23,7 +23,6 @@ __all__ = [
     "Real",
     "Simplex",
     "Sparse",
-    "draw_shape",
     "flatten",
     "n_free_parameters",
     "take_draw",
@@ -315,14 +314,6 @@ class ParamSpec:
     @property
     def n_free(self) -> int:
         return self.constraint.n_free(self.shape) if self.trainable else 0
-
-
-def draw_shape(specs: Mapping[str, ParamSpec], params: Params) -> tuple[int, ...]:
-    """The leading draw dimensions that all parameters share; () when there is no parameter."""
-    for name, spec in specs.items():
-        value = params[name]
-        return tuple(value.shape[: value.ndim - len(spec.shape)])
-    return ()
 
 
 def n_free_parameters(specs: Mapping[str, ParamSpec]) -> int:
