@@ -22,6 +22,9 @@ from probseq.errors import CovariateError, EmptyDataError, HorizonError
 
 __all__ = ["Sequences", "as_intake", "pack"]
 
+# Steps that are copied at a time to be hashed.
+_DIGESTED = 8192
+
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
@@ -284,9 +287,11 @@ class Sequences:
         out.update(repr((self.values.shape[2], self.lengths.tolist(), [str(name) for name in self.names])).encode())
         for i in range(self.n_sequences):
             block = self.block(i)
-            out.update(np.ascontiguousarray(np.where(np.isnan(block), np.nan, block + 0.0)).tobytes())
+            for start in range(0, len(block), _DIGESTED):
+                part = block[start : start + _DIGESTED]
+                out.update(np.ascontiguousarray(np.where(np.isnan(part), np.nan, part + 0.0)).data)
             if self.covariates is not None:
-                out.update(np.ascontiguousarray(self.covariates[i, : self.lengths[i]] + 0.0).tobytes())
+                out.update(np.ascontiguousarray(self.covariates[i, : self.lengths[i]] + 0.0).data)
         if self.static is not None:
             out.update(np.ascontiguousarray(self.static + 0.0).tobytes())
         if self.vocabulary is not None:

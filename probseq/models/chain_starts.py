@@ -13,7 +13,7 @@ from probseq.models.base import Batch
 
 __all__ = ["start_params"]
 
-_MAX_ROWS = 20_000
+_MAX_ROWS = 10_000
 _SOFT = 0.05
 
 
@@ -27,7 +27,7 @@ def start_params(
     generator: torch.Generator,
     inputs: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Parameters (D, ...) of ``n_starts`` starts; long data are thinned to 20 000 random steps.
+    """Parameters (D, ...) of ``n_starts`` starts; long data are thinned to 10 000 random steps.
 
     ``inputs`` (n, t, q) are those of a `ConditionalEmission`. States that are known assign their steps in every start.
     """
