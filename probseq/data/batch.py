@@ -350,12 +350,11 @@ def pack(blocks: Sequence[np.ndarray], copy: bool = True) -> np.ndarray:
     if len(blocks) == 1:
         one = np.array(blocks[0], order="C") if copy else np.require(blocks[0], requirements=["C", "W"])
         return one[None]
-    lengths = [len(block) for block in blocks]
-    shape = (len(blocks), max(lengths), blocks[0].shape[1])
+    shape = (len(blocks), max(map(len, blocks)), blocks[0].shape[1])
     out = np.empty(shape) if copy else spare(shape)
-    for i, length in enumerate(lengths):
-        out[i, :length] = blocks[i]
-    out[np.arange(out.shape[1]) >= np.array(lengths)[:, None]] = np.nan
+    out.fill(np.nan)
+    for row, block in zip(out, blocks, strict=True):
+        row[: len(block)] = block
     return out
 
 

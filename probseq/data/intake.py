@@ -322,7 +322,8 @@ def check_blocks(intake: Intake, *, end: bool = False) -> None:
         and whole.size == sum(block.size for block in intake.blocks)
         and is_bounded(whole)
     )
-    for i, (block, index) in enumerate(zip(intake.blocks, intake.indexes, strict=True)):
+    good = finite and all(map(len, intake.blocks)) and not any(index is not None for index in intake.indexes)
+    for i, (block, index) in enumerate(zip(intake.blocks, intake.indexes, strict=True) if not good else ()):
         if len(block) == 0 and not end:
             shape = (0,) if intake.tokens or intake.flat else block.shape
             raise EmptyDataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,8 +113,17 @@ def label(
         if fits and key not in labels and not (index is not None and "time" in at):
             labels[key] = (at, values)
     labels.update(extra)
+    stamps = labels.get("time")
+    if len(labels) == 1 and type(stamps) is pd.RangeIndex and is_default(stamps):
+        return xr.DataArray(array, _counted(len(stamps)), dims, name, dict(attrs or {}))
     coordinates = {key: _index_coord(key, value) for key, value in labels.items()}
     return xr.DataArray(array, coordinates, dims, name, dict(attrs or {}))
+
+
+@lru_cache(maxsize=256)
+def _counted(size: int) -> xr.Coordinates:
+    """The coordinates of steps 0, 1, ..., kept: making them takes longer than a short filter."""
+    return xr.Coordinates({"time": pd.RangeIndex(size)})
 
 
 def _index_coord(key: Hashable, value: Any) -> Any:
