@@ -13,7 +13,16 @@ from probseq.data.numeric import as_array, as_numbers
 from probseq.data.timeindex import is_default
 from probseq.errors import CovariateError, DataError
 
-__all__ = ["ahead", "align", "align_static", "check_complete", "covariate_dates", "order_by_name", "read_covariates"]
+__all__ = [
+    "ahead",
+    "align",
+    "align_static",
+    "check_complete",
+    "covariate_dates",
+    "order_by_name",
+    "plain_names",
+    "read_covariates",
+]
 
 
 def read_covariates(covariates: Any) -> Intake:
@@ -247,19 +256,46 @@ def ahead(
 
 
 def order_by_name(given: tuple[Hashable, ...] | None, width: int, names: tuple[Hashable, ...]) -> list[int]:
-    """Return the columns of the given covariates in the order of `names`; unnamed covariates go by position."""
-    if given is None:
-        if width == len(names):
-            return list(range(width))
-    elif set(given) == set(names):
+    """Return the columns of the given inputs in the order of `names`; inputs without names go by position.
+
+    Parameters
+    ----------
+    given : tuple or None
+        Their names; None, or the names u0, u1, ... and s0, s1, ... that inputs get here, where they came without.
+    width : int
+        How many they are.
+    names : tuple
+        Those of the fit.
+    """
+    unnamed = given is None or _is_counted(given)
+    if given is not None and set(given) == set(names):
         return [given.index(name) for name in names]
-    missing = [name for name in names if given is not None and name not in given]
-    extra = [name for name in given or () if name not in names]
+    if given is not None and len(set(plain_names(given))) == width and set(plain_names(given)) == {*plain_names(names)}:
+        return [plain_names(given).index(name) for name in plain_names(names)]
+    if width == len(names) and (unnamed or _is_counted(names)):
+        numbered = given is not None and set(given) == set(range(width))
+        return [given.index(j) for j in range(width)] if given is not None and numbered else list(range(width))
+    missing = [name for name in names if not unnamed and name not in (given or ())]
+    extra = [name for name in given or () if not unnamed and name not in names]
     raise CovariateError(
-        got=f"{width} covariates" + (f" {list(given)}" if given else ""),
+        got=f"{width} covariates" + (f" {list(given)}" if given and not unnamed else ""),
         expected=f"the {len(names)} covariates {list(names)}",
         remedy=" ".join(
             [*([f"Missing: {missing}."] if missing else []), *([f"Not known to the model: {extra}."] if extra else [])]
         )
-        or "Give the covariates that the model was fitted with, in the same order.",
+        or "Give the covariates that the model was fitted with, in the same order (a history and static inputs "
+        "through ps.sequences(X, covariates=..., static=...)).",
     )
+
+
+def plain_names(names: Sequence[Hashable]) -> tuple[Hashable, ...]:
+    """Return names as a file keeps them: numbers and text; what is neither is compared by its text."""
+    plain = (name.item() if isinstance(name, np.generic) else name for name in names)
+    return tuple(name if isinstance(name, (bool, int, float, str)) else str(name) for name in plain)
+
+
+def _is_counted(names: tuple[Hashable, ...]) -> bool:
+    """Whether the names are those of inputs that came without any."""
+    varying = [f"u{j}" for j in range(len(names))]
+    n_varying = sum(name in varying for name in names)
+    return list(names) == [*varying[:n_varying], *(f"s{j}" for j in range(len(names) - n_varying))]

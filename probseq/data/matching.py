@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from probseq.data.batch import Sequences
-from probseq.data.covariates import order_by_name
-from probseq.errors import CovariateError, DataError, ShapeError
+from probseq.data.covariates import order_by_name, plain_names
+from probseq.errors import ShapeError
 
 __all__ = ["matched"]
 
@@ -21,8 +21,8 @@ def matched(
     variables: tuple[Hashable, ...],
     *,
     named: bool,
-    covariate_names: tuple[Hashable, ...] = (),
-    static_names: tuple[Hashable, ...] = (),
+    inputs: tuple[Hashable, ...] = (),
+    n_static: int = 0,
     who: str = "The model",
 ) -> Sequences:
     """Return `data` with the covariates in the order of the fit, if they have the variables of the fit.
@@ -30,65 +30,67 @@ def matched(
     Parameters
     ----------
     data : Sequences
-    variables, covariate_names, static_names : tuple
-        What the model was fitted with.
+    variables : tuple
+        Those that the model was fitted with.
     named : bool
-        Whether the variables had names in the fit. Names are compared where both sides have them and there are
-        several variables.
+        Whether they had names. Names are compared where both sides have them.
+    inputs : tuple
+        Names of the covariates and then of the static inputs of the fit. Inputs without names go by position.
+    n_static : int
+        How many of them are static.
     who : str
         Name of the model in the message.
 
     Raises
     ------
     ShapeError
-        For another number of variables.
-    DataError
-        For other names, or another order of them.
+        For another number of variables, other names, or another order of them.
     CovariateError
         For other covariates or static inputs.
     """
-    if named and data.named and not data.flat and data.variables != variables:
-        raise DataError(
-            got=f"the variables {_few(data.variables)}",
-            expected=f"{_few(variables)}",
-            remedy="The feature names should match those that were passed during fit.\n"
-            + _difference(data.variables, variables),
-        )
     if data.n_variables != len(variables):
-        reshape = "Reshape your data: a 1-D array is a sequence of one variable. " if data.flat else ""
+        reshape = "Reshape your data: a 1-D array is a sequence of one variable." if data.flat else ""
         raise ShapeError(
-            got=f"{data.n_variables} variable(s)",
-            expected=f"{len(variables)}: {_few(variables)}",
-            remedy=f"{reshape}X has {data.n_variables} features, but {who} is expecting {len(variables)} features "
-            "as input.",
+            got=f"X has {data.n_variables} features, but {who} is expecting {len(variables)} features as input",
+            expected=f"the variables of the fit, {_few(variables)}",
+            remedy=reshape or "Pass the same columns.",
         )
-    changes: dict[str, object] = {}
-    if covariate_names or data.covariates is not None:
-        if data.covariates is None:
-            raise CovariateError(
-                got="no covariates",
-                expected=f"the covariates {list(covariate_names)}",
-                remedy="Pass covariates= as in fit.",
-            )
-        changes.update(_reordered(data.covariates, data.covariate_names, covariate_names, "covariates"))
-    if data.static is not None:
-        changes.update(_reordered(data.static, data.static_names, static_names, "static"))
-    elif static_names:
-        raise CovariateError(
-            got="no static inputs",
-            expected=f"the static inputs {list(static_names)}",
-            remedy="Pass static= as in fit.",
+    # Numbers as names that are 0 to k - 1 in another order were columns without names once.
+    turned = not named and set(data.variables) == set(range(len(variables)))
+    known = tuple(range(len(variables))) if turned else variables
+    if data.named and (named or turned) and plain_names(data.variables) != plain_names(known):
+        raise ShapeError(
+            got=f"the variables {_few(data.variables)}",
+            expected=f"{_few(known)} in this order",
+            remedy="The feature names should match those that were passed during fit.\n"
+            + _difference(data.variables, known)
+            + "Select the columns by name.",
         )
-    return replace(data, **changes) if changes else data  # type: ignore[arg-type]
+    return _with_inputs_of(data, inputs, n_static)
 
 
-def _reordered(
-    values: np.ndarray, given: tuple[Hashable, ...], wanted: tuple[Hashable, ...], what: str
-) -> dict[str, object]:
-    if given == wanted:
-        return {}
-    order = order_by_name(given, values.shape[-1], wanted)
-    return {what: values[..., order], "covariate_names" if what == "covariates" else "static_names": wanted}
+def _with_inputs_of(data: Sequences, inputs: tuple[Hashable, ...], n_static: int) -> Sequences:
+    given = (*data.covariate_names, *data.static_names)
+    if given == inputs and len(data.static_names) == n_static:
+        return data
+    if len(data.static_names) != n_static:
+        # What was static in the fit may come as a column of the covariates, and the other way round.
+        order = order_by_name(given, len(given), inputs)
+        blocks = [] if data.covariates is None else [data.covariates]
+        if data.static is not None:
+            blocks.append(np.repeat(data.static[:, None], data.max_length, 1))
+        both = np.concatenate(blocks, -1)[..., order] if blocks else None
+        return replace(data, covariates=both, covariate_names=inputs, static=None, static_names=())
+    n_varying = len(inputs) - n_static
+    varying = order_by_name(data.covariate_names, data.n_covariates, inputs[:n_varying])
+    fixed = order_by_name(data.static_names, n_static, inputs[n_varying:])
+    return replace(
+        data,
+        covariates=None if data.covariates is None else data.covariates[..., varying],
+        covariate_names=inputs[:n_varying],
+        static=None if data.static is None else data.static[:, fixed],
+        static_names=inputs[n_varying:],
+    )
 
 
 def _few(names: tuple[Hashable, ...]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from probseq._random import torch_generator
+from probseq.data.matching import matched
 from probseq.data.sequences import Sequences, sequences
 from probseq.errors import (
     ConvergenceWarning,
@@ -310,6 +311,14 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
                 expected=f"{data.n_variables} variables and {model.n_covariates} covariates, as in X",
                 remedy="Read both alike; ps.sequences(X, covariates=...) adds covariates.",
             )
+        held_out = matched(
+            held_out,
+            data.variables,
+            named=data.named and not data.flat,
+            inputs=(*data.covariate_names, *data.static_names),
+            n_static=len(data.static_names),
+            who=type(self).__name__,
+        )
         check_support(held_out.values, self._emission(), model.observation.n_categories, "the validation data")
         values, lengths, inputs = held_out.values, held_out.lengths, model_inputs(held_out)
         for transform, constants in zip(transforms.transforms, transforms.constants, strict=True):

@@ -15,6 +15,9 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
 from probseq._random import RandomState
+from probseq.data.batch import pack
+from probseq.data.covariates import check_complete, order_by_name, read_covariates
+from probseq.data.matching import matched
 from probseq.data.sequences import Sequences, borrowed, sequences
 from probseq.distributions.emissions import Emission
 from probseq.errors import (
@@ -25,7 +28,6 @@ from probseq.errors import (
     HistoryError,
     NotFittedError,
     ParameterError,
-    ShapeError,
 )
 from probseq.estimators.pipeline import DataInfo, FittedTransforms, check_support, future_inputs, model_inputs
 from probseq.estimators.state import State, leaves_of
@@ -131,32 +133,26 @@ class FittedModel(BaseEstimator, ABC):
             tokens, numbers = "tokens", "numbers"
             got, expected = (numbers, tokens) if data.vocabulary is None else (tokens, numbers)
             raise DataTypeError(got=got, expected=f"{expected}, as in the fit", remedy="Pass data of the same kind.")
-        if data.n_variables != self.n_features_in_:
-            raise ShapeError(
-                got=f"X has {data.n_variables} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input",
-                expected="the variables of the fit",
-                remedy="Reshape your data to (time, variable)." if data.flat else "Pass the same columns.",
-            )
-        names = getattr(self, "feature_names_in_", None)
-        if names is not None and data.named and tuple(data.variables) != tuple(names):
-            raise ShapeError(
-                got=f"variables {list(data.variables)}. "
-                "The feature names should match those that were passed during fit",
-                expected=f"{list(names)} in this order",
-                remedy="Select the columns by name.",
-            )
-        n_inputs = data.n_covariates + len(data.static_names)
-        if n_inputs != self.model_.n_covariates:
-            raise CovariateError(
-                got=f"{n_inputs} covariates",
-                expected=f"{self.model_.n_covariates}: {list(self.covariate_names_)}",
-                remedy="Pass covariates= with the names of the fit (a history and static inputs through "
-                "ps.sequences(X, covariates=..., static=...)).",
-            )
+        data = self._matched(data)
         check_support(data.values, self.emission_, self.model_.observation.n_categories, _called(data))
         self.transforms_.check(data.values)
         return data
+
+    def _matched(self, data: Sequences) -> Sequences:
+        """Data with the variables of the fit, and its inputs in their order there."""
+        past, names = self.training_, getattr(self, "feature_names_in_", None)
+        named = names is not None or (past is not None and past.named and not past.flat)
+        if names is None:
+            counted = tuple(f"x{j}" for j in range(self.n_features_in_))
+            names = past.variables if named and past is not None else counted
+        return matched(
+            data,
+            tuple(names),
+            named=named,
+            inputs=self.covariate_names_,
+            n_static=0 if past is None else len(past.static_names),
+            who=type(self).__name__,
+        )
 
     def _batch(self, data: Sequences) -> Batch:
         return make_batch(self.model_, data.values, data.lengths, model_inputs(data))
@@ -219,7 +215,9 @@ class FittedModel(BaseEstimator, ABC):
                 expected=f"the values of {list(self.covariate_names_)} over {steps} steps",
                 remedy="Pass covariates=.",
             )
-        inputs = sequences(covariates).values
+        given = read_covariates(covariates)
+        order = order_by_name(given.variables, given.blocks[0].shape[1], self.covariate_names_)
+        inputs = pack(given.blocks)[..., order]
         if len(inputs) == 1:
             inputs = np.repeat(inputs, labels.n_sequences, 0)
         if inputs.shape != (labels.n_sequences, steps, self.model_.n_covariates):
@@ -228,6 +226,8 @@ class FittedModel(BaseEstimator, ABC):
                 expected=f"({labels.n_sequences}, {steps}, {self.model_.n_covariates})",
                 remedy="Pass one row a step.",
             )
+        for name, block in zip(labels.names, inputs, strict=True):
+            check_complete(block, self.covariate_names_, f"sequence {name!r}" if labels.many else "the future")
         return inputs
 
     def _check_state(self, state: Any) -> None:

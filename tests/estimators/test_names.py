@@ -1,0 +1,95 @@
+"""Columns with names are matched by them, wherever a fitted model reads data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import probseq as ps
+from probseq.errors import CovariateError, ShapeError
+
+RNG = np.random.default_rng(0)
+U = pd.DataFrame(RNG.normal(size=(40, 2)), columns=["p", "q"])
+Y = 2 * U["p"] - U["q"] + 0.1 * RNG.normal(size=40)
+TURNED = U[["q", "p"]]
+ONCE = ps.EM(n_init=1, max_iter=5, tol=1e3)
+FAMILIES = {
+    "regression": ps.HMM(2, ps.NormalRegression(), inference=ONCE, random_state=0),
+    "driven": ps.HMM(2, transitions=ps.CovariateTransitions(), inference=ONCE, random_state=0),
+    "arma": ps.ARMA(order=(1, 0)),
+    "lstm": ps.LSTM(2, inference=ps.MLE(training=ps.TrainingOptions(max_epochs=1)), random_state=0),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request):
+    return FAMILIES[request.param].fit(Y, covariates=U)
+
+
+def test_covariates_in_another_order_are_the_same(model):
+    assert float(model.log_prob(Y, covariates=TURNED)) == float(model.log_prob(Y, covariates=U))
+    assert model.score(Y, covariates=TURNED) == model.score(Y, covariates=U)
+    np.testing.assert_array_equal(model.predict(Y, covariates=TURNED), model.predict(Y, covariates=U))
+    past, turned = ps.sequences(Y, covariates=U), ps.sequences(Y, covariates=TURNED)
+    ahead = {"covariates": U[:2], "history": past}
+    changed = {"covariates": TURNED[:2], "history": turned}
+    if isinstance(model, ps.LSTM):
+        ahead["random_state"] = changed["random_state"] = 0
+    np.testing.assert_array_equal(model.forecast(2, **changed).mean(), model.forecast(2, **ahead).mean())
+    both = [float(model.log_prob(Y, covariates=U, history=one)) for one in (past, turned)]
+    assert both[0] == both[1]
+    if isinstance(model, ps.HMM):
+        np.testing.assert_array_equal(model.decode(Y, covariates=TURNED), model.decode(Y, covariates=U))
+    state = model.filter(Y, covariates=U)
+    np.testing.assert_array_equal(
+        model.forecast(2, state=state, covariates=TURNED[:2], random_state=0).mean(),
+        model.forecast(2, state=state, covariates=U[:2], random_state=0).mean(),
+    )
+
+
+def test_covariates_of_other_names_are_refused(model):
+    other = U.rename(columns={"p": "x"})
+    for ask in (model.log_prob, model.score, model.predict, model.filter):
+        with pytest.raises(CovariateError, match=r"Missing: \['p'\]. Not known to the model: \['x'\]"):
+            ask(Y, covariates=other)
+    with pytest.raises(CovariateError, match="Missing"):
+        model.forecast(2, state=model.filter(Y, covariates=U), covariates=other[:2])
+    assert float(model.log_prob(Y, covariates=U.to_numpy())) == float(model.log_prob(Y, covariates=U))
+
+
+def test_static_inputs_and_validation_data_go_by_name():
+    panel = {name: Y.to_numpy()[rows] for name, rows in (("a", slice(20)), ("b", slice(20, 40)))}
+    static = pd.DataFrame({"size": [1.0, 2.0], "age": [5.0, 3.0]}, ["a", "b"])
+    turned = static[["age", "size"]]
+    model = FAMILIES["lstm"].__sklearn_clone__().fit(panel, static=static)
+    whole, other = (ps.sequences(panel, static=one) for one in (static, turned))
+    np.testing.assert_array_equal(model.log_prob(other), model.log_prob(whole))
+    with pytest.raises(CovariateError, match="Missing"):
+        model.log_prob(ps.sequences(panel, static=static.rename(columns={"age": "x"})))
+    found = [
+        ps.LSTM(2, inference=ps.MLE(training=ps.TrainingOptions(max_epochs=2)), random_state=0)
+        .fit(Y, covariates=U, validation=ps.sequences(Y, covariates=held_out))
+        .log_likelihood_
+        for held_out in (U, TURNED)
+    ]
+    assert found[0] == found[1]
+    with pytest.raises(CovariateError, match="Missing"):
+        ps.LSTM(2).fit(Y, covariates=U, validation=ps.sequences(Y, covariates=U.rename(columns={"p": "x"})))
+
+
+def test_variables_whose_names_are_numbers(tmp_path):
+    table = pd.DataFrame(RNG.normal(size=(30, 2)) + [0, 10], columns=[5, 7])
+    model = ps.HMM(1, inference=ONCE).fit(table)
+    model.save(tmp_path / "m.ps")
+    for one in (model, ps.load(tmp_path / "m.ps")):
+        assert float(one.log_prob(table)) == float(model.log_prob(table.to_numpy()))
+        with pytest.raises(ShapeError, match=r"\[5, 7\] in this order"):
+            one.log_prob(table[[7, 5]])
+        with pytest.raises(ShapeError, match="feature names"):
+            one.log_prob(table.rename(columns={5: 6}))
+    counted = pd.DataFrame(table.to_numpy())
+    plain = ps.HMM(1, inference=ONCE).fit(counted)
+    assert float(plain.log_prob(counted[[0, 1]])) == float(plain.log_prob(counted))
+    with pytest.raises(ShapeError, match=r"\[0, 1\] in this order"):
+        plain.log_prob(counted[[1, 0]])
