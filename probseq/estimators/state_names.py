@@ -20,7 +20,7 @@ from probseq.estimators.pipeline import DataInfo, FittedTransforms
 from probseq.inference.base import Draws
 from probseq.models.base import SequenceModel
 from probseq.models.marginal import Marginalized
-from probseq.models.relabel import permute_states
+from probseq.models.relabel import moved_start, permute_states
 from probseq.models.wrappers import map_innermost
 
 __all__ = ["StateNames"]
@@ -40,8 +40,8 @@ class StateNames(HiddenStates):
     ) -> Self:
         """A copy of the fitted model whose states are numbered by a key, from the smallest on.
 
-        The law of the data stays the same. Each parameter draw is ordered by itself, so that a state means the same in
-        all of them where the key tells the states apart.
+        The law of the data stays the same; a start that is known moves with its states. Each parameter draw is ordered
+        by itself, so that a state means the same in all of them where the key tells the states apart.
 
         Parameters
         ----------
@@ -57,7 +57,8 @@ class StateNames(HiddenStates):
         Raises
         ------
         ParameterError
-            For a key that has no number a state, and where forbidden transitions tell the states apart.
+            For a key that has no number a state, and where forbidden or known transitions tell the states apart, or
+            a known start those of some draws.
 
         Examples
         --------
@@ -190,7 +191,13 @@ class StateNames(HiddenStates):
         """A copy in which state i of draw d is the old state ``order[d, i]``."""
         specs = self.model_.model.parameters()
         params = permute_states(specs, self.model_.params, order)
-        model = Marginalized(self.model_.model, params, self.model_.log_weights, self.model_.adapt)
+        moved = copy.copy(self)
+        inner = self.model_.model
+        start = moved_start(self._latent(), order)
+        if start is not None:
+            moved.start = start.numpy()  # type: ignore[attr-defined]
+            inner = self.transforms_.wrap(moved._build(self.info_))  # type: ignore[attr-defined]
+        model = Marginalized(inner, params, self.model_.log_weights, self.model_.adapt)
         covariance = self.draws_.covariance
         if covariance is not None:
 
@@ -200,7 +207,6 @@ class StateNames(HiddenStates):
             found = flatten(specs, self.model_.params)[0]
             slope = torch.autograd.functional.jacobian(renamed, found).numpy()
             covariance = slope @ covariance @ slope.T
-        moved = copy.copy(self)
         moved.model_ = model
         moved.draws_ = replace(self.draws_.renamed(params, order), covariance=covariance)
         if self.training_state_ is not None:

@@ -44,6 +44,8 @@ class DiscreteLatent(ABC):
     """
 
     n_states: int
+    known_start: Tensor | None = None
+    """The law of the first state (s,), where it is known rather than a parameter."""
 
     @abstractmethod
     def state_laws(self, params: Params, batch: Batch | None = None) -> Distribution:

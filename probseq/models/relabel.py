@@ -19,7 +19,7 @@ from probseq.errors import ParameterError
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.latent import DiscreteLatent
 
-__all__ = ["exchangeable", "match_states", "order_states", "permute_states", "relabel"]
+__all__ = ["exchangeable", "match_states", "moved_start", "order_states", "permute_states", "relabel"]
 
 _STATE_WORDS = ("state", "next_state")
 _MAX_ITER = 100
@@ -85,6 +85,26 @@ def permute_states(specs: Mapping[str, ParamSpec], params: Params, permutation: 
             )
         moved[name] = value
     return moved
+
+
+def moved_start(model: DiscreteLatent, permutation: Tensor) -> Tensor | None:
+    """The known law of the first state after a permutation (*draw, s) of the states; None where it is not known.
+
+    Raises
+    ------
+    ParameterError
+        where it would differ between draws, since it is no parameter.
+    """
+    if model.known_start is None:
+        return None
+    moved = model.known_start[permutation].reshape(-1, model.n_states)
+    if not bool((moved == moved[:1]).all()):
+        raise ParameterError(
+            got="a permutation that differs between draws, for a known law of the first state",
+            expected="one after which the first state has the same law in all draws",
+            remedy="Leave the states as they are, or fit with start='free'.",
+        )
+    return moved[0]
 
 
 def order_states(specs: Mapping[str, ParamSpec], params: Params, by: str | Tensor) -> Tensor:
@@ -220,7 +240,7 @@ def relabel(
     Raises
     ------
     ParameterError
-        for an unknown order, for missing data, and where a mask of transitions tells the states apart.
+        for an unknown order, for missing data, and where a mask of transitions or a known start tells the states apart.
     """
     specs = model.parameters()
     if order not in ("match", "occupancy"):
@@ -234,6 +254,13 @@ def relabel(
                 got=f"order={order!r} without data", expected="a batch", remedy="Pass the data, or a parameter's name."
             )
         permutation = _by_states(model, params, batch, match=order == "match")
+    known = model.known_start if isinstance(model, DiscreteLatent) else None
+    if known is not None and not torch.equal(known[permutation], known.expand(permutation.shape)):
+        raise ParameterError(
+            got="a permutation of states whose law of the first state is known",
+            expected="one that keeps that law",
+            remedy="States that begin with different probabilities cannot change places.",
+        )
     return permute_states(specs, params, permutation), permutation
 
 

@@ -85,6 +85,25 @@ def test_durations_are_geometric(model):
     assert_array_equal(stays.expected_durations(), [2.0, np.inf])
 
 
+@pytest.mark.parametrize("driven", [False, True])
+def test_a_known_start_moves_with_its_states(driven, tmp_path):
+    rng = np.random.default_rng(0)
+    x, u = np.r_[rng.normal(3, 1, 20), rng.normal(0, 1, 30)], {"covariates": np.ones(50)} if driven else {}
+    chain = ps.CovariateTransitions() if driven else None
+    fitted = ps.HMM(2, start=[1, 0], transitions=chain, inference=ps.EM(n_init=1, max_iter=5), random_state=0)
+    with pytest.warns(ps.errors.ConvergenceWarning):
+        fitted.fit(x, **u)
+    ordered = fitted.order_states(lambda params: [1, 0])
+    assert_array_equal(ordered.get_params()["start"], [0, 1])
+    assert_array_equal(fitted.get_params()["start"], [1, 0])
+    ordered.save(tmp_path / "m.ps")
+    ahead = {"covariates": np.ones(2)} if driven else {}
+    for one in (ordered, ps.load(tmp_path / "m.ps")):
+        assert_allclose(one.log_prob_steps(x, **u), fitted.log_prob_steps(x, **u), rtol=1e-10)
+        assert_allclose(one.forecast(2, **ahead).mean(), fitted.forecast(2, **ahead).mean(), rtol=1e-10)
+        assert_array_equal(one.decode(x, **u), 1 - fitted.decode(x, **u))
+
+
 @pytest.mark.parametrize(
     ("by", "expected"),
     [

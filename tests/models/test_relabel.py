@@ -12,7 +12,7 @@ from probseq.distributions.params import unconstrained_size, unflatten
 from probseq.errors import ParameterError
 from probseq.models.base import Batch
 from probseq.models.hmm import HiddenMarkovModel
-from probseq.models.relabel import exchangeable, match_states, order_states, permute_states, relabel
+from probseq.models.relabel import exchangeable, match_states, moved_start, order_states, permute_states, relabel
 from probseq.models.transitions import Transitions
 
 EMISSIONS = {
@@ -155,3 +155,17 @@ def test_switched_labels_are_undone(order):
     assert torch.equal(again["mean"], fixed["mean"])
     if order != "mean":
         assert_allclose(fixed["mean"].mean(0).squeeze(-1), [8.0, 4.0, 0.0], atol=0.2)
+
+
+def test_a_known_start_stays_with_its_states():
+    model = HiddenMarkovModel(3, Poisson(), Poisson().observation(1, None), [0.2, 0.2, 0.6])
+    params = random_params(model, 2)
+    turned, alike = params | {"rate": params["rate"].clone()}, params | {"rate": params["rate"].clone()}
+    turned["rate"][:, :, 0] = torch.tensor([3.0, 2.0, 1.0])
+    alike["rate"][:, :, 0] = torch.tensor([2.0, 1.0, 3.0])
+    with pytest.raises(ParameterError, match="first state is known"):
+        relabel(model, turned, "rate")
+    assert_array_equal(relabel(model, alike, "rate")[1], [[1, 0, 2]] * 2)
+    assert_array_equal(moved_start(model, torch.tensor([2, 0, 1])), [0.6, 0.2, 0.2])
+    with pytest.raises(ParameterError, match="differs between draws"):
+        moved_start(model, torch.tensor([[0, 1, 2], [2, 0, 1]]))
