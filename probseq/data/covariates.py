@@ -268,7 +268,7 @@ def order_by_name(given: tuple[Hashable, ...] | None, width: int, names: tuple[H
         Those of the fit.
     """
     unnamed = given is None or _is_counted(given)
-    if given is not None and set(given) == set(names):
+    if given is not None and width == len(names) and set(given) == set(names):
         return [given.index(name) for name in names]
     if given is not None and len(set(plain_names(given))) == width and set(plain_names(given)) == {*plain_names(names)}:
         return [plain_names(given).index(name) for name in plain_names(names)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC
+from collections.abc import Hashable
 from dataclasses import replace
 from enum import Enum
 from typing import Any
@@ -140,19 +141,22 @@ class FittedModel(BaseEstimator, ABC):
 
     def _matched(self, data: Sequences) -> Sequences:
         """Data with the variables of the fit, and its inputs in their order there."""
-        past, names = self.training_, getattr(self, "feature_names_in_", None)
-        named = names is not None or (past is not None and past.named and not past.flat)
-        if names is None:
-            counted = tuple(f"x{j}" for j in range(self.n_features_in_))
-            names = past.variables if named and past is not None else counted
+        past, names = self.training_, self._variable_names()
         return matched(
             data,
-            tuple(names),
-            named=named,
+            tuple(f"x{j}" for j in range(self.n_features_in_)) if names is None else names,
+            named=names is not None,
             inputs=self.covariate_names_,
             n_static=0 if past is None else len(past.static_names),
             who=type(self).__name__,
         )
+
+    def _variable_names(self) -> tuple[Hashable, ...] | None:
+        """The names of the variables in the fit, None where they had none or there was a single series."""
+        past, names = self.training_, getattr(self, "feature_names_in_", None)
+        if names is not None:
+            return tuple(names)
+        return past.variables if past is not None and past.named and not past.flat else None
 
     def _batch(self, data: Sequences) -> Batch:
         return make_batch(self.model_, data.values, data.lengths, model_inputs(data))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 
+from probseq.data.covariates import order_by_name, plain_names
+from probseq.data.timeindex import is_default
 from probseq.errors import (
     CovariateError,
     DataError,
@@ -46,11 +50,12 @@ class Streaming(FittedModel):
 
         Parameters
         ----------
-        x : a number, (k,), or (n, k); NaN is missing. A token for text models.
+        x : a number, (k,), or (n, k); NaN is missing. A token for text models. A row of a table, or a dict from names
+            to values, goes by the names of the variables; so do ``covariates``.
         """
         self._check_fitted()
         self._check_state(state)
-        value = self._one_step(x, state.n, self.n_features_in_, "x")
+        value = self._one_step(x, state.n)
         check_support(value, self.emission_, self.model_.observation.n_categories, "x")
         self.transforms_.check(value[:, None, :])
         if np.isinf(value).any():
@@ -82,20 +87,25 @@ class Streaming(FittedModel):
         self._check_fitted()
         return State.from_bytes(data, self.model_.initial_state({}, 1))
 
-    def _one_step(self, x: Any, n: int, k: int, name: str) -> np.ndarray:
+    def _one_step(self, x: Any, n: int) -> np.ndarray:
+        """One value a variable of each sequence, (n, k)."""
         if isinstance(x, str) and self.vocabulary_ is not None:
             x = self.vocabulary_.encode(np.array([x], dtype=object), end=False)
-        try:
-            value = np.asarray(x, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise DataError(got=f"{name}={x!r}", expected=f"numbers, {(n, k)}", remedy="Pass one step.") from error
-        if value.size != n * k:
+        values, names = _labelled(x, n)
+        value = _block(values, n, self.n_features_in_, "x")
+        if names is None:
+            return value
+        given, fitted = plain_names(names), self._variable_names()
+        if fitted is None:
+            # Columns that were only counted; where they have other names they go by position.
+            counted = tuple(range(value.shape[1]))
+            fitted = counted if set(given) == set(counted) else given
+        wanted = plain_names(fitted)
+        if set(given) != set(wanted):
             raise ShapeError(
-                got=f"{name} of shape {value.shape}",
-                expected=f"{n} sequence(s) of {k} value(s)",
-                remedy="Pass one step.",
+                got=f"the variables {list(names)}", expected=f"{list(fitted)}", remedy="Name them as in the fit."
             )
-        return value.reshape(n, k)
+        return value[:, [given.index(name) for name in wanted]]
 
     def _one_input(self, covariates: Any, n: int) -> torch.Tensor | None:
         m = self.model_.n_covariates
@@ -105,4 +115,42 @@ class Streaming(FittedModel):
                 expected=f"{m} covariates {list(self.covariate_names_)}",
                 remedy="Pass covariates= for this step." if m else "Leave them out.",
             )
-        return None if covariates is None else torch.as_tensor(self._one_step(covariates, n, m, "covariates"))
+        if covariates is None:
+            return None
+        values, names = _labelled(covariates, n)
+        if names is not None:
+            order = order_by_name(names, len(names), self.covariate_names_)
+            values = _block(values, n, len(names), "covariates")[:, order]
+        return torch.as_tensor(_block(values, n, m, "covariates"))
+
+
+def _labelled(x: Any, n: int) -> tuple[Any, tuple[Hashable, ...] | None]:
+    """One step, and the names of its numbers where it has some; the rows of tables are sequences.
+
+    The label of a single number is no name: a cell that was cut out of a series carries its time.
+    """
+    if isinstance(x, Mapping):
+        return np.column_stack([np.asarray(value, dtype=object).reshape(-1) for value in x.values()]), tuple(x)
+    if isinstance(x, xr.DataArray) and "variable" in x.dims:
+        names = tuple(x.coords["variable"].values.tolist()) if "variable" in x.coords else None
+        return x.transpose(..., "variable").values, names
+    if isinstance(x, pd.DataFrame):
+        return x.to_numpy(), None if is_default(x.columns) else tuple(x.columns)
+    if isinstance(x, pd.Series) and n == 1 and len(x) > 1:
+        return x.to_numpy(), None if is_default(x.index) else tuple(x.index)
+    return x, None
+
+
+def _block(x: Any, n: int, k: int, name: str) -> np.ndarray:
+    try:
+        value = np.asarray(x, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(got=f"{name}={x!r}", expected=f"numbers, {(n, k)}", remedy="Pass one step.") from error
+    if value.size != n * k:
+        raise ShapeError(
+            got=f"{name} of shape {value.shape}",
+            expected=f"{n} sequence(s) of {k} value(s)",
+            remedy="Pass one step.",
+        )
+    # Tensors cannot have the negative strides of a reversed array.
+    return np.ascontiguousarray(value.reshape(n, k))

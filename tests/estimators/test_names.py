@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import probseq as ps
 from probseq.errors import CovariateError, ShapeError
@@ -93,3 +94,64 @@ def test_variables_whose_names_are_numbers(tmp_path):
     assert float(plain.log_prob(counted[[0, 1]])) == float(plain.log_prob(counted))
     with pytest.raises(ShapeError, match=r"\[0, 1\] in this order"):
         plain.log_prob(counted[[1, 0]])
+
+
+ROW = {"a": 8.0, "b": -2.0}
+ROWS = {
+    "series": pd.Series(ROW),
+    "turned series": pd.Series({"b": -2.0, "a": 8.0}),
+    "table": pd.DataFrame([ROW])[["b", "a"]],
+    "dict": {"b": -2.0, "a": 8.0},
+    "array": xr.DataArray([-2.0, 8.0], dims="variable", coords={"variable": ["b", "a"]}),
+    "reversed": np.array([-2.0, 8.0])[::-1],
+    "list": [8.0, -2.0],
+    "counted": pd.Series([8.0, -2.0]),
+}
+
+
+@pytest.fixture(scope="module")
+def two():
+    values = np.r_[RNG.normal(size=(30, 2)), RNG.normal(size=(30, 2)) + [8, 0]]
+    return ps.HMM(2, inference=ps.EM(n_init=1), random_state=0).fit(pd.DataFrame(values, columns=["a", "b"]))
+
+
+@pytest.mark.parametrize("form", ROWS)
+def test_a_step_with_names_goes_by_them(two, form):
+    expected = two.predictive_at(two.filter(pd.DataFrame([ROW]))).mean()
+    np.testing.assert_array_equal(two.predictive_at(two.update(two.initial_state(), ROWS[form])).mean(), expected)
+
+
+def test_a_step_of_other_names_is_refused(two):
+    start = two.initial_state()
+    for row in (pd.Series({"a": 1.0, "c": 2.0}), {"a": 1.0, "c": 2.0}, pd.DataFrame({"a": [1.0], "c": [2.0]})):
+        with pytest.raises(ShapeError, match="'c'"):
+            two.update(start, row)
+    for row in ([1.0, 2.0, 3.0], {"a": 1.0}):
+        with pytest.raises(ShapeError, match="2 value"):
+            two.update(start, row)
+    several = two.update(two.initial_state(2), pd.DataFrame([ROW, ROW])[["b", "a"]])
+    np.testing.assert_array_equal(
+        two.predictive_at(several).mean()[1], two.predictive_at(two.update(start, [8.0, -2.0])).mean()
+    )
+
+
+def test_covariates_of_a_step_go_by_their_names(model):
+    now, ahead = U.iloc[0], U.iloc[1]
+    plain = model.update(model.initial_state(), Y[0], covariates=now.to_numpy())
+    turned = model.update(model.initial_state(), Y[0], covariates=now[["q", "p"]])
+    expected = model.predictive_at(plain, covariates=ahead.to_numpy()).mean().values
+    forms = (ahead, ahead[["q", "p"]], dict(ahead[["q", "p"]]), TURNED[1:2], ahead[["q", "p"]].to_numpy()[::-1])
+    for form in forms:
+        np.testing.assert_array_equal(model.predictive_at(turned, covariates=form).mean().values, expected)
+    for form in (ahead.rename({"p": "x"}), {"p": 1.0}, {"p": 1.0, "x": 0.0}):
+        with pytest.raises(CovariateError, match="Missing"):
+            model.predictive_at(turned, covariates=form)
+
+
+def test_a_cell_of_a_series_has_no_name():
+    series = pd.Series(RNG.normal(size=20), pd.date_range("2024-01-01", periods=20), name="y")
+    model = ps.ARMA(order=(1, 0)).fit(series)
+    start = model.initial_state()
+    expected = model.predictive_at(model.update(start, series.iloc[3])).mean().values
+    for form in (series.iloc[3:4], {"y": series.iloc[3]}, series.to_frame().iloc[3]):
+        np.testing.assert_array_equal(model.predictive_at(model.update(start, form)).mean().values, expected)
