@@ -54,6 +54,9 @@ class Sequences:
         Whether the tokens are the characters of a str.
     given_freq : str, number or None
         The frequency that the user gave.
+    cut : tuple of (int, frequency)
+        Where only the last steps are here, as after reading a file: for each sequence how many came before them, and
+        the step of the whole index. Empty otherwise.
     name, attrs, coords
         Name and attributes of the data, and further coordinates as ``{name: (dims, values)}``.
     """
@@ -74,6 +77,7 @@ class Sequences:
     vocabulary: Vocabulary | None = None
     is_text: bool = False
     given_freq: Freq = None
+    cut: tuple[tuple[int, Freq], ...] = ()
     name: Hashable = None
     attrs: Mapping[Hashable, Any] = field(default_factory=dict)
     coords: Coords = field(default_factory=dict)
@@ -109,6 +113,8 @@ class Sequences:
         """The step of each index, None where it is irregular; one too short to tell takes that of the others."""
         if self.given_freq is not None:
             return (self.given_freq,) * self.n_sequences
+        if self.cut:
+            return tuple(step for _, step in self.cut)
         found: list[Freq] = []
         for i, index in enumerate(self.index):
             same = i > 0 and (index is self.index[i - 1] or index.equals(self.index[i - 1]))
@@ -125,6 +131,12 @@ class Sequences:
     def regular(self) -> bool:
         """Whether every index has a stamp for every step of a known frequency."""
         return all(timeindex.is_contiguous(index) for index in self.index)
+
+    @property
+    def n_steps(self) -> tuple[int, ...]:
+        """How many steps each sequence has, with those that were cut off before the ones that are here."""
+        before = [n for n, _ in self.cut] or [0] * self.n_sequences
+        return tuple(n + int(length) for n, length in zip(before, self.lengths, strict=True))
 
     def mask(self) -> np.ndarray:
         """Return which steps are real rather than padding, shape (n, t)."""
@@ -172,6 +184,7 @@ class Sequences:
             many=self.many and not one,
             covariates=None if self.covariates is None else self.covariates[rows, :width],
             static=None if self.static is None else self.static[rows],
+            cut=tuple(self.cut[i] for i in rows) if self.cut else (),
             coords=coords,
         )
 
@@ -214,6 +227,7 @@ class Sequences:
             if self.covariates is None
             else pack([self.covariates[i, span] for i, span in enumerate(spans)]),
             given_freq=self.given_freq if self.given_freq is not None else _one(self.freq),
+            cut=tuple((before + span.start, step) for (before, step), span in zip(self.cut, spans, strict=False)),
             coords=coords,
         )
 
@@ -242,13 +256,15 @@ class Sequences:
         if counted:
             timeindex.warn_counted([self.names[i] for i in counted] if self.many else [])
         out: list[pd.Index] = []
+        n_steps = self.n_steps
         for i, index in enumerate(self.index):
+            alike = i > 0 and i - 1 not in dated and (steps[i], n_steps[i]) == (steps[i - 1], n_steps[i - 1])
             if i in dated:
                 out.append(dated[i])
-            elif i and i - 1 not in dated and steps[i] == steps[i - 1] and index.equals(self.index[i - 1]):
+            elif alike and index.equals(self.index[i - 1]):
                 out.append(out[-1])
             else:
-                out.append(timeindex.extend(index, int(horizon), steps[i]))
+                out.append(timeindex.extend(index, int(horizon), steps[i], n_steps[i]))
         return tuple(out)
 
     def future_covariates(

@@ -161,7 +161,7 @@ def is_extendable(index: pd.Index, freq: Freq) -> bool:
     return is_numeric(index) and isinstance(freq, (int, float))
 
 
-def extend(index: pd.Index, horizon: int, freq: Freq) -> pd.Index:
+def extend(index: pd.Index, horizon: int, freq: Freq, n_steps: int | None = None) -> pd.Index:
     """Return the next `horizon` stamps after `index`; one that is not extendable has its steps counted.
 
     Parameters
@@ -170,6 +170,8 @@ def extend(index: pd.Index, horizon: int, freq: Freq) -> pd.Index:
     horizon : int
     freq : str, number or None
         The step. None, or a step of the wrong kind for this index, means that it is not known.
+    n_steps : int, optional
+        How many steps there were, where `index` has only the last of them.
     """
     if isinstance(index, pd.PeriodIndex):
         return pd.period_range(start=index[-1] + 1, periods=horizon, freq=index.freq)
@@ -180,7 +182,8 @@ def extend(index: pd.Index, horizon: int, freq: Freq) -> pd.Index:
         if isinstance(last, int) and isinstance(freq, int):
             return pd.RangeIndex(last + freq, last + freq * (horizon + 1), freq)
         return pd.Index(last + freq * np.arange(1, horizon + 1))
-    return pd.RangeIndex(len(index), len(index) + horizon)
+    n_steps = len(index) if n_steps is None else n_steps
+    return pd.RangeIndex(n_steps, n_steps + horizon)
 
 
 def warn_counted(names: Sequence[Hashable]) -> None:

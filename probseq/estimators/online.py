@@ -149,7 +149,9 @@ def _stamped(past: Sequences, data: Sequences) -> Sequences:
     at = {name: row for row, name in enumerate(past.names)}
     rows = [0] if one else [at.get(name) for name in data.names]
     index = tuple(
-        own if row is None or not is_default(own) else extend(past.index[row], len(own), past.freq[row])
+        own
+        if row is None or not is_default(own)
+        else extend(past.index[row], len(own), past.freq[row], past.n_steps[row])
         for own, row in zip(data.index, rows, strict=True)
     )
     return replace(data, index=index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ def save(estimator: SequenceEstimator, path: Any) -> None:
         tensors |= {f"state.{i:03d}": leaf.detach().contiguous().clone() for i, leaf in enumerate(leaves)}
     metadata = {"format": _FORMAT, "version": str(_VERSION), "header": json.dumps(header, allow_nan=True)}
     file = Path(path)
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder; pass the name of a file.")
     if not file.absolute().parent.is_dir():
         raise FileNotFoundError(f"No folder {file.absolute().parent}; make it first.")
     save_file(tensors, str(file), metadata=metadata)
@@ -71,9 +74,11 @@ def load(path: Any) -> SequenceEstimator:
     ------
     FileFormatError
         If the file is not a probseq model, is damaged, or has a version or a class that is not known here.
-    FileNotFoundError
+    FileNotFoundError, IsADirectoryError
     """
     file = Path(path)
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder; pass the name of a file that save(path) wrote.")
     if not file.is_file():
         raise FileNotFoundError(f"No file {file}.")
     try:
@@ -178,6 +183,7 @@ def _encode_labels(data: Sequences) -> dict[str, Any]:
         "static": None if data.static is None else data.static.tolist(),
         "static_names": [_label(name) for name in data.static_names],
         "steps": [_step(f) for f in data.freq],
+        "lengths": list(data.n_steps),
         "index": [_encode_index(index) for index in data.index],
     }
 
@@ -201,10 +207,17 @@ def _encode_index(index: pd.Index) -> dict[str, Any]:
     if isinstance(tail, pd.DatetimeIndex):
         stamps = tail.tz_convert("UTC").tz_localize(None) if tail.tz is not None else tail
         zone = None if tail.tz is None else str(tail.tz)
-        return {"kind": "datetime", "values": [s.isoformat() for s in stamps], "zone": zone}
+        return {"kind": "datetime", "values": [s.isoformat() for s in stamps], "zone": zone, "unit": tail.unit}
+    if isinstance(tail, pd.TimedeltaIndex):
+        return {"kind": "timedelta", "values": [s.isoformat() for s in tail], "unit": tail.unit}
     if isinstance(index, pd.PeriodIndex):
         return {"kind": "period", "values": [str(p) for p in tail], "freq": index.freqstr}
-    return {"kind": "number", "values": [v.item() if hasattr(v, "item") else v for v in tail]}
+    return {"kind": "number", "values": [_stamp(v) for v in tail]}
+
+
+def _stamp(value: Any) -> Any:
+    """A stamp that is a number, a text or a date; of others, which only count steps, their text."""
+    return {"date": value.isoformat()} if type(value) is date else _label(value)
 
 
 def _decode_index(kept: dict[str, Any]) -> pd.Index:
@@ -212,17 +225,20 @@ def _decode_index(kept: dict[str, Any]) -> pd.Index:
         return pd.RangeIndex(kept["start"], kept["stop"], kept["step"])
     if kept["kind"] == "datetime":
         index = pd.DatetimeIndex(kept["values"])
+        index = index.as_unit(kept.get("unit", index.unit))
         return index if kept["zone"] is None else index.tz_localize("UTC").tz_convert(kept["zone"])
+    if kept["kind"] == "timedelta":
+        return pd.TimedeltaIndex(kept["values"]).as_unit(kept["unit"])
     if kept["kind"] == "period":
         return pd.PeriodIndex(kept["values"], freq=kept["freq"])
-    return pd.Index(kept["values"])
+    return pd.Index([date.fromisoformat(v["date"]) if isinstance(v, dict) else v for v in kept["values"]])
 
 
 def _decode_labels(kept: dict[str, Any], vocabulary: Vocabulary | None) -> Sequences:
     index = tuple(_decode_index(one) for one in kept["index"])
     width = max(len(one) for one in index)
     n, m = len(index), len(kept["covariates"])
-    steps = {s for s in kept["steps"] if s is not None}
+    lengths = kept.get("lengths", [len(one) for one in index])  # those of older files are not known
     return Sequences(
         values=np.full((n, width, len(kept["variables"])), np.nan),
         lengths=np.array([len(one) for one in index], dtype=np.int64),
@@ -239,7 +255,7 @@ def _decode_labels(kept: dict[str, Any], vocabulary: Vocabulary | None) -> Seque
         static_names=tuple(kept["static_names"]),
         vocabulary=vocabulary,
         is_text=kept["is_text"],
-        given_freq=steps.pop() if len(steps) == 1 else None,
+        cut=tuple((n - len(one), step) for n, one, step in zip(lengths, index, kept["steps"], strict=True)),
         name=kept["name"],
         attrs=kept["attrs"],
     )

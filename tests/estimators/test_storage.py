@@ -212,6 +212,63 @@ def test_old_models_are_saved_in_the_new_version(tmp_path):
     check_same_fit(ps.load(tmp_path / "new"), old)
 
 
+DAYS = pd.date_range("2024-01-01", periods=9, freq="D", unit="s")
+STAMPS = {
+    "none": None,
+    "numbers": pd.Index([0.5 * i for i in range(9)]),
+    "irregular numbers": pd.Index([1, 2, 4, 8, 16, 32, 64, 65, 66]),
+    "dates": DAYS.tz_localize("Europe/Berlin"),
+    "fixed offset": DAYS.tz_localize("+02:00"),
+    "irregular, regular at the end": DAYS.delete(2).append(pd.DatetimeIndex(["2024-01-10"]).as_unit("s")),
+    "periods": pd.period_range("2024-01", periods=9, freq="M"),
+    "durations": pd.timedelta_range("0s", periods=9, freq="15s", unit="s"),
+    "irregular durations": pd.to_timedelta([1.5, 2, 4, 8, 16, 32, 64, 65, 66], unit="h"),
+    "date objects": pd.Index([d.date() for d in DAYS], dtype=object),
+    "texts": pd.Index(list("abcdefghi")),
+}
+
+
+@pytest.mark.filterwarnings("ignore::probseq.errors.IndexWarning")
+@pytest.mark.parametrize("kind", STAMPS)
+def test_forecasts_of_a_file_have_the_same_times(kind, tmp_path):
+    model = ps.RandomWalk().fit(pd.Series(np.arange(9.0) ** 1.5, STAMPS[kind]))
+    model.save(tmp_path / "once")
+    once = ps.load(tmp_path / "once")
+    once.save(tmp_path / "twice")
+    expected = model.forecast(3).mean()
+    for loaded in (once, ps.load(tmp_path / "twice")):
+        xr.testing.assert_identical(loaded.forecast(3).mean(), expected)
+        assert loaded.forecast(3).mean()["time"].dtype == expected["time"].dtype
+    again = loaded.training_.index[0]
+    assert again.equals(model.training_.index[0][-3:])
+
+
+@pytest.mark.filterwarnings("ignore::probseq.errors.IndexWarning")
+def test_sequences_of_a_file_keep_their_own_lengths_and_steps(tmp_path):
+    panel = {
+        "daily": pd.Series(np.arange(9.0), STAMPS["dates"]),
+        "irregular": pd.Series(np.arange(5.0), STAMPS["dates"][[0, 2, 4, 5, 6]]),
+        "longer": pd.Series(np.arange(6.0), STAMPS["dates"][[0, 2, 3, 4, 5, 6]]),
+        "short": pd.Series(np.arange(2.0), STAMPS["dates"][:2]),
+    }
+    model = ps.RandomWalk().fit(panel)
+    model.save(tmp_path / "panel")
+    past, kept = model.training_, ps.load(tmp_path / "panel").training_
+    assert kept.n_steps == (9, 5, 6, 2) == past.n_steps and kept.freq == past.freq
+    for other, own in zip(kept.future_index(2), past.future_index(2), strict=True):
+        pd.testing.assert_index_equal(other, own, exact="equiv")
+    turned = kept.select([2, 1]).slice_time(1)
+    assert turned.n_steps == (6, 5) and turned.future_index(1)[0].tolist() == [6]
+
+
+def test_a_folder_is_no_file(tmp_path):
+    model = ps.IID().fit(np.arange(9.0))
+    with pytest.raises(IsADirectoryError, match="is a folder; pass the name of a file"):
+        model.save(tmp_path)
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        ps.load(tmp_path)
+
+
 def test_other_versions_and_damaged_content_are_told(tmp_path):
     FITS["Gibbs"]().save(tmp_path / "model")
     tensors, _, good = content(tmp_path / "model")
