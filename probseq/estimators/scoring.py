@@ -17,6 +17,10 @@ from probseq.inference.information import standard_errors
 __all__ = ["Scoring"]
 
 
+class _NoStandardErrorsError(UnsupportedError, AttributeError):
+    """An attribute that is not there, too, so that `hasattr` and `dir` can tell."""
+
+
 class Scoring(FittedModel):
     """Log-likelihoods on the scale of the data, in nats."""
 
@@ -104,7 +108,7 @@ class Scoring(FittedModel):
         covariance = self.draws_.covariance
         if self.model_.n_draws > 1 or covariance is None:
             several = self.model_.n_draws > 1
-            raise UnsupportedError(
+            raise _NoStandardErrorsError(
                 got="standard errors of parameters that are draws" if several else "a fit without a covariance",
                 expected="a point estimate whose inference computed the observed information",
                 remedy='params_.std("draw") is the spread of the posterior.'
