@@ -1,4 +1,4 @@
-"""What several layers share: objects that are nothing but their constructor's arguments, and records of a fit."""
+"""What several layers share: objects that are nothing but their constructor's arguments, records of a fit, checks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 
 from probseq.errors import ParameterError
 
-__all__ = ["Configuration", "Record", "equal_values"]
+__all__ = ["Configuration", "Record", "equal_values", "positive_number", "whole_number"]
 
 
 class Configuration:
@@ -116,3 +116,18 @@ def _parts(law: Distribution) -> dict[str, Any]:
     names = list(getattr(law, "arg_constraints", {}))
     found = {name: getattr(law, name) for name in names} if names else vars(law)
     return {**found, "batch_shape": law.batch_shape, "event_shape": law.event_shape}
+
+
+def whole_number(name: str, value: Any, lowest: int, remedy: str = "") -> int:
+    """An argument as a whole number of at least ``lowest``; a ParameterError that names it otherwise."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < lowest:
+        raise ParameterError(got=f"{name}={value!r}", expected=f"a whole number from {lowest}", remedy=remedy)
+    return int(value)
+
+
+def positive_number(name: str, value: Any, remedy: str = "") -> float:
+    """An argument as a finite number above zero; a ParameterError that names it otherwise."""
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not real or not 0 < value < np.inf:
+        raise ParameterError(got=f"{name}={value!r}", expected="a finite number above 0", remedy=remedy)
+    return float(value)

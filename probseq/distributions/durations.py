@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probseq._types import Configuration
+from probseq._types import Configuration, whole_number
 from probseq.distributions.params import Params, ParamSpec, Positive, Simplex
 from probseq.errors import ParameterError
 
@@ -80,13 +80,7 @@ class Duration(Configuration, ABC):
             for a maximum that is not a positive integer.
         """
         given = _DEFAULT_MAXIMUM if self.max_duration is None else self.max_duration
-        if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
-            raise ParameterError(
-                got=f"max_duration={given!r}",
-                expected="a positive integer",
-                remedy="Try a few times the mean duration.",
-            )
-        return int(given)
+        return whole_number("max_duration", given, 1, "Try a few times the mean duration.")
 
     @abstractmethod
     def parameters(self, n_states: int) -> dict[str, ParamSpec]:

@@ -126,6 +126,7 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
         self._check_tokens(data)
         emission = self._emission()
         if emission is not None:
+            emission.check_arguments()
             emission.check(data.values, _called(data))
         transforms, values, steps, inputs = fit_transforms(self._transforms(), data)
         if np.isinf(values).any():
@@ -141,13 +142,21 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
             batch = annotate(batch)
         generator = torch_generator(self.random_state)
         each = _sequence_weights(weights, data)
-        draws = inference.fit(model, batch, generator, validation=held_out, weights=each, progress=progress)
+        model, draws = self._infer(
+            inference, model, batch, generator, validation=held_out, weights=each, progress=progress
+        )
         for i, message in enumerate(draws.messages):
             stopped = draws.status in ("max_iter", "decreased") and i == len(draws.messages) - 1
             warnings.warn(message, ConvergenceWarning if stopped else DegenerateWarning, stacklevel=3)
         self._adopt(model, transforms, draws, info, data, each)
         self.fit_seconds_ = time.perf_counter() - started
         return self
+
+    def _infer(
+        self, inference: Inference, model: SequenceModel[Any], batch: Batch, generator: torch.Generator, **options: Any
+    ) -> tuple[SequenceModel[Any], Draws]:
+        """The draws, and the model that they belong to: another one where the data choose its structure."""
+        return model, inference.fit(model, batch, generator, **options)
 
     def with_parameters(self, *, n_covariates: int = 0, **parameters: Any) -> Self:
         """Return a fitted copy with known parameter values, without data.

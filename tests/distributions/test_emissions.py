@@ -12,10 +12,24 @@ from torch import Tensor
 
 from probseq.distributions.ascent import ascend
 from probseq.distributions.base import Distribution, ProductDistribution
-from probseq.distributions.emissions import Emission, Normal, Observation, Poisson
+from probseq.distributions.emissions import (
+    AutoregressiveNormal,
+    Categorical,
+    Emission,
+    GaussianMixture,
+    Multinomial,
+    Normal,
+    NormalRegression,
+    Observation,
+    Poisson,
+    Product,
+    StudentT,
+    Tied,
+)
 from probseq.distributions.emissions.base import gradient_m_step
 from probseq.distributions.params import Params, ParamSpec, Positive, Real
 from probseq.distributions.tables import component_log_prob
+from probseq.errors import ParameterError
 from probseq.inference.em import EM
 from probseq.models.base import Batch
 from probseq.models.hmm import HiddenMarkovModel
@@ -116,3 +130,28 @@ def test_ascent_climbs_every_member_of_a_batch():
         return -0.5 * (bend * (z - top) ** 2).sum(-1), -bend * (z - top)
 
     assert_allclose(ascend(quadratic, torch.zeros(3, 2).double(), 60), top, atol=1e-5)
+
+
+WRONG = [
+    *(StudentT(df) for df in (np.inf, np.nan, 0, -1.0, "4", True, [4.0])),
+    *(Categorical(n) for n in (0, -2, 2.5, "3", True, np.inf)),
+    *(Multinomial(n) for n in (0, -1, 2.0, "3")),
+    *(GaussianMixture(n) for n in (0, 1.5, "2", None)),
+    *(NormalRegression(n) for n in (-1, 0.5, "1")),
+    *(AutoregressiveNormal(n) for n in (0, 1.5)),
+]
+
+
+@pytest.mark.parametrize("emission", [*WRONG, Tied(StudentT(0.0)), Product([Normal(), Categorical(0)])], ids=repr)
+def test_arguments_that_no_data_make_right(emission):
+    with pytest.raises(ParameterError, match=r"(df|n_\w+|order)=.*Expected a (whole|finite)"):
+        emission.check_arguments()
+    if not isinstance(emission, Product):
+        with pytest.raises(ParameterError):
+            emission.parameters(emission.observation(1, 2), (2,))
+
+
+@pytest.mark.parametrize("emission", [StudentT(np.int64(4)), StudentT(), Categorical(np.int32(3)), Multinomial(3)])
+def test_arguments_that_are_right(emission):
+    emission.check_arguments()
+    assert emission.parameters(emission.observation(2, 3), (2,))

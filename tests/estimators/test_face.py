@@ -18,6 +18,8 @@ from probseq.errors import (
     DegenerateWarning,
     FileFormatError,
     HistoryError,
+    ParameterError,
+    UnsupportedError,
 )
 
 TEXT = "she sells sea shells by the sea shore"
@@ -172,3 +174,18 @@ def test_a_loaded_model_continues_its_training_data(tmp_path):
     loaded = ps.load(tmp_path / "arma")
     xr.testing.assert_identical(loaded.forecast(3).mean(), model.forecast(3).mean())
     assert b"19.1498" not in (tmp_path / "arma").read_bytes()
+
+
+def test_a_model_can_be_looked_through():
+    fitted = ps.HMM(2, ps.Poisson(), inference=ps.EM(n_init=1), random_state=0).fit([3.0, 9, 2, 8, 4, 1, 10])
+    assert "log_prob" in dir(fitted) and not hasattr(fitted, "standard_errors_")
+    assert getattr(fitted, "standard_errors_", None) is None
+    with pytest.raises(UnsupportedError, match="covariance=True"):
+        _ = fitted.standard_errors_
+    assert hasattr(ps.ARMA(order=(1, 0)).fit(np.random.default_rng(0).normal(size=60)), "standard_errors_")
+
+
+@pytest.mark.parametrize("emission", [ps.Multinomial(n_trials=-1), ps.Categorical(0)], ids=repr)
+def test_wrong_arguments_are_not_blamed_on_the_data(emission):
+    with pytest.raises(ParameterError, match="Expected a whole number from 1"):
+        ps.HMM(2, emission).fit(np.array([[1.0, 2.0], [2.0, 1.0], [3.0, 0.0]]))

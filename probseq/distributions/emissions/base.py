@@ -155,6 +155,9 @@ class Emission(Configuration, ABC):
         """The law given by a network's raw outputs (*B, m), m = ``unconstrained_size(parameters(observation))``."""
         return self.distribution(unflatten(self.parameters(observation), outputs))
 
+    def check_arguments(self) -> None:
+        """Raise ``ParameterError`` for arguments of the constructor that no data could make right."""
+
     def check(self, values: np.ndarray, name: str = "the data") -> None:
         """Raise ``SupportError`` for values (NaN = missing) to which this family gives no probability."""
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probseq._types import whole_number
 from probseq.distributions.base import Distribution
 from probseq.distributions.categorical import Bits, Categories
 from probseq.distributions.emissions.base import CategoryCounts, Emission, Observation, SufficientEmission, masked
@@ -36,7 +37,12 @@ class Categorical(Emission):
     def __init__(self, n_categories: int | None = None) -> None:
         self.n_categories = n_categories
 
+    def check_arguments(self) -> None:
+        if self.n_categories is not None:
+            whole_number("n_categories", self.n_categories, 1, "None counts them in the data.")
+
     def observation(self, n_variables: int, n_categories: CategoryCounts = None) -> Observation:
+        self.check_arguments()
         most = max((c for c in n_categories if c), default=None) if isinstance(n_categories, tuple) else n_categories
         size = most if self.n_categories is None else self.n_categories
         if size is None or size < 1:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from probseq._types import whole_number
 from probseq.distributions.base import Distribution
 from probseq.distributions.compose import Mixture
 from probseq.distributions.emissions.base import Emission, Observation, spread, standardized
@@ -58,6 +58,9 @@ class GaussianMixture(Emission):
     def __init__(self, n_components: int = 2, covariance: str = "diag") -> None:
         self.n_components, self.covariance = n_components, covariance
 
+    def check_arguments(self) -> None:
+        self._size()
+
     def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
         m, k = self._size(), observation.n_variables
         state = ("state",) * len(components)
@@ -82,10 +85,7 @@ class GaussianMixture(Emission):
         return specs
 
     def _size(self) -> int:
-        m = self.n_components
-        if isinstance(m, bool) or not isinstance(m, int | np.integer) or m < 1:
-            raise ParameterError(got=f"n_components={m!r}", expected="an integer of at least 1", remedy="Try 2.")
-        return int(m)
+        return whole_number("n_components", self.n_components, 1, "Try 2.")
 
     def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
         factor = lower_factor(params["covariance"]) if "covariance" in params else None

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probseq._types import whole_number
 from probseq.distributions.base import Distribution
 from probseq.distributions.emissions.base import Emission, Observation, standardized
 from probseq.distributions.emissions.counts import check_counts
 from probseq.distributions.estimation import EMPTY, flat_rows, ratio
 from probseq.distributions.multinomial import MultinomialCounts
 from probseq.distributions.params import Params, ParamSpec, Simplex
-from probseq.errors import ParameterError, SupportError
+from probseq.errors import SupportError
 
 __all__ = ["Multinomial"]
 
@@ -41,12 +42,12 @@ class Multinomial(Emission):
     def __init__(self, n_trials: int | None = None) -> None:
         self.n_trials = n_trials
 
+    def check_arguments(self) -> None:
+        if self.n_trials is not None:
+            whole_number("n_trials", self.n_trials, 1, "None takes the sum of each row.")
+
     def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
-        n = self.n_trials
-        if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1):
-            raise ParameterError(
-                got=f"n_trials={n!r}", expected="a positive integer or None", remedy="Try n_trials=10."
-            )
+        self.check_arguments()
         dims = ("state",) * len(components) + ("variable",)
         return {"probs": ParamSpec((*components, observation.n_variables), Simplex(), dims)}
 

@@ -99,6 +99,10 @@ class Product(Emission):
         each = zip(parts, outputs.split(sizes, -1), events, strict=True)
         return IndependentParts([p.emission.from_outputs(raw, event) for p, raw, event in each])
 
+    def check_arguments(self) -> None:
+        for part in self.parts():
+            part.emission.check_arguments()
+
     def check(self, values: np.ndarray, name: str = "the data") -> None:
         self._check_width(values.shape[-1], name)
         for part in self.parts():

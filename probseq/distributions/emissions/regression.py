@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from probseq._types import whole_number
 from probseq.distributions.base import Distribution
 from probseq.distributions.counts import PoissonCounts
 from probseq.distributions.emissions.base import Observation
@@ -49,13 +49,15 @@ class NormalRegression(ConditionalEmission):
     def __init__(self, order: int = 0, covariance: str = "diag") -> None:
         self.order, self.covariance = order, covariance
 
-    def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
-        if isinstance(self.order, bool) or not isinstance(self.order, int | np.integer) or self.order < 0:
-            raise ParameterError(got=f"order={self.order!r}", expected="a whole number from 0", remedy="Try 1.")
+    def check_arguments(self) -> None:
+        whole_number("order", self.order, 0, "Try 1.")
         if self.covariance not in ("diag", "full"):
             raise ParameterError(
                 got=f"covariance={self.covariance!r}", expected='"diag" or "full"', remedy="Choose one."
             )
+
+    def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
+        self.check_arguments()
         self._require_inputs(observation)
         k, m = observation.n_variables, observation.n_covariates
         state = ("state",) * len(components)
@@ -174,10 +176,9 @@ class AutoregressiveNormal(NormalRegression):
     def __init__(self, order: int = 1, covariance: str = "diag") -> None:
         super().__init__(order, covariance)
 
-    def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
-        if self.order == 0:
-            raise ParameterError(got="order=0", expected="a whole number from 1", remedy="Use NormalRegression.")
-        return super().parameters(observation, components)
+    def check_arguments(self) -> None:
+        whole_number("order", self.order, 1, "NormalRegression has no earlier values.")
+        super().check_arguments()
 
 
 class PoissonRegression(ConditionalEmission):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from probseq._types import positive_number
 from probseq.distributions.base import Distribution
 from probseq.distributions.emissions.base import Emission, Observation
 from probseq.distributions.emissions.normal import Normal
@@ -18,7 +19,6 @@ from probseq.distributions.estimation import (
 )
 from probseq.distributions.gaussian import DiagonalStudentT
 from probseq.distributions.params import Params, ParamSpec, Positive, Real
-from probseq.errors import ParameterError
 
 __all__ = ["StudentT"]
 
@@ -38,11 +38,14 @@ class StudentT(Emission):
     def __init__(self, df: float | None = None) -> None:
         self.df = df
 
+    def check_arguments(self) -> None:
+        if self.df is not None:
+            positive_number("df", self.df, "None estimates it; Normal() is the limit of many degrees of freedom.")
+
     def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
         shape = (*components, observation.n_variables)
         dims = ("state",) * len(components) + ("variable",)
-        if self.df is not None and not self.df > 0:
-            raise ParameterError(got=f"df={self.df!r}", expected="a positive number or None", remedy="Use df > 0.")
+        self.check_arguments()
         specs = {"loc": ParamSpec(shape, Real(), dims), "scale": ParamSpec(shape, Positive(), dims)}
         if self.df is None:
             specs["df"] = ParamSpec(shape, Positive(low=1.0), dims)

@@ -107,6 +107,9 @@ class Tied(Emission):
     def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
         return self._inner.from_outputs(outputs, observation)
 
+    def check_arguments(self) -> None:
+        self._inner.check_arguments()
+
     def check(self, values: np.ndarray, name: str = "the data") -> None:
         self._inner.check(values, name)
 
