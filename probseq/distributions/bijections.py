@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-__all__ = ["Affine", "Bijection", "BoxCoxInverse", "Exponential", "ScaledSigmoid"]
+__all__ = ["Affine", "Bijection", "BoxCoxInverse", "Exponential", "Extended", "ScaledSigmoid"]
 
 
 class Bijection(ABC):
@@ -126,3 +126,31 @@ class ScaledSigmoid(Bijection):
 
     def log_slope(self, x: Tensor) -> Tensor:
         return math.log(self.x_high - self.x_low) - torch.log(x - self.x_low) - torch.log(self.x_high - x)
+
+
+class Extended(Bijection):
+    """A map taken to the whole line, for laws without noticeable mass outside its range: nothing is renormalised.
+
+    Parameters
+    ----------
+    inner : Bijection
+    """
+
+    def __init__(self, inner: Bijection) -> None:
+        self.inner = inner
+        self.x_low, self.x_high = inner.x_low, inner.x_high
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.inner.forward(z)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        return self.inner.inverse(x)
+
+    def log_slope(self, x: Tensor) -> Tensor:
+        return self.inner.log_slope(x)
+
+    def select(self, index: list[int]) -> Bijection:
+        return Extended(self.inner.select(index))
+
+    def changes(self, n_variables: int) -> Tensor:
+        return self.inner.changes(n_variables)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from probseq.distributions.base import Distribution, ProductDistribution
 from probseq.distributions.compose import Mixture, Pushforward
-from probseq.distributions.gaussian import FullNormal
+from probseq.distributions.gaussian import FullNormal, lower_factor
 from probseq.distributions.product import IndependentParts
 from probseq.errors import UnsupportedError
 
@@ -65,4 +65,4 @@ def _normal_given(law: FullNormal, value: Tensor, seen: Tensor) -> FullNormal:
     loc = law.loc + (cross @ torch.cholesky_solve(residual.unsqueeze(-1), inner)).squeeze(-1)
     rest = (1 - m).unsqueeze(-1) * (1 - m).unsqueeze(-2) * covariance
     rest = rest - cross @ torch.cholesky_solve(cross.mT, inner)
-    return FullNormal(loc=loc, scale_tril=torch.linalg.cholesky(rest + torch.diag_embed(m)))
+    return FullNormal(loc=loc, scale_tril=lower_factor(rest + torch.diag_embed(m)))

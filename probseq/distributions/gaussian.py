@@ -163,7 +163,9 @@ class FullNormal(Distribution):
     def sample(self, sample_shape=(), generator=None) -> Tensor:  # type: ignore[no-untyped-def,override]
         shape = (*sample_shape, *self.batch_shape, *self.event_shape)
         noise = torch.randn(shape, generator=generator, dtype=self.loc.dtype, device=self.loc.device)
-        return (self.loc + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)).detach()
+        # All draws from one factor in one product: a product a draw would read the factor as often.
+        rows = noise.reshape(-1, *self.batch_shape, self.n_variables).movedim(0, -2) @ self.scale_tril.mT
+        return (self.loc + rows.movedim(-2, 0).reshape(shape)).detach()
 
 
 def _correlated_table(loc: Tensor, factor: Tensor, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probseq.distributions.base import Distribution
-from probseq.distributions.bijections import Affine, Bijection, BoxCoxInverse, Exponential
+from probseq.distributions.bijections import Affine, Bijection, BoxCoxInverse, Exponential, Extended
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
 from probseq.errors import IncompatibleError
 
@@ -118,6 +118,7 @@ class Pushforward(Distribution):
     def has_moment(self, order: float) -> Tensor:
         """E|x|^order is finite: never for the exponential of a Student t; for Box-Cox by the tail of its power."""
         g, every = self.bijection, self.base.has_moment(0.0)
+        g = g.inner if isinstance(g, Extended) else g
         if isinstance(g, Affine):
             return self.base.has_moment(order)
         if isinstance(g, Exponential):

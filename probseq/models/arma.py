@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probseq.distributions.base import Distribution
 from probseq.distributions.emissions import Observation
-from probseq.distributions.gaussian import DiagonalNormal
+from probseq.distributions.gaussian import DiagonalNormal, FullNormal
 from probseq.distributions.params import Params, ParamSpec, Positive, Real
 from probseq.distributions.stationary import Stationary
 from probseq.errors import CovariateError, ParameterError, ShapeError
@@ -328,6 +328,21 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
         loc = torch.from_numpy(centre).reshape(shape) + drift + self._regression(params, u, 2)
         scale = torch.from_numpy(np.sqrt(variance)).reshape(shape) * params["scale"][..., None, None]
         return DiagonalNormal(loc=loc.unsqueeze(-1), scale=scale.unsqueeze(-1))
+
+    def _forecast_joint(self, params: Params, state: ARMAState, u: Tensor | None, horizon: int) -> FullNormal | None:
+        marginals = self._forecast_marginals(params, state, u, horizon)
+        if marginals is None:
+            return None
+        work = Workspace(state, self._draw(params))
+        factor = np.empty((*work.mean.shape[:2], horizon, horizon))
+        # The answers of a path to one unit innovation at each step are the columns of the Cholesky factor.
+        still, unit = np.zeros((horizon, self.state_size)), np.eye(horizon)
+        for d, system, _ in self._draws(params):
+            for rows in work.groups(d):
+                _, cov, diffuse = work.take(d, rows)
+                factor[d, rows] = simulate(system, still, still.copy(), cov, diffuse, unit).T
+        scale_tril = torch.from_numpy(factor).reshape(*state.age.shape, horizon, horizon)
+        return FullNormal(loc=marginals.loc[..., 0], scale_tril=scale_tril * params["scale"][..., None, None, None])
 
     def _sample(
         self,

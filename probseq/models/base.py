@@ -168,6 +168,13 @@ class SequenceModel(ABC, Generic[S]):
         """Exact laws of x_{T+1}, ..., x_{T+h} given the state, batch shape (*draw, n, h); None if not available."""
         return None
 
+    def _forecast_joint(self, params: Params, state: S, u: Tensor | None, horizon: int) -> Distribution | None:
+        """Exact joint law of x_{T+1}, ..., x_{T+h} given the state, batch shape (*draw, n), event (h * k,), step-major.
+
+        A `FullNormal`, a mixture of such, or either through a monotone map of each value; None if not available.
+        """
+        return None
+
     def _initial_guess(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Starting values for an optimiser, without draw dimensions."""
         raise UnsupportedError(
@@ -229,6 +236,13 @@ class SequenceModel(ABC, Generic[S]):
     ) -> Distribution | None:
         """Exact marginal laws of the next ``horizon`` steps, or None where only paths are available."""
         return self._forecast_marginals(params, state, u, horizon)
+
+    def forecast_joint(self, params: Params, state: S, horizon: int, u: Tensor | None = None) -> Distribution | None:
+        """Exact joint law of the next ``horizon`` steps, or None where only paths are available.
+
+        Batch shape (*draw, n), event shape (horizon * k,): the k variables of the first step, then of the second.
+        """
+        return self._forecast_joint(params, state, u, horizon)
 
     def sample(
         self,

@@ -13,7 +13,7 @@ from torch import Tensor
 from probseq.distributions.base import Distribution
 from probseq.distributions.categorical import Categories
 from probseq.distributions.emissions import Emission, Observation
-from probseq.distributions.gaussian import DiagonalNormal
+from probseq.distributions.gaussian import DiagonalNormal, FullNormal
 from probseq.distributions.params import Params, ParamSpec, Positive, Real, Simplex
 from probseq.errors import DataError, ParameterError
 from probseq.models.base import Batch, SequenceModel, Steps
@@ -75,6 +75,16 @@ class IIDModel(SequenceModel[Count], ClosedForm):
         draw = self._draw(params)
         n = state.steps.shape[-1]
         return self.emission.distribution(params)[..., None, None].expand(torch.Size((*draw, n, horizon)))
+
+    def _forecast_joint(self, params: Params, state: Count, u: Tensor | None, horizon: int) -> FullNormal | None:
+        law = self.emission.distribution(params)
+        if not isinstance(law, DiagonalNormal | FullNormal):
+            return None
+        root = law.scale_tril if isinstance(law, FullNormal) else torch.diag_embed(law.scale)
+        blocks = torch.kron(torch.eye(horizon, dtype=root.dtype), root.contiguous())
+        loc = law.mean.repeat(*(1,) * len(law.batch_shape), horizon)
+        joint = FullNormal(loc=loc.unsqueeze(-2), scale_tril=blocks.unsqueeze(-3))
+        return joint.expand(torch.Size(state.steps.shape))
 
     def maximum_likelihood(self, batch: Batch, weights: Tensor | None = None) -> dict[str, Tensor]:
         one = torch.ones(1, batch.n, batch.t, 1, dtype=self.dtype)
@@ -210,6 +220,19 @@ class SeasonalWalkModel(SequenceModel[Walk], ClosedForm):
         drift = self._drift(params)[..., None, None, :]
         scale = params["scale"][..., None, None, :]
         return DiagonalNormal(loc=level + (cycle + 1) * drift, scale=scale * (variance + cycle + 1.0).sqrt())
+
+    def _forecast_joint(self, params: Params, state: Walk, u: Tensor | None, horizon: int) -> FullNormal | None:
+        marginals = self._forecast_marginals(params, state, u, horizon)
+        if marginals is None:
+            return None
+        step = torch.arange(horizon)
+        first = (step < self.period).unsqueeze(-1)
+        spread = torch.where(first, (state.variance[..., step % self.period, :] + 1.0).sqrt(), 1.0)
+        gap = step.unsqueeze(-1) - step
+        sums = ((gap >= 0) & (gap % self.period == 0)).to(self.dtype)
+        noise = (spread * params["scale"][..., None, None, :]).flatten(-2)
+        eye = torch.eye(self.observation.n_variables, dtype=self.dtype)
+        return FullNormal(loc=marginals.loc.flatten(-2), scale_tril=torch.kron(sums, eye) * noise.unsqueeze(-2))
 
     def maximum_likelihood(self, batch: Batch, weights: Tensor | None = None) -> dict[str, Tensor]:
         k = self.observation.n_variables

@@ -157,6 +157,14 @@ class Marginalized(SequenceModel[MarginalState]):
         laws = self.model._forecast_marginals(self.params, self._unpack(state), u, horizon)
         return None if laws is None else laws.movedim(0, 2)
 
+    def _forecast_joint(
+        self, params: Params, state: MarginalState, u: Tensor | None, horizon: int
+    ) -> Distribution | None:
+        if self.n_draws > 1 and not self.adapt:
+            return None  # each step has a draw of its own: a mixture of all combinations
+        laws = self.model._forecast_joint(self.params, self._unpack(state), u, horizon)
+        return None if laws is None else mixture(state.log_weights.to(self.dtype), laws.movedim(0, 1))
+
     def _sample(
         self,
         params: Params,

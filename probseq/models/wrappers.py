@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from probseq.distributions.base import Distribution
-from probseq.distributions.bijections import Affine, Bijection
+from probseq.distributions.bijections import Affine, Bijection, Extended
 from probseq.distributions.compose import push
 from probseq.distributions.params import Params, ParamSpec
+from probseq.distributions.stacked import is_normal, linear_image, single_steps
 from probseq.errors import DataError, IncompatibleError
 from probseq.models.base import Batch, Scan, SequenceModel, Steps, map_state
 
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 S = TypeVar("S")
+
+# Total probability outside the range of a map below which a law through it is that without the bound.
+_NEGLIGIBLE = 1e-12
 
 
 class WrapperModel(SequenceModel[Any]):
@@ -159,20 +163,40 @@ class ElementwiseModel(WrapperModel):
     def _log_range(self, law: Distribution) -> Tensor:
         """log P(z inside the range of the map) for each variable, (*B, k)."""
         push(law, self.bijection)  # raises where coordinates that depend on each other would need a joint range
+        return torch.log(self._range_probability(law))
+
+    def _range_probability(self, law: Distribution) -> Tensor:
+        """P(z inside the range of the map) for each variable, (*B, k)."""
         like = torch.zeros(*law.batch_shape, law.n_variables, dtype=self.dtype)
         high = law.cdf(torch.full_like(like, self.bijection.z_high)) if math.isfinite(self.bijection.z_high) else 1.0
         low = law.cdf(torch.full_like(like, self.bijection.z_low)) if math.isfinite(self.bijection.z_low) else 0.0
-        return torch.log(torch.as_tensor(high - low))
+        return torch.as_tensor(high - low)
 
     def _predictive(self, params: Params, batch: Batch, state: Any) -> tuple[Distribution, Tensor]:
         law, scored = self.inner._predictive(params, self._inner_batch(batch), state)
         return push(law, self.bijection), scored
 
+    def _reaches(self, marginals: Distribution) -> bool:
+        """Whether renormalising at each step changes no path of a law (*B, h), but for a probability below rounding."""
+        if self.bijection.onto_reals:
+            return True
+        outside = 1.0 - self._range_probability(marginals)
+        return bool((outside.sum((-2, -1)) <= _NEGLIGIBLE).all())
+
     def _forecast_marginals(self, params: Params, state: Any, u: Tensor | None, horizon: int) -> Distribution | None:
-        if not self.bijection.onto_reals:
-            return None
         inner = self.inner._forecast_marginals(params, state, u, horizon)
-        return None if inner is None else push(inner, self.bijection)
+        if inner is None or not self._reaches(inner):
+            return None
+        return push(inner, self.bijection)
+
+    def _forecast_joint(self, params: Params, state: Any, u: Tensor | None, horizon: int) -> Distribution | None:
+        inner = self.inner._forecast_joint(params, state, u, horizon)
+        if inner is None or not self._reaches(single_steps(inner, self.observation.n_variables)):
+            return None
+        bijection = self.bijection
+        if isinstance(bijection, Affine):
+            bijection = Affine(*(t.repeat(horizon) if t.ndim else t for t in (bijection.loc, bijection.scale)))
+        return push(inner, bijection if bijection.onto_reals else Extended(bijection))
 
 
 class DifferenceState(NamedTuple, Generic[S]):
@@ -299,11 +323,26 @@ class DifferencedModel(WrapperModel):
         self, params: Params, state: DifferenceState[Any], u: Tensor | None, horizon: int
     ) -> Distribution | None:
         if horizon > self.lag:
-            return None  # sums of dependent differences: the marginals of the inner law do not determine them
+            # Sums of dependent differences: the marginals of the inner law do not determine them.
+            joint = self._forecast_joint(params, state, u, horizon)
+            return None if joint is None else single_steps(joint, self.observation.n_variables)
         inner = self.inner._forecast_marginals(params, state.inner, u, horizon)
         if inner is None:
             return None
         return push(inner, Affine(state.recent[..., :horizon, :], torch.ones((), dtype=self.dtype)))
+
+    def _forecast_joint(
+        self, params: Params, state: DifferenceState[Any], u: Tensor | None, horizon: int
+    ) -> Distribution | None:
+        inner = self.inner._forecast_joint(params, state.inner, u, horizon)
+        if inner is None or not is_normal(inner):
+            return None
+        step = torch.arange(horizon)
+        gap = step.unsqueeze(-1) - step
+        sums = ((gap >= 0) & (gap % self.lag == 0)).to(inner.dtype)
+        k = self.observation.n_variables
+        start = state.recent[..., step % self.lag, :].flatten(-2).to(inner.dtype)
+        return linear_image(inner, torch.kron(sums, torch.eye(k, dtype=inner.dtype)), start)
 
 
 def gap_error(lag: int) -> DataError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from probseq.errors import UnsupportedError
 from probseq.evaluation import crps as crps_of
 from probseq.results.panels import crps_mixture
 
+if TYPE_CHECKING:
+    from probseq.results.trajectory import TrajectoryLaw
+
 __all__ = ["Backend", "JointLaw", "LawBackend", "PathsBackend", "QuantilesBackend", "category_probs"]
 
 
@@ -32,7 +36,11 @@ class JointLaw(ABC):
 
     @abstractmethod
     def log_prob(self, values: np.ndarray) -> np.ndarray:
-        """log p(y_t | y_<t, past) for every step of ``values`` (n, t, k), NaN = missing; (n, t)."""
+        """log p(values | past) of all steps of ``values`` (n, t, k) together, NaN = missing; (n,)."""
+
+    def closed(self) -> TrajectoryLaw | None:
+        """The same law in closed form; None where it is known by its steps or paths only."""
+        return None
 
     def sample_draws(self, n_paths: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray] | None:
         """Paths under each parameter draw (draw, path, n, t, k) and their weights (n, draw); None for one draw."""
@@ -152,6 +160,12 @@ class LawBackend(Backend):
 
     def variance(self) -> np.ndarray:
         return _numpy(self.law.variance)
+
+    def variance_within(self) -> np.ndarray:
+        """The variance within parameter draws, averaged over them, (n, t, k)."""
+        if self.draws is None or self.weights is None:
+            return self.variance()
+        return (_numpy(self.weights)[..., None] * _numpy(self.draws.variance)).sum(-2)
 
     def quantile(self, q: np.ndarray) -> np.ndarray:
         levels = [self.law.icdf(torch.full(self.shape, float(p), dtype=torch.float64)) for p in q]

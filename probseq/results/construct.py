@@ -12,7 +12,7 @@ import pandas as pd
 from probseq.data.sequences import Sequences, sequences
 from probseq.errors import DataTypeError, ParameterError, ShapeError
 
-__all__ = ["labels_for", "path_array", "quantile_array", "select_variables"]
+__all__ = ["labels_for", "path_array", "quantile_array", "select_variables", "single_variable"]
 
 
 def path_array(paths: Any) -> np.ndarray:
@@ -74,3 +74,8 @@ def labels_for(values: np.ndarray, like: Any) -> tuple[Sequences, tuple[pd.Index
 def select_variables(data: Sequences, which: list[int]) -> Sequences:
     """The labels of some of the variables."""
     return replace(data, values=data.values[..., which], variables=tuple(data.variables[i] for i in which), coords={})
+
+
+def single_variable(data: Sequences, name: str) -> Sequences:
+    """The labels of one figure for all variables of a step."""
+    return replace(data, values=data.values[..., :1], variables=(name,), flat=True, coords={})

@@ -18,7 +18,7 @@ def of_laws(backend: LawBackend) -> tuple[np.ndarray, np.ndarray] | None:
     if backend.nominal:
         p = category_probs(backend.draws)
         return entropy((w[..., None] * p).sum(-3)), (w * entropy(p)).sum(-2)
-    return backend.variance(), (w * backend.draws.variance.detach().numpy()).sum(-2)
+    return backend.variance(), backend.variance_within()
 
 
 def of_paths(paths: np.ndarray, weights: np.ndarray, n_categories: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,19 +12,19 @@ import torch
 import xarray as xr
 
 from probseq._random import RandomState, torch_generator
-from probseq.errors import ApproximationWarning, ParameterError, ShapeError, UnsupportedError
+from probseq.errors import ApproximationWarning, ParameterError, UnsupportedError
 from probseq.evaluation import scores
 from probseq.results.backends import LawBackend, PathsBackend, QuantilesBackend
-from probseq.results.construct import labels_for, path_array, quantile_array, select_variables
+from probseq.results.construct import labels_for, path_array, quantile_array
 from probseq.results.decomposition import of_laws, of_paths
-from probseq.results.joint import MarginalJoint
-from probseq.results.labelled import DIMS, LabelledLaw
-from probseq.results.regions import shortest_interval
+from probseq.results.derived import DerivedForecasts
+from probseq.results.labelled import DIMS
+from probseq.results.regions import shortest_interval, simultaneous_band
 
 __all__ = ["Forecast"]
 
 
-class Forecast(LabelledLaw):
+class Forecast(DerivedForecasts):
     """The predictive distribution of each step: the next ones, or each one given those before it.
 
     Made by ``forecast`` (steps after a history) and ``predictive`` (one step ahead, for each row of the data). Arrays
@@ -133,13 +132,24 @@ class Forecast(LabelledLaw):
             return self._label(values[..., 0], "quantile", coords={"quantile": float(levels[0])})
         return self._label(values, "quantile", ("quantile",), {"quantile": ("quantile", levels)})
 
-    def interval(self, level: float = 0.9, kind: str = "eti") -> xr.DataArray:
+    def interval(
+        self,
+        level: float = 0.9,
+        kind: str = "eti",
+        *,
+        joint: bool = False,
+        n_paths: int = 10_000,
+        random_state: RandomState = 0,
+    ) -> xr.DataArray:
         """A predictive interval, with a ``bound`` dimension (lower, upper).
 
         Parameters
         ----------
         level : its probability, in (0, 1)
         kind : "eti" for equal tails, "hdi" for the shortest interval
+        joint : False for each value by itself; True for a band that holds the whole trajectory of a sequence, all steps
+            and variables at once, with probability ``level``: equal tails of one size at every step, found from
+            ``n_paths`` joint paths (its probability is off by at most about ``1 / sqrt(n_paths)``)
         """
         self._need_numbers("interval", "probs()")
         if not (isinstance(level, int | float | np.number) and 0 < level < 1):
@@ -147,7 +157,9 @@ class Forecast(LabelledLaw):
             raise ParameterError(
                 got=f"interval({level!r})", expected="a probability in (0, 1)", remedy=f"For 90 %: {hint}."
             )
-        if kind == "eti":
+        if joint:
+            both = self._band(float(level), kind, n_paths, random_state)
+        elif kind == "eti":
             both = self._backend.quantile(np.array([(1 - level) / 2, (1 + level) / 2]))
         elif kind == "hdi":
             both = shortest_interval(self._backend, float(level))
@@ -155,6 +167,19 @@ class Forecast(LabelledLaw):
             raise ParameterError(got=f"kind={kind!r}", expected='"eti" or "hdi"', remedy="Choose one of them.")
         coords = {"bound": ("bound", np.array(["lower", "upper"])), "level": float(level)}
         return self._label(both, "interval", ("bound",), coords)
+
+    def _band(self, level: float, kind: str, n_paths: int, random_state: RandomState) -> np.ndarray:
+        self._need_numbers("interval", "probs()", every=True)
+        self._need_trajectories("interval", "interval(level)")
+        by_paths = isinstance(self._backend, PathsBackend)
+        if kind != "eti" or (self._joint is None and not by_paths):
+            raise UnsupportedError(
+                got=f"interval(kind={kind!r}, joint=True) of a forecast made of {self._backend.name}",
+                expected='kind="eti" and a forecast that knows how its steps hang together',
+                remedy="Use joint=False.",
+            )
+        paths = self._backend.paths if isinstance(self._backend, PathsBackend) else self._paths(n_paths, random_state)
+        return simultaneous_band(self._backend, paths, level)
 
     def cdf(self, x: Any) -> xr.DataArray:
         """P(X <= x) for one number, or for values in the form of the data."""
@@ -181,8 +206,8 @@ class Forecast(LabelledLaw):
         Parameters
         ----------
         y : the values that came, NaN = missing
-        joint : False for each step by itself (dims ``sequence, time``), True for all steps together (``sequence``),
-            as the sum of their one-step conditionals
+        joint : False for each step by itself (dims ``sequence, time``), True for all steps together (``sequence``):
+            the sum of their one-step conditionals
         """
         values = self._values(y)
         if not joint:
@@ -195,8 +220,7 @@ class Forecast(LabelledLaw):
                 expected="a forecast that still knows its model",
                 remedy="Call it on what forecast() returned, or use joint=False.",
             )
-        total = np.nansum(self._joint.log_prob(values), -1)
-        return self._label(total, "log_prob", dims=("sequence",), attrs={"unit": "nats"})
+        return self._label(self._joint.log_prob(values), "log_prob", dims=("sequence",), attrs={"unit": "nats"})
 
     def sample(self, n_paths: int = 1000, random_state: RandomState = None) -> xr.DataArray:
         """Draw trajectories, dims ``path, sequence, time, variable``."""
@@ -216,87 +240,6 @@ class Forecast(LabelledLaw):
         paths = self._paths(n_paths, random_state).reshape(n_paths, n, -1)
         score = scores.energy_score(values.reshape(n, -1), paths)
         return self._label(score, "energy_score", dims=("sequence",))
-
-    def aggregate(
-        self, how: str | Callable[..., np.ndarray] = "sum", n_paths: int = 2000, random_state: RandomState = 0
-    ) -> Forecast:
-        """The forecast of the sum (mean, max, min, or any function with ``axis=``) over the steps, by joint paths."""
-        functions: dict[str, Callable[..., np.ndarray]] = {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min}
-        if isinstance(how, str) and how not in functions:
-            raise ParameterError(
-                got=f"how={how!r}", expected=f"one of {sorted(functions)}", remedy="Or pass a function."
-            )
-        self._need_numbers("aggregate", "sample()", every=True)
-        self._need_trajectories("aggregate", "mean() of each step")
-        function = functions[how] if isinstance(how, str) else _callable(how, "how")
-        draws = self._paths(n_paths, random_state)
-        wanted = draws.shape[:2] + draws.shape[3:]
-        try:
-            paths = np.asarray(function(draws, axis=2), dtype=float)
-        except TypeError as error:
-            raise ParameterError(
-                got=f"a function that failed ({error})",
-                expected="a function of an array and axis=, such as np.median",
-                remedy="Write lambda x, axis: ...",
-            ) from error
-        if paths.shape != wanted:
-            raise ShapeError(
-                got=f"a function that turns {draws.shape} into {paths.shape}",
-                expected=f"{wanted}: one value for the steps on axis 2",
-                remedy="Reduce along axis=.",
-            )
-        name, paths = how if isinstance(how, str) else _name_of(how), paths[:, :, None]
-        index = tuple(one[-1:] for one in self._index)
-        combined = Forecast(
-            PathsBackend(paths, self._backend.discrete_variables),
-            self._labels,
-            index,
-            method=f"{name} of {n_paths} paths",
-        )
-        # One figure for many steps: the stamp of the last one does not tell which data belong to it.
-        combined._stamped = False
-        return combined
-
-    def map(
-        self, function: Callable[[np.ndarray], np.ndarray], n_paths: int = 2000, random_state: RandomState = 0
-    ) -> Forecast:
-        """The forecast of ``function(x)``, value by value, by paths."""
-        self._need_numbers("map", "sample()", every=True)
-        paths = np.asarray(_callable(function, "function")(self._paths(n_paths, random_state)), dtype=float)
-        if paths.shape != (n_paths, *self._backend.shape):
-            raise ShapeError(
-                got=f"a function that turns {(n_paths, *self._backend.shape)} into {paths.shape}",
-                expected="a function of each value",
-                remedy="Use aggregate() to combine steps.",
-            )
-        backend, method = PathsBackend(paths), f"map of {n_paths} paths"
-        # The unit of x is not that of the function of x.
-        labels = replace(self._labels, attrs={})
-        mapped = Forecast(backend, labels, self._index, scored=self._scored, method=method, future=self.future)
-        mapped._stamped = self._stamped
-        return mapped
-
-    def marginal(self, variable: Hashable | Sequence[Hashable]) -> Forecast:
-        """The forecast of one variable, or of some."""
-        wanted = list(variable) if isinstance(variable, list | tuple) else [variable]
-        known = list(self._labels.variables)
-        unknown = [v for v in wanted if v not in known]
-        if unknown:
-            raise ParameterError(got=f"variable {unknown[0]!r}", expected=f"one of {known}", remedy="Check the name.")
-        which = [known.index(v) for v in wanted]
-        one = Forecast(
-            self._backend.marginal(which),
-            select_variables(self._labels, which),
-            self._index,
-            joint=None if self._joint is None else MarginalJoint(self._joint, which, len(known)),
-            history=None if self._history is None else select_variables(self._history, which),
-            future=self.future,
-            scored=None if self._scored is None else self._scored[..., which],
-            method=self.method,
-            random_state=self._random_state,
-        )
-        one._stamped = self._stamped
-        return one
 
     def decompose(self, n_paths: int = 500, random_state: RandomState = 0) -> xr.Dataset:
         """Split the uncertainty into aleatoric (within parameter draws) and epistemic (between them).
@@ -396,14 +339,3 @@ def _numbers(values: Any, name: str) -> np.ndarray:
         return np.atleast_1d(np.asarray(values, dtype=float))
     except (TypeError, ValueError) as error:
         raise ParameterError(got=f"{name}={values!r}", expected="numbers", remedy="Write 0.9.") from error
-
-
-def _callable(function: Any, name: str) -> Callable[..., np.ndarray]:
-    if callable(function):
-        return function
-    raise ParameterError(got=f"{name}={function!r}", expected="a function", remedy="Pass one, such as np.exp.")
-
-
-def _name_of(function: Any) -> str:
-    name = getattr(function, "__name__", "<>")
-    return "function" if name.startswith("<") else name

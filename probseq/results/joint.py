@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,18 @@ import torch
 from torch import Tensor
 
 from probseq._memory import spare
+from probseq.distributions.compose import Mixture
 from probseq.kernels.padding import fill_missing, find_missing
 from probseq.models.base import Batch, SequenceModel, map_state
 from probseq.models.marginal import Marginalized
 from probseq.results.backends import JointLaw
+from probseq.results.trajectory import TrajectoryLaw
 
 __all__ = ["MarginalJoint", "ModelJoint", "make_batch"]
+
+# Longest trajectory and most numbers of a joint covariance for which paths are drawn from it at once.
+_DENSE_SIZE = 256
+_DENSE_ENTRIES = 10_000_000
 
 
 def make_batch(
@@ -48,9 +55,34 @@ class ModelJoint(JointLaw):
     def __init__(self, model: SequenceModel[Any], state: Any, horizon: int, covariates: np.ndarray | None) -> None:
         self.model, self.state, self.horizon, self.covariates = model, state, horizon, covariates
 
+    @cached_property
+    def _law(self) -> TrajectoryLaw | None:
+        u = None if self.covariates is None else torch.as_tensor(self.covariates)
+        with torch.no_grad():
+            law = self.model.forecast_joint({}, self.state, self.horizon, u)
+        if law is None:
+            return None
+        draws = self.model.n_draws if isinstance(self.model, Marginalized) else 1
+        by_draw = draws > 1 and isinstance(law, Mixture) and law.log_weights.shape[-1] == draws
+        return TrajectoryLaw(law, self.model.observation.n_variables, by_draw=by_draw)
+
+    def closed(self) -> TrajectoryLaw | None:
+        return self._law
+
+    def _small(self) -> bool:
+        """Whether drawing from a dense joint law costs less than running the model once for each path."""
+        size = self.horizon * self.model.observation.n_variables
+        draws = self.model.n_draws if isinstance(self.model, Marginalized) else 1
+        return size <= _DENSE_SIZE and _first_leaf(self.state).shape[0] * draws * size * size <= _DENSE_ENTRIES
+
     def sample(self, n_paths: int, generator: torch.Generator) -> np.ndarray:
-        n = _first_leaf(self.state).shape[0]
-        repeated = map_state(lambda leaf: leaf.repeat_interleave(n_paths, 0), self.state)
+        if self._small() and self._law is not None:
+            return self._law.sample(n_paths, generator)
+        return self._simulate(self.state, n_paths, generator)
+
+    def _simulate(self, state: Any, n_paths: int, generator: torch.Generator) -> np.ndarray:
+        n = _first_leaf(state).shape[0]
+        repeated = map_state(lambda leaf: leaf.repeat_interleave(n_paths, 0), state)
         u = None
         if self.covariates is not None:
             u = torch.as_tensor(self.covariates).repeat_interleave(n_paths, 0)
@@ -66,17 +98,17 @@ class ModelJoint(JointLaw):
         for draw in range(model.n_draws):
             certain = torch.full_like(log_weights, -torch.inf)
             certain[:, draw] = 0.0
-            state = self.state._replace(log_weights=certain)
-            paths.append(ModelJoint(model, state, self.horizon, self.covariates).sample(n_paths, generator))
+            paths.append(self._simulate(self.state._replace(log_weights=certain), n_paths, generator))
         return np.stack(paths), log_weights.exp().numpy().astype(np.float64)
 
     def log_prob(self, values: np.ndarray) -> np.ndarray:
+        # A model may not run over a gap, such as under Difference, where the joint law integrates it out.
+        if np.isnan(values).any() and self._small() and self._law is not None:
+            return self._law.log_prob(values)
         lengths = np.full(values.shape[0], values.shape[1])
         batch = make_batch(self.model, values, lengths, self.covariates)
         with torch.no_grad():
-            steps = self.model.log_prob_steps({}, batch, self.state)
-        scored = steps.scored.any(-1).numpy()
-        return np.where(scored, steps.values.numpy(), np.nan)
+            return self.model.log_prob({}, batch, self.state).numpy()
 
 
 class MarginalJoint(JointLaw):
@@ -98,6 +130,10 @@ class MarginalJoint(JointLaw):
     def sample_draws(self, n_paths: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray] | None:
         both = self.full.sample_draws(n_paths, generator)
         return None if both is None else (both[0][..., self.which], both[1])
+
+    def closed(self) -> TrajectoryLaw | None:
+        law = self.full.closed()
+        return None if law is None else law.marginal(self.which)
 
     def log_prob(self, values: np.ndarray) -> np.ndarray:
         whole = np.full((*values.shape[:2], self.n_variables), np.nan)

@@ -14,13 +14,13 @@ from probseq.data.labels import stamps_2d
 from probseq.data.sequences import Sequences, sequences
 from probseq.errors import ParameterError, UnsupportedError
 from probseq.results.backends import Backend, JointLaw, LawBackend, PathsBackend
-from probseq.results.truth import aligned_values, has_stamps
+from probseq.results.truth import aligned_values, has_stamps, scattered_values
 
-__all__ = ["DIMS", "LabelledLaw"]
+__all__ = ["DIMS", "EXACT", "LabelledLaw"]
 
 DIMS = ("sequence", "time", "variable")
 _IN_DATA_UNITS = {"mean", "quantile", "median", "std", "interval", "sample", "crps", "energy_score"}
-_EXACT = {"analytic": "exact", "mixture": "exact mixture over parameter draws"}
+EXACT = {"analytic": "exact", "mixture": "exact mixture over parameter draws"}
 
 
 class LabelledLaw:
@@ -44,7 +44,7 @@ class LabelledLaw:
         self._random_state, self._generator = random_state, torch_generator(random_state)
         self.future = future
         self._stamped = has_stamps(index, history is not None or index is labels.index)
-        self.method = method or _EXACT.get(backend.name, backend.name)
+        self.method = method or EXACT.get(backend.name, backend.name)
 
     @property
     def exact(self) -> bool:
@@ -155,6 +155,11 @@ class LabelledLaw:
             return np.full(self._backend.shape, float(y))
         data = y if isinstance(y, Sequences) else sequences(y, vocabulary=self._labels.vocabulary)
         return aligned_values(data, self._labels, self._index, self._backend.shape, self._stamped)
+
+    def _scenario(self, values: Any) -> np.ndarray:
+        """Values (n, t, k) of which some are known, NaN elsewhere: steps and variables that are left out are open."""
+        data = values if isinstance(values, Sequences) else sequences(values, vocabulary=self._labels.vocabulary)
+        return scattered_values(data, self._labels, self._index, self._backend.shape, self._stamped)
 
 
 def _stamp(value: Any) -> str:

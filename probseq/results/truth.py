@@ -12,7 +12,7 @@ from probseq.data.sequences import Sequences
 from probseq.data.timeindex import is_default
 from probseq.errors import ShapeError
 
-__all__ = ["aligned_values", "has_stamps"]
+__all__ = ["aligned_values", "has_stamps", "scattered_values"]
 
 _SHOWN = 4
 
@@ -48,6 +48,39 @@ def aligned_values(
             rows = np.arange(len(own)) if counted else _rows(own, theirs)
             values[i, : len(rows)] = data.values[i, rows]
     return _checked(values, shape)
+
+
+def scattered_values(
+    data: Sequences, labels: Sequences, index: tuple[pd.Index, ...], shape: tuple[int, int, int], stamped: bool
+) -> np.ndarray:
+    """As `aligned_values`, for data of which steps and named variables may be left out; they are NaN.
+
+    Raises
+    ------
+    ShapeError
+        Names or stamps of ``data`` are not in the forecast, or the sizes differ.
+    """
+    if data.named and labels.named and not (data.flat or labels.flat) and len(data.variables) < shape[-1]:
+        where = _places(labels.variables, data.variables, "variables")
+        whole = np.full((*data.values.shape[:2], shape[-1]), np.nan)
+        whole[..., where] = data.values
+        data = replace(data, values=whole, variables=labels.variables, coords={})
+    data = _by_sequence(data, labels)
+    if data.n_sequences != shape[0] or not stamped or all(is_default(one) for one in data.index):
+        return aligned_values(data, labels, index, shape, stamped)
+    data = _by_variable(data, labels)
+    values = np.full(shape, np.nan)
+    for i, (own, theirs) in enumerate(zip(index, data.index, strict=True)):
+        there = _instants(theirs)
+        at = _instants(own).get_indexer(there)
+        if (at < 0).any() or not there.is_unique:
+            raise ShapeError(
+                got=f"values at {_span(theirs)}",
+                expected=f"some steps of the forecast, {_span(own)}",
+                remedy="Select those steps, or pass a bare array (to_numpy()) to go by position.",
+            )
+        values[i, at] = _checked(data.values[i : i + 1, : len(there)], (1, len(there), shape[-1]))[0]
+    return values
 
 
 def _checked(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

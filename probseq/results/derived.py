@@ -1,0 +1,165 @@
+"""Forecasts made of a forecast: of sums and other functions, of some variables, and given what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+
+from probseq._random import RandomState
+from probseq.errors import ParameterError, ShapeError, UnsupportedError
+from probseq.results.aggregation import FUNCTIONS, Grouping, checked_function, name_of
+from probseq.results.backends import Backend, PathsBackend
+from probseq.results.construct import select_variables, single_variable
+from probseq.results.joint import MarginalJoint
+from probseq.results.labelled import EXACT, LabelledLaw
+from probseq.results.scenario import backend_of
+
+__all__ = ["DerivedForecasts"]
+
+
+class DerivedForecasts(LabelledLaw):
+    """A labelled law from which others follow; see `Forecast`."""
+
+    def aggregate(
+        self,
+        how: str | Callable[..., np.ndarray] = "sum",
+        n_paths: int = 2000,
+        random_state: RandomState = 0,
+        *,
+        every: int | None = None,
+        over: str = "time",
+    ) -> Self:
+        """The forecast of the sum (mean, max, min, or any function with ``axis=``) over steps or variables.
+
+        Sums and means of a joint normal law, or of a mixture of such over parameter draws, are exact (``exact``,
+        ``method``); everything else comes from ``n_paths`` joint paths.
+
+        Parameters
+        ----------
+        how : "sum", "mean", "max", "min" or a function
+        every : int, optional
+            Length of the runs of steps that are put together, such as 3 to go from months to quarters; by default all.
+            It has to divide the number of steps. A run is labelled by its last step.
+        over : "time", or "variable" for the variables of each step
+        """
+        if isinstance(how, str) and how not in FUNCTIONS:
+            raise ParameterError(
+                got=f"how={how!r}", expected=f"one of {sorted(FUNCTIONS)}", remedy="Or pass a function."
+            )
+        function = FUNCTIONS[how] if isinstance(how, str) else checked_function(how, "how")
+        name = how if isinstance(how, str) else name_of(how)
+        self._need_numbers("aggregate", "sample()", every=True)
+        self._need_trajectories("aggregate", "mean() of each step")
+        grouping = Grouping(self.n_steps, self._backend.shape[-1], every, over)
+        matrix = grouping.matrix(how) if isinstance(how, str) else None
+        closed = None if matrix is None or self._joint is None else self._joint.closed()
+        joint = None if closed is None or matrix is None else closed.linear(matrix, grouping.shape[1])
+        if joint is not None:
+            backend: Backend = backend_of(joint)
+            method = f"{name}, {EXACT[backend.name]}"
+        else:
+            paths = grouping.reduce(self._paths(n_paths, random_state), function)
+            backend = PathsBackend(paths, grouping.over == "time" and self._backend.discrete_variables)
+            method = f"{name} of {n_paths} paths"
+        labels = self._labels if over == "time" else single_variable(self._labels, name)
+        index = tuple(one[grouping.every - 1 :: grouping.every] for one in self._index)
+        combined = type(self)(
+            backend, labels, index, joint=joint, method=method, future=self.future, random_state=self._random_state
+        )
+        # One figure for many steps: the stamp of the last one does not tell which data belong to it.
+        combined._stamped = self._stamped and grouping.every == 1
+        return combined
+
+    def given(self, values: Any) -> Self:
+        """The forecast once some of its values are known: a scenario, or data that came early.
+
+        The open values get their exact law given the past and all known values, earlier and later ones. A known value
+        is certain: its own quantile, of variance zero, and not scored by ``log_prob``. Parameter draws are weighed by
+        how well they predict the known values.
+
+        Parameters
+        ----------
+        values : array, Series, DataFrame or DataArray
+            In the form of the forecast, NaN where open, in the unit of the data. With stamps or names some of the
+            steps and variables are enough.
+
+        Returns
+        -------
+        Forecast of the same steps; ``given`` may be called on it again.
+
+        Raises
+        ------
+        UnsupportedError
+            The forecast has no joint law in closed form (ARMA models and walks have one, also under Log, Standardize,
+            Difference, and BoxCox far from its bound; forecasts by paths have none).
+        ShapeError
+            Stamps or names that the forecast does not have.
+        SupportError
+            A value that cannot happen, such as a negative one under a logarithm.
+        """
+        closed = None if self._joint is None else self._joint.closed()
+        if closed is None:
+            raise UnsupportedError(
+                got=f"given() of a forecast made of {self._backend.name} ({self.method})",
+                expected="the forecast of a model whose steps are jointly normal, such as ARMA, also after Log",
+                remedy="Choose among its paths instead: sample(10000), and keep those that agree with the scenario.",
+            )
+        joint = closed.given(self._scenario(values))
+        n_known = int(joint.certain.sum())
+        backend = backend_of(joint)
+        scenario = type(self)(
+            backend,
+            self._labels,
+            self._index,
+            joint=joint,
+            history=self._history,
+            method=f"{EXACT[backend.name]}, given {n_known} value{'s' * (n_known != 1)}",
+            future=self.future,
+            random_state=self._random_state,
+        )
+        scenario._stamped = self._stamped
+        return scenario
+
+    def map(
+        self, function: Callable[[np.ndarray], np.ndarray], n_paths: int = 2000, random_state: RandomState = 0
+    ) -> Self:
+        """The forecast of ``function(x)``, value by value, by paths."""
+        self._need_numbers("map", "sample()", every=True)
+        paths = np.asarray(checked_function(function, "function")(self._paths(n_paths, random_state)), dtype=float)
+        if paths.shape != (n_paths, *self._backend.shape):
+            raise ShapeError(
+                got=f"a function that turns {(n_paths, *self._backend.shape)} into {paths.shape}",
+                expected="a function of each value",
+                remedy="Use aggregate() to combine steps.",
+            )
+        backend, method = PathsBackend(paths), f"map of {n_paths} paths"
+        # The unit of x is not that of the function of x.
+        labels = replace(self._labels, attrs={})
+        mapped = type(self)(backend, labels, self._index, scored=self._scored, method=method, future=self.future)
+        mapped._stamped = self._stamped
+        return mapped
+
+    def marginal(self, variable: Hashable | Sequence[Hashable]) -> Self:
+        """The forecast of one variable, or of some."""
+        wanted = list(variable) if isinstance(variable, list | tuple) else [variable]
+        known = list(self._labels.variables)
+        unknown = [v for v in wanted if v not in known]
+        if unknown:
+            raise ParameterError(got=f"variable {unknown[0]!r}", expected=f"one of {known}", remedy="Check the name.")
+        which = [known.index(v) for v in wanted]
+        one = type(self)(
+            self._backend.marginal(which),
+            select_variables(self._labels, which),
+            self._index,
+            joint=None if self._joint is None else MarginalJoint(self._joint, which, len(known)),
+            history=None if self._history is None else select_variables(self._history, which),
+            future=self.future,
+            scored=None if self._scored is None else self._scored[..., which],
+            method=self.method,
+            random_state=self._random_state,
+        )
+        one._stamped = self._stamped
+        return one
