@@ -61,7 +61,10 @@ class StateMethods(StatePlots, Imputation):
             attrs = {"log_prob": np.squeeze(log_prob[0] if one else log_prob)[()]}
             return self._label_states(codes, (*lead, "time"), data, attrs)
         found = self._label_states(codes, (*lead, "time"), data)
-        share = np.exp(log_prob - evidence.unsqueeze(1).numpy())
+        # Paths that cannot be have no part, in data that cannot be neither.
+        gap = np.full(log_prob.shape, -np.inf)
+        np.subtract(log_prob, evidence.unsqueeze(1).numpy(), out=gap, where=log_prob > -np.inf)
+        share = np.exp(gap)
         for name, array in (("log_prob", log_prob), ("probability", share)):
             each = data.label(array[0] if self.model_.n_draws == 1 else array, self._lead(lead))
             found = found.assign_coords({name: (each.dims, each.values)})

@@ -267,3 +267,13 @@ def test_icl_of_enumerated_paths():
     p = fitted.params_
     total, _ = joint(y.values.astype(float), p["initial"].values, p["transition"].values, p["rate"].values[:, 0])
     assert_allclose(fitted.icl, -2 * total.max() + fitted.n_parameters_ * np.log(6), rtol=1e-10)
+
+
+def test_paths_of_impossible_data_have_no_probability():
+    codes = ps.HMM(2, ps.Categorical(3)).with_parameters(
+        initial=[1.0, 0.0], transition=np.eye(2), probs=[[[0.5, 0.5, 0.0]], [[0.0, 0.0, 1.0]]]
+    )
+    found = codes.decode([0, 1, 2.0], k=2)
+    assert_array_equal(found["probability"], [0.0, 0.0])
+    assert_array_equal(found["log_prob"], [-np.inf, -np.inf])
+    assert_array_equal(codes.decode([0, 1, 0.0], k=2)["probability"], [1.0, 0.0])
