@@ -65,7 +65,16 @@ def from_hmmlearn(model: Any) -> HMM:
             expected="a fitted model",
             remedy="Call its fit(X) first.",
         )
-    emission, parameters = _PARTS[known](model)
+    try:
+        emission, parameters = _PARTS[known](model)
+    except AttributeError as error:
+        if error.obj is not model:
+            raise
+        raise NotFittedError(
+            got=f"a {type(model).__name__} without {(error.name or '').strip('_')}",
+            expected="a fitted model",
+            remedy="Call its fit(X) first, or set all of its parameters.",
+        ) from error
     return HMM(int(model.n_components), emission).with_parameters(
         initial=_shares(model.startprob_), transition=_shares(model.transmat_), **parameters
     )

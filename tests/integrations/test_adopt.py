@@ -117,3 +117,10 @@ def test_refusals():
         ps.from_hmmlearn(hmm.PoissonHMM(2))
     with pytest.raises(DataTypeError, match="PoissonHMM"):
         ps.from_hmmlearn(object())
+
+
+def test_a_model_that_is_half_set_is_not_fitted():
+    for half, missing in ((hmm.GaussianHMM(2), "covars"), (hmm.PoissonHMM(2), "lambdas"), (hmm.GMMHMM(2), "covars")):
+        half.startprob_, half.transmat_ = np.array([1.0, 0.0]), np.eye(2)
+        with pytest.raises(NotFittedError, match=f"without {missing}"):
+            ps.from_hmmlearn(half)
