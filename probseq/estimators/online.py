@@ -10,14 +10,15 @@ from torch import Tensor
 
 from probseq._types import Record
 from probseq.data.sequences import Sequences
-from probseq.data.timeindex import extend, is_default
+from probseq.data.timeindex import extend, is_default, is_extendable
 from probseq.errors import UnsupportedError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.fitted import TRAINING, before_the_end, check_y, fingerprint
+from probseq.estimators.pipeline import DataInfo, FittedTransforms
 from probseq.inference.base import Draws
 from probseq.inference.online import OnlineEM, online_chain
 from probseq.inference.running import RunningAverages, start_averages, take_step
-from probseq.models.base import Batch
+from probseq.models.base import Batch, SequenceModel
 from probseq.models.marginal import Marginalized
 from probseq.models.wrappers import innermost, unwrap
 
@@ -45,6 +46,18 @@ class OnlineLearning(SequenceEstimator):
 
     online_: OnlineMemory
     path_log_prob_: float
+
+    def _adopt(
+        self,
+        model: SequenceModel[Any],
+        transforms: FittedTransforms,
+        draws: Draws,
+        info: DataInfo,
+        data: Sequences | None,
+        weights: Tensor | None = None,
+    ) -> None:
+        super()._adopt(model, transforms, draws, info, data, weights)
+        self.__dict__.pop("online_", None)  # what was learnt on from another fit
 
     def partial_fit(
         self, X: Any, y: Any = None, *, lengths: Any = None, covariates: Any = None, history: Any = TRAINING
@@ -144,14 +157,17 @@ class OnlineLearning(SequenceEstimator):
 
 
 def _stamped(past: Sequences, data: Sequences) -> Sequences:
-    """Data that only count their steps, with the stamps that follow those of the past."""
+    """Data that only count their steps, with the stamps that follow those of the past, or counting on from its end."""
     one = past.n_sequences == data.n_sequences == 1
     at = {name: row for row, name in enumerate(past.names)}
     rows = [0] if one else [at.get(name) for name in data.names]
-    index = tuple(
-        own
-        if row is None or not is_default(own)
-        else extend(past.index[row], len(own), past.freq[row], past.n_steps[row])
-        for own, row in zip(data.index, rows, strict=True)
-    )
-    return replace(data, index=index)
+    index, cut = list(data.index), [(0, step) for step in data.freq]
+    for i, row in enumerate(rows):
+        if row is None or not is_default(data.index[i]):
+            continue
+        if is_extendable(past.index[row], past.freq[row]):
+            index[i] = extend(past.index[row], len(index[i]), past.freq[row])
+            cut[i] = (0, past.freq[row])
+        else:
+            cut[i] = (past.n_steps[row], None)
+    return replace(data, index=tuple(index), cut=tuple(cut) if any(n for n, _ in cut) else ())

@@ -138,3 +138,28 @@ def test_what_cannot_learn_on_says_so():
     driven = ps.HMM(2, transitions=ps.CovariateTransitions(), random_state=0).fit(x, covariates=x[:, None])
     with pytest.raises(IncompatibleError, match="online EM"):
         driven.partial_fit(x, covariates=x[:, None])
+
+
+def test_a_new_fit_forgets_what_was_learnt_on():
+    x = switching(200)
+    model = ps.HMM(2, inference=ps.EM(n_init=1), random_state=0).fit(x[:100]).partial_fit(x[100:])
+    assert model.online_.averages.n_steps == pytest.approx(200)
+    model.fit(x[:50])
+    assert not hasattr(model, "online_")
+
+
+@pytest.mark.filterwarnings("ignore::probseq.errors.IndexWarning")
+@pytest.mark.parametrize("kind", ["texts", "uneven dates"])
+def test_values_without_stamps_follow_uneven_ones(kind, tmp_path):
+    days = np.cumsum(np.random.default_rng(0).integers(1, 9, 40))
+    stamps = (
+        [f"day {i}" for i in range(40)] if kind == "texts" else pd.Timestamp("2024-01-01") + pd.to_timedelta(days, "D")
+    )
+    x = switching(60)
+    model = ps.HMM(2, inference=ps.EM(n_init=1), random_state=0).fit(pd.Series(x[:40], stamps))
+    model.save(tmp_path / "model")
+    for one in (model, ps.load(tmp_path / "model")):
+        for start in (40, 50):
+            one.partial_fit(x[start : start + 10])
+            assert one.forecast(2).mean()["time"].values.tolist() == [start + 10, start + 11]
+    assert float(one.log_prob([1.0], history=ps.TRAINING)) == float(model.log_prob([1.0], history=ps.TRAINING))
