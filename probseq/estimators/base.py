@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from probseq._random import torch_generator
+from probseq._types import whole_number
 from probseq.data.matching import matched
 from probseq.data.sequences import Sequences, sequences
 from probseq.errors import (
@@ -38,6 +39,7 @@ from probseq.estimators.pipeline import (
 from probseq.estimators.residuals import Residuals
 from probseq.estimators.scoring import Scoring
 from probseq.estimators.streaming import Streaming
+from probseq.estimators.weights import sequence_weights
 from probseq.inference.base import Draws, Inference, Progress
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.marginal import Marginalized
@@ -63,6 +65,9 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
     @abstractmethod
     def _default_inference(self) -> Inference:
         """The inference used for ``inference=None``."""
+
+    def _default_part(self, name: str) -> Any:
+        return self._default_inference() if name == "inference" else super()._default_part(name)
 
     def _transforms(self) -> list[Any]:
         return transform_list(vars(self).get("transform"))
@@ -95,7 +100,7 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
             Held-out data for inferences that stop early.
         static : array (n, s)
             Inputs that do not vary in time; they join the covariates.
-        weights : array (n,)
+        weights : array (n,), or mapping from the names of the sequences
             Weights of the sequences: 2 counts a sequence twice, in the fit, ``log_likelihood_``, ``aic`` and ``bic``.
         progress : callable
             Called with (iteration, objective in nats).
@@ -141,7 +146,7 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
         if annotate is not None:
             batch = annotate(batch)
         generator = torch_generator(self.random_state)
-        each = _sequence_weights(weights, data)
+        each = sequence_weights(weights, data)
         model, draws = self._infer(
             inference, model, batch, generator, validation=held_out, weights=each, progress=progress
         )
@@ -169,11 +174,13 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
         import sklearn
 
         fitted: Self = sklearn.base.clone(self)
+        whole_number("n_covariates", n_covariates, 0)
+        parameters = {name: _numbers(name, value) for name, value in parameters.items()}
         info, model = fitted._match_parameters(parameters, n_covariates)
         specs = model.parameters()
         values = {}
         for name, spec in specs.items():
-            value = torch.as_tensor(np.asarray(parameters[name], dtype=np.float64)).to(model.dtype)
+            value = torch.as_tensor(parameters[name]).to(model.dtype)
             if tuple(value.shape) != spec.shape and value.numel() == math.prod(spec.shape):
                 value = value.reshape(spec.shape)
             wrong = spec.constraint.violation(value) if tuple(value.shape) == spec.shape else None
@@ -193,7 +200,9 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
         fitted.fit_seconds_ = 0.0
         return fitted
 
-    def _match_parameters(self, parameters: dict[str, Any], n_covariates: int) -> tuple[DataInfo, SequenceModel[Any]]:
+    def _match_parameters(
+        self, parameters: dict[str, np.ndarray], n_covariates: int
+    ) -> tuple[DataInfo, SequenceModel[Any]]:
         """Find the number of variables and categories from the shapes of the given values."""
         emission = self._emission()
         fixed = None if emission is None else emission.n_variables
@@ -206,7 +215,7 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
             )
         sizes = {"variable": 1, "category": 2}
         for name, spec in specs.items():
-            shape = np.shape(parameters[name])
+            shape = parameters[name].shape
             dims = spec.dims
             if len(shape) == len(dims) - 1 and "variable" in dims:
                 dims = tuple(d for d in dims if d != "variable")  # one variable, its axis left out
@@ -370,14 +379,10 @@ def _n_codes(values: np.ndarray) -> int | None:
     return int(finite.max()) + 1 if finite.size and finite.min() >= 0 and finite.max() < 2**31 else None
 
 
-def _sequence_weights(weights: Any, data: Sequences) -> torch.Tensor | None:
-    if weights is None:
-        return None
-    array = np.asarray(weights, dtype=np.float64)
-    if array.shape != (data.n_sequences,) or not np.isfinite(array).all() or (array < 0).any() or not array.any():
-        raise DataError(
-            got=f"weights of shape {array.shape}",
-            expected=f"{data.n_sequences} numbers >= 0, one a sequence, not all zero",
-            remedy="Weigh sequences, not steps.",
-        )
-    return torch.as_tensor(array)
+def _numbers(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            got=f"{name}={value!r}", expected="numbers, in rows of equal length", remedy="See params_ for the shapes."
+        ) from error

@@ -7,7 +7,7 @@ from abc import ABC
 from collections.abc import Hashable
 from dataclasses import replace
 from enum import Enum
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -53,6 +53,9 @@ class _UnfittedError(NotFittedError, SklearnNotFittedError):
     """Both ours and scikit-learn's."""
 
 
+_SUCH_AS = {"emission": "ps.Normal()", "head": "ps.Normal()", "transform": "ps.Log()"}
+
+
 class FittedModel(BaseEstimator, ABC):
     """What every estimator has after ``fit`` or ``with_parameters``, and how it reads data."""
 
@@ -91,6 +94,35 @@ class FittedModel(BaseEstimator, ABC):
                 if part is not None and hasattr(part, "get_params") and not isinstance(part, type):
                     params.update({f"{name}__{inner}": value for inner, value in part.get_params().items()})
         return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set constructor arguments by name; ``emission__covariance`` is one of a component, or of its default.
+
+        Raises
+        ------
+        ParameterError
+            For an argument of a component that has none.
+        """
+        nested = {name: value for name, value in params.items() if "__" in name}
+        super().set_params(**{name: value for name, value in params.items() if name not in nested})
+        for name in nested:
+            part = name.partition("__")[0]
+            held = vars(self).get(part)
+            if part in self._get_param_names() and held is None:
+                held = self._default_part(part)
+                setattr(self, part, held)
+            if part in self._get_param_names() and (isinstance(held, type) or not hasattr(held, "set_params")):
+                raise ParameterError(
+                    got=f"{name} with {part}={held!r}",
+                    expected="a component that has arguments of its own",
+                    remedy=f"Pass {part}= together with it, such as {_SUCH_AS.get(part, 'an object')}.",
+                )
+        super().set_params(**nested)
+        return self
+
+    def _default_part(self, name: str) -> Any:
+        """A new object of what None stands for, or None."""
+        return self._emission() if name in ("emission", "head") else None
 
     def _emission(self) -> Emission | None:
         """The emission whose support the data must fit."""

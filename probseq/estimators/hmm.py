@@ -81,6 +81,9 @@ class HMM(StateMethods, SupervisedFit, OnlineLearning):
     def _default_inference(self) -> Inference:
         return EM()
 
+    def _default_part(self, name: str) -> Any:
+        return Transitions() if name == "transitions" else super()._default_part(name)
+
     def _model_class(self) -> type[SequenceModel[Any]]:
         return HiddenMarkovModel
 

@@ -98,6 +98,11 @@ class HSMM(StateMethods, SupervisedFit):
     def _default_inference(self) -> Inference:
         return EM()
 
+    def _default_part(self, name: str) -> Any:
+        if name == "duration":
+            return as_duration(None)
+        return Transitions() if name == "transitions" else super()._default_part(name)
+
     def _model_class(self) -> type[SequenceModel[Any]]:
         return HiddenSemiMarkovModel
 

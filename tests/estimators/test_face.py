@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.model_selection import GridSearchCV, KFold
 
 import probseq as ps
 from probseq.errors import (
@@ -189,3 +190,41 @@ def test_a_model_can_be_looked_through():
 def test_wrong_arguments_are_not_blamed_on_the_data(emission):
     with pytest.raises(ParameterError, match="Expected a whole number from 1"):
         ps.HMM(2, emission).fit(np.array([[1.0, 2.0], [2.0, 1.0], [3.0, 0.0]]))
+
+
+def test_arguments_of_a_component_that_stands_for_its_default():
+    model = ps.HMM().set_params(emission__covariance="full", inference__n_init=3, transitions__mask=np.eye(2))
+    assert model.emission == ps.Normal("full") and model.inference == ps.EM(n_init=3)
+    assert_array_equal(model.transitions.mask, np.eye(2))
+    assert ps.HMM().get_params()["emission"] is None
+    assert ps.HMM().set_params(emission=ps.StudentT(), emission__df=4.0).emission == ps.StudentT(4.0)
+    assert ps.LSTM().set_params(head__covariance="full").head == ps.Normal("full")
+    assert ps.HSMM().set_params(duration__max_duration=9).duration == ps.NegativeBinomialDuration(9)
+    search = GridSearchCV(ps.HMM(2, random_state=0), {"emission__covariance": ["diag", "full"]}, cv=KFold(2))
+    rows = np.random.default_rng(0).normal(size=(60, 2)) + 4 * (np.arange(60) // 15 % 2)[:, None]
+    assert search.fit(rows).best_params_["emission__covariance"] in ("diag", "full")
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "message"),
+    [
+        (ps.HMM(), {"transform__lag": 2}, "Pass transform= together with it, such as ps.Log"),
+        (ps.HMM(emission="normal"), {"emission__covariance": "full"}, r"such as ps.Normal\(\)"),
+        (ps.HMM(emission=ps.Normal), {"emission__covariance": "full"}, r"such as ps.Normal\(\)"),
+        (ps.HMM(), {"emission__n_trials": 2}, "'n_trials' for Normal"),
+        (ps.ARMA(), {"order__p": 2}, "Pass order="),
+    ],
+)
+def test_arguments_of_no_component(model, given, message):
+    with pytest.raises(ParameterError, match=message):
+        model.set_params(**given)
+
+
+def test_parameters_that_are_no_numbers():
+    known = {"initial": [0.5, 0.5], "transition": np.full((2, 2), 0.5), "mean": [[0.0], [1.0]], "scale": [[1.0], [1.0]]}
+    assert ps.HMM(2).with_parameters(**known).n_features_in_ == 1
+    for wrong in ("a", [[1.0], [1.0, 2.0]], None, [[object()], [1.0]]):
+        with pytest.raises(ParameterError, match="mean=|mean of shape"):
+            ps.HMM(2).with_parameters(**{**known, "mean": wrong})
+    with pytest.raises(ParameterError, match="n_covariates=-1"):
+        ps.HMM(2).with_parameters(**known, n_covariates=-1)

@@ -6,6 +6,7 @@ import torch
 from numpy.testing import assert_allclose
 
 import probseq as ps
+from probseq.errors import DataError
 from probseq.inference.em import EM
 from probseq.models.hmm import HiddenMarkovModel
 from probseq.models.transitions import LeftRight
@@ -116,3 +117,28 @@ def test_a_scale_of_all_weights_changes_no_estimate():
     values = sequences(ps.Poisson())
     one, other = (ps.IID(ps.Poisson()).fit(values, weights=scale * np.array([1.0, 2, 3, 4])) for scale in (1.0, 1e-3))
     assert_allclose(one.params_["rate"], other.params_["rate"], rtol=1e-8)
+
+
+WRONG = {
+    "numbers, one a sequence": ["a", "b"],
+    "Missing: .1": {0: 1.0},
+    "Unknown: .2": {0: 1.0, 1: 1.0, 2: 1.0},
+    r"shape \(1,\)": [1.0],
+    r"shape \(\)": 2.0,
+    "the weight -1 of sequence 1": [1.0, -1.0],
+    "the weight nan of sequence 0": [np.nan, 1.0],
+    "the weight inf of sequence 1": [1.0, np.inf],
+    "all zero": [0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_what_is_wrong_with_weights_is_said(message):
+    with pytest.raises(DataError, match=message):
+        ps.IID().fit([[1.0, 2.0], [3.0, 5.0, 4.0]], weights=WRONG[message])
+
+
+def test_weights_by_the_names_of_the_sequences():
+    panel = {"a": [1.0, 2.0], "b": [3.0, 5.0, 4.0]}
+    by_name = ps.IID().fit(panel, weights={"b": 3.0, "a": 1.0})
+    assert by_name.log_likelihood_ == ps.IID().fit(panel, weights=[1.0, 3.0]).log_likelihood_
