@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -144,12 +145,20 @@ def is_contiguous(index: pd.Index) -> bool:
     return len(index) == 1 or infer_step(index) is not None
 
 
-def _clock_range(index: pd.Index, freq: str, periods: int) -> pd.Index:
+def _clock_range(index: pd.DatetimeIndex | pd.TimedeltaIndex, freq: str, periods: int) -> pd.Index:
     last = index[-1]
-    make = pd.date_range if isinstance(index, pd.DatetimeIndex) else pd.timedelta_range
+    return _clock_after(last, getattr(last, "tz", None), index.unit, freq, periods)
+
+
+@lru_cache(maxsize=1024)
+def _clock_after(last: Any, zone: Any, unit: str, freq: str, periods: int) -> pd.Index:
+    """Stamps after ``last``, kept: many series end together, and offsets of the calendar are walked one by one.
+
+    Equal instants of different time zones are equal as keys, so that the zone is one too.
+    """
+    make = pd.date_range if isinstance(last, pd.Timestamp) else pd.timedelta_range
     ahead = make(start=last, periods=periods + 1, freq=freq)
-    ahead = ahead[ahead > last][:periods]
-    return ahead.as_unit(index.unit) if isinstance(index, _CLOCKS) else ahead
+    return ahead[ahead > last][:periods].as_unit(unit)
 
 
 def is_extendable(index: pd.Index, freq: Freq) -> bool:

@@ -171,25 +171,16 @@ class Predicting(FittedModel):
                 expected=f"a history, since {type(self).__name__} conditions on its first values",
                 remedy="Pass history=X, or use the default ps.TRAINING after fit.",
             )
-        u = None if inputs is None else torch.as_tensor(inputs)
         joint = ModelJoint(self.model_, tree, steps, inputs)
-        several = self.model_.n_draws > 1
-        with torch.no_grad():
-            law = self.model_.forecast_marginals({}, tree, steps, u)
-            if law is not None:
-                draws = self.model_.forecast_draws(tree, steps, u) if several else None
-                weights = tree.log_weights.exp().unsqueeze(1).expand(-1, steps, -1) if several else None
-                backend: Any = LawBackend(law, draws, weights)
-                method = None
-            else:
-                if not isinstance(n_paths, int | np.integer) or isinstance(n_paths, bool) or n_paths < 2:
-                    raise ParameterError(
-                        got=f"n_paths={n_paths!r}", expected="a whole number from 2", remedy="Try 2000."
-                    )
-                paths = joint.sample(int(n_paths), torch_generator(random_state))
-                observation = self.model_.observation
-                backend = PathsBackend(paths, observation.discrete_variables.numpy(), observation.n_categories)
-                method = f"{n_paths} simulated paths"
+        backend: Any = joint.steps()
+        method = None
+        if backend is None:
+            if not isinstance(n_paths, int | np.integer) or isinstance(n_paths, bool) or n_paths < 2:
+                raise ParameterError(got=f"n_paths={n_paths!r}", expected="a whole number from 2", remedy="Try 2000.")
+            paths = joint.sample(int(n_paths), torch_generator(random_state))
+            observation = self.model_.observation
+            backend = PathsBackend(paths, observation.discrete_variables.numpy(), observation.n_categories)
+            method = f"{n_paths} simulated paths"
         return Forecast(
             backend, labels, index, joint=joint, history=past, method=method, future=True, random_state=random_state
         )

@@ -175,7 +175,7 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
         return index, z.reshape(*self._draw(params), -1)
 
     def scores_next(self, state: ARMAState) -> Tensor | None:
-        if not self.n_differences:
+        if not self.n_differences or not bool(state.diffuse.any()):
             return None
         n, m = state.diffuse.shape[-3], self.n_differences
         diffuse = state.diffuse.reshape(-1, n, m, m)[0]
@@ -330,19 +330,24 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
         return DiagonalNormal(loc=loc.unsqueeze(-1), scale=scale.unsqueeze(-1))
 
     def _forecast_joint(self, params: Params, state: ARMAState, u: Tensor | None, horizon: int) -> FullNormal | None:
-        marginals = self._forecast_marginals(params, state, u, horizon)
-        if marginals is None:
+        if bool((state.diffuse != 0).any()):
             return None
         work = Workspace(state, self._draw(params))
-        factor = np.empty((*work.mean.shape[:2], horizon, horizon))
-        # The answers of a path to one unit innovation at each step are the columns of the Cholesky factor.
+        centre, factor = np.empty((*work.mean.shape[:2], horizon)), np.empty((*work.mean.shape[:2], horizon, horizon))
         still, unit = np.zeros((horizon, self.state_size)), np.eye(horizon)
-        for d, system, _ in self._draws(params):
+        for d, system, shift in self._draws(params):
             for rows in work.groups(d):
-                _, cov, diffuse = work.take(d, rows)
-                factor[d, rows] = simulate(system, still, still.copy(), cov, diffuse, unit).T
+                mean, cov, diffuse = work.take(d, rows)
+                # Paths without noise give the mean; the answers of a path at rest to one unit innovation at each step
+                # are the columns of the Cholesky factor.
+                shifts = np.concatenate([np.tile(shift, (len(rows), 1)), still])
+                noise = np.concatenate([np.zeros((len(rows), horizon)), unit])
+                paths = simulate(system, shifts, np.concatenate([mean, still]), cov, diffuse, noise)
+                centre[d, rows], factor[d, rows] = paths[: len(rows)], paths[len(rows) :].T
+        drift = self._means(params).reshape(*self._draw(params), 1, 1)
+        loc = torch.from_numpy(centre).reshape(*state.age.shape, horizon) + drift + self._regression(params, u, 2)
         scale_tril = torch.from_numpy(factor).reshape(*state.age.shape, horizon, horizon)
-        return FullNormal(loc=marginals.loc[..., 0], scale_tril=scale_tril * params["scale"][..., None, None, None])
+        return FullNormal(loc=loc, scale_tril=scale_tril * params["scale"][..., None, None, None])
 
     def _sample(
         self,

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from probseq._memory import spare
-from probseq.distributions.compose import Mixture
+from probseq.distributions.compose import Mixture, mixture
 from probseq.kernels.padding import fill_missing, find_missing
 from probseq.models.base import Batch, SequenceModel, map_state
 from probseq.models.marginal import Marginalized
-from probseq.results.backends import JointLaw
+from probseq.results.backends import JointLaw, LawBackend
+from probseq.results.scenario import backend_of
 from probseq.results.trajectory import TrajectoryLaw
 
 __all__ = ["MarginalJoint", "ModelJoint", "make_batch"]
@@ -22,6 +23,8 @@ __all__ = ["MarginalJoint", "ModelJoint", "make_batch"]
 # Longest trajectory and most numbers of a joint covariance for which paths are drawn from it at once.
 _DENSE_SIZE = 256
 _DENSE_ENTRIES = 10_000_000
+# Up to here the joint covariance costs no more than the variances of the steps.
+_CHEAP_ENTRIES = 10_000
 
 
 def make_batch(
@@ -69,11 +72,27 @@ class ModelJoint(JointLaw):
     def closed(self) -> TrajectoryLaw | None:
         return self._law
 
-    def _small(self) -> bool:
+    def steps(self) -> LawBackend | None:
+        """The exact law of each step, with those of the draws behind a mixture; None where there are paths only."""
+        if self._small(_CHEAP_ENTRIES) and self._law is not None:
+            return backend_of(self._law)
+        model, u = self.model, None if self.covariates is None else torch.as_tensor(self.covariates)
+        with torch.no_grad():
+            if not isinstance(model, Marginalized) or model.n_draws < 2:
+                law = model.forecast_marginals({}, self.state, self.horizon, u)
+                return None if law is None else LawBackend(law)
+            draws = model.forecast_draws(self.state, self.horizon, u)
+            if draws is None:
+                return None
+            log_weights = self.state.log_weights.unsqueeze(1).expand(-1, self.horizon, -1)
+            return LawBackend(mixture(log_weights.to(model.dtype), draws), draws, log_weights.exp())
+
+    def _small(self, entries: int = _DENSE_ENTRIES) -> bool:
         """Whether drawing from a dense joint law costs less than running the model once for each path."""
         size = self.horizon * self.model.observation.n_variables
         draws = self.model.n_draws if isinstance(self.model, Marginalized) else 1
-        return size <= _DENSE_SIZE and _first_leaf(self.state).shape[0] * draws * size * size <= _DENSE_ENTRIES
+        n = _first_leaf(self.state).shape[0]
+        return size <= _DENSE_SIZE and n * draws * size * size <= entries
 
     def sample(self, n_paths: int, generator: torch.Generator) -> np.ndarray:
         if self._small() and self._law is not None:

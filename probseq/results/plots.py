@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from probseq.errors import ParameterError
-from probseq.plotting import PALETTE, plot_cumulative_difference, plot_fan
+from probseq.plotting import PALETTE, axes_in, plot_cumulative_difference, plot_fan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,11 +118,11 @@ def _panels(ax: Any, k: int) -> list[Any]:
         size = (8.0, 3.6 if k == 1 else 2.6 * k)
         _, axes = plt.subplots(k, 1, figsize=size, layout="constrained", squeeze=False)
         return list(axes[:, 0])
-    panels = list(np.asarray(ax, dtype=object).ravel())
+    panels = axes_in(ax)
     if len(panels) != k:
         raise ParameterError(
             got=f"{len(panels)} axes for {k} variables",
-            expected="one a variable",
+            expected=f"{k}, one a variable",
             remedy="Leave ax out, or choose one variable with forecast.marginal(...).",
         )
     return panels
