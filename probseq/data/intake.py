@@ -319,7 +319,7 @@ def check_blocks(intake: Intake, *, end: bool = False) -> None:
         isinstance(whole, np.ndarray)
         and whole.dtype == np.float64
         and all(block.base is whole for block in intake.blocks)
-        and whole.size == sum(block.size for block in intake.blocks)
+        and 0 < whole.size == sum(block.size for block in intake.blocks)
         and is_bounded(whole)
     )
     good = finite and all(map(len, intake.blocks)) and not any(index is not None for index in intake.indexes)
