@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -18,7 +19,8 @@ from probseq.inference.laplace import Laplace
 from probseq.inference.map import MAP
 from probseq.inference.nuts import NUTS
 from probseq.inference.optimize import MLE
-from probseq.models.arma import ARMAModel
+from probseq.models.arma import ARMAModel, LagSet, Order, SeasonalOrder
+from probseq.models.arma_roots import Factor, factor_roots
 from probseq.models.base import SequenceModel
 from probseq.models.wrappers import innermost
 
@@ -26,16 +28,28 @@ __all__ = ["ARIMA", "ARMA"]
 
 
 class ARMA(SequenceEstimator):
-    """Seasonal ARIMA model with regression, exact maximum likelihood; gaps and differences inside the state space.
+    r"""phi(B) Phi(B^s) (Delta(B) (x_t - u_t' beta - w_t' gamma) - mean - trend t) = theta(B) Theta(B^s) e_t.
+
+    Seasonal ARIMA model with regression on covariates u_t and on waves w_t, e_t ~ N(0, scale^2), Delta(B) = (1 - B)^d
+    (1 - B^s)^D; exact maximum likelihood, with gaps and differences inside the state space.
 
     Parameters
     ----------
     order : (p, q) or (p, d, q)
+        p and q are numbers of lags, or lists of the only lags that have a coefficient: ``([1, 4, 12], 0, [1, 4])``.
+        Estimates are stationary and invertible in either case; the other coefficients are zero and not counted.
     seasonal_order : (P, D, Q, period), or (P, D, Q) with ``period``
+        P and Q likewise, in seasons.
     period : int or None
         Steps in a season.
-    constant : bool or None
-        Whether the (differenced) series has a mean; None means yes without differences and no with them.
+    trend : "n", "c", "t", "ct" or None
+        A mean of the differenced series ("c"), a slope ("t"), both, or neither ("n"). With one difference in all the
+        mean is a drift, a straight line in the levels, as in fable and statsmodels' SARIMAX, and the slope makes a
+        parabola; with two a parabola and a cubic. None is "c" without differences and "n" with them. The trend is
+        ``mean + trend t`` itself, not an intercept of the autoregression, and t = 1 at a sequence's first step.
+    fourier : dict or None
+        Known periods, whole numbers or not, and how many harmonics of each: ``{365.25: 3, 7: 2}`` adds three sines and
+        three cosines of the year and two of each of the week to the levels, before any difference.
     transform : transform or list of transforms
     inference : Inference or None
         None is ``MLE()``.
@@ -48,16 +62,29 @@ class ARMA(SequenceEstimator):
     >>> model = ps.ARMA(order=(0, 1, 1), seasonal_order=(0, 1, 1, 12), transform=ps.Log()).fit(y)
     >>> model.params_["ma"].values.round(3)
     array([-0.402])
+
+    Only some lags, and a year of weeks as two waves:
+
+    >>> co2 = ps.datasets.co2()
+    >>> weekly = ps.ARMA(order=([1, 2, 13], 1, 0), fourier={52.18: 2}).fit(co2[-300:])
+    >>> weekly.params_["ar"].coords["ar_lag"].values
+    array([ 1,  2, 13])
+
+    References
+    ----------
+    Box and Jenkins (1976), Time Series Analysis: Forecasting and Control; for waves in place of long seasons, Hyndman
+    and Athanasopoulos (2021), Forecasting: Principles and Practice, section 10.5.
     """
 
     inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP, Laplace, NUTS)
 
     def __init__(
         self,
-        order: tuple[int, ...] = (1, 0, 1),
-        seasonal_order: tuple[int, ...] = (0, 0, 0),
+        order: Sequence[int | Sequence[int]] = (1, 0, 1),
+        seasonal_order: Sequence[int | Sequence[int]] = (0, 0, 0),
         period: int | None = None,
-        constant: bool | None = None,
+        trend: str | None = None,
+        fourier: Mapping[float, int] | None = None,
         transform: Any = None,
         inference: Inference | None = None,
         random_state: RandomState = None,
@@ -65,7 +92,8 @@ class ARMA(SequenceEstimator):
         self.order = order
         self.seasonal_order = seasonal_order
         self.period = period
-        self.constant = constant
+        self.trend = trend
+        self.fourier = fourier
         self.transform = transform
         self.inference = inference
         self.random_state = random_state
@@ -77,10 +105,10 @@ class ARMA(SequenceEstimator):
     def _model_class(self) -> type[SequenceModel[Any]]:
         return ARMAModel
 
-    def _orders(self) -> tuple[tuple[int, int, int], tuple[int, int, int, int]]:
-        order = _whole(self.order, "order", (2, 3), "(p, q) or (p, d, q)")
+    def _orders(self) -> tuple[Order, SeasonalOrder]:
+        order = _parts(self.order, "order", (2, 3), "(p, q) or (p, d, q)")
         p, d, q = (order[0], 0, order[1]) if len(order) == 2 else order
-        seasonal = _whole(self.seasonal_order, "seasonal_order", (3, 4), "(P, D, Q) or (P, D, Q, period)")
+        seasonal = _parts(self.seasonal_order, "seasonal_order", (3, 4), "(P, D, Q) or (P, D, Q, period)")
         period = self.period
         if len(seasonal) == 4:
             if period is not None and period != seasonal[3]:
@@ -89,7 +117,7 @@ class ARMA(SequenceEstimator):
                     expected="one length of the season",
                     remedy="Leave period= out.",
                 )
-            period = seasonal[3]
+            period = cast(int, seasonal[3])
         if any(seasonal[:3]) and (period is None or period < 2):
             raise ParameterError(
                 got=f"seasonal_order={self.seasonal_order} with period={period}",
@@ -97,12 +125,39 @@ class ARMA(SequenceEstimator):
                 remedy="Write seasonal_order=(0, 1, 1, 12) or period=12.",
             )
         used = int(period) if any(seasonal[:3]) and period is not None else 1
-        return (p, d, q), (seasonal[0], seasonal[1], seasonal[2], used)
+        return (p, cast(int, d), q), (seasonal[0], cast(int, seasonal[1]), seasonal[2], used)
 
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
         order, seasonal = self._orders()
-        constant = (order[1] + seasonal[1] == 0) if self.constant is None else bool(self.constant)
-        return ARMAModel(Observation(info.n_variables), order, seasonal, constant, info.n_covariates)
+        trend, fourier = self.trend, self.fourier
+        if trend not in (None, "n", "c", "t", "ct"):
+            raise ParameterError(
+                got=f"trend={trend!r}",
+                expected='"n", "c", "t", "ct" or None',
+                remedy='Write trend="c" for a mean (a drift, with differences), "ct" for a line.',
+            )
+        if fourier is not None and not isinstance(fourier, Mapping):
+            raise ParameterError(
+                got=f"fourier={fourier!r}",
+                expected="a dict of periods and numbers of harmonics",
+                remedy="Write fourier={365.25: 3, 7: 2}.",
+            )
+        if trend is None:
+            trend = "n" if order[1] + seasonal[1] else "c"
+        return ARMAModel(
+            Observation(info.n_variables),
+            order,
+            seasonal,
+            "c" in trend,
+            info.n_covariates,
+            "t" in trend,
+            tuple((fourier or {}).items()),
+        )
+
+    def _names(self) -> dict[str, Any]:
+        model = self._arma()
+        lags = dict(zip(("ar_lag", "ma_lag", "seasonal_ar_lag", "seasonal_ma_lag"), model.own_lags, strict=True))
+        return {**super()._names(), **lags, "fourier_term": model.terms.names}
 
     def _arma(self) -> ARMAModel:
         return cast(ARMAModel, innermost(self.model_.model))
@@ -110,26 +165,35 @@ class ARMA(SequenceEstimator):
     def roots(self) -> xr.Dataset:
         """Roots of the whole autoregressive and moving-average polynomials; stationary and invertible outside 1."""
         self._check_fitted()
-        model = self._arma()
-        ar, ma = (c[0].numpy() for c in model.polynomials(self.model_.params))
-        found = {}
-        for name, lags, coefficients, sign in (("ar", model.lags.ar, ar, -1.0), ("ma", model.lags.ma, ma, 1.0)):
-            poly = np.zeros(int(lags[-1]) + 1 if lags.size else 1)
-            poly[0] = 1.0
+        model, params = self._arma(), self.model_.params
+        found: dict[str, list[np.ndarray]] = {"ar": [], "ma": []}
+        for name, lags in zip(("ar", "ma", "seasonal_ar", "seasonal_ma"), model.own_lags, strict=True):
             if lags.size:
-                poly[lags] = sign * coefficients
-            found[name] = (f"{name}_root", np.roots(poly[::-1]))
-        return xr.Dataset(found)
+                kind = name.removeprefix("seasonal_")
+                word = "autoregressive" if kind == "ar" else "moving-average"
+                factor = Factor(word, lags, params[name][0].numpy(), model.period if name != kind else 1)
+                # A root of a polynomial in B^step stands for its step-th roots.
+                turns = np.exp(2j * np.pi * np.arange(factor.step) / factor.step)
+                powers = factor_roots(factor).astype(complex) ** (1.0 / factor.step)
+                found[kind].append((powers[:, None] * turns).ravel())
+        return xr.Dataset(
+            {kind: (f"{kind}_root", np.concatenate([np.zeros(0, complex), *parts])) for kind, parts in found.items()}
+        )
 
     def summary(self) -> pd.DataFrame:
-        """Estimates with standard errors, z values and 95 % intervals; what the fit reached is in ``attrs``."""
+        """Estimates with standard errors, z values and 95 % intervals; what the fit reached is in ``attrs``.
+
+        Coefficients are named by their lags, in seasons where they are seasonal, by their covariate or their wave.
+        """
         self._check_fitted()
         estimates = self.params_
         rows = {}
         for name, value in estimates.items():
             flat = np.atleast_1d(value.values)
+            known = [str(label) for label in value.coords[value.dims[-1]].values] if value.coords else []
             for i, v in enumerate(flat.ravel()):
-                rows[f"{name}[{i + 1}]" if value.ndim else str(name)] = {"estimate": float(v)}
+                label = known[i] if len(known) == flat.size else str(i + 1)
+                rows[f"{name}[{label}]" if value.ndim else str(name)] = {"estimate": float(v)}
         table = pd.DataFrame.from_dict(rows, orient="index")
         if self.draws_.covariance is not None:
             errors = self.standard_errors_
@@ -150,11 +214,21 @@ class ARMA(SequenceEstimator):
 ARIMA = ARMA
 
 
-def _whole(value: Any, name: str, sizes: tuple[int, ...], expected: str) -> tuple[int, ...]:
+def _parts(value: Any, name: str, sizes: tuple[int, ...], expected: str) -> tuple[LagSet, ...]:
+    """Orders as whole numbers, and lists of lags as tuples; every second entry and a period are numbers."""
     good = isinstance(value, tuple | list | np.ndarray) and len(value) in sizes
-    good = good and all(isinstance(v, int | np.integer) and not isinstance(v, bool) and v >= 0 for v in value)
+    parts: list[LagSet] = []
+    for i, part in enumerate(value if good else ()):
+        listed = isinstance(part, tuple | list | np.ndarray)
+        lags = list(part) if listed else [part]
+        good = good and all(isinstance(v, int | np.integer) and not isinstance(v, bool) and v >= listed for v in lags)
+        good = good and not (listed and (i == 3 or (i == 1 and len(value) > 2))) and len(set(lags)) == len(lags)
+        if good:
+            parts.append(tuple(sorted(int(v) for v in lags)) if listed else int(part))
     if not good:
         raise ParameterError(
-            got=f"{name}={value!r}", expected=f"whole numbers from 0, {expected}", remedy=f"Check {name}."
+            got=f"{name}={value!r}",
+            expected=f"whole numbers from 0, {expected}, or distinct lags from 1 in a list in place of a number",
+            remedy=f"Check {name}.",
         )
-    return tuple(int(v) for v in value)
+    return tuple(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -13,44 +13,56 @@ from probseq.distributions.base import Distribution
 from probseq.distributions.emissions import Observation
 from probseq.distributions.gaussian import DiagonalNormal, FullNormal
 from probseq.distributions.params import Params, ParamSpec, Positive, Real
-from probseq.distributions.stationary import Stationary
 from probseq.errors import CovariateError, ParameterError, ShapeError
 from probseq.kernels.arima import difference_coefficients, state_space
 from probseq.kernels.kalman import DIFFUSE_ZERO, SCORED, System, advance, condition, filter_states, forecast, simulate
-from probseq.kernels.polynomials import support
+from probseq.kernels.sparse_profile import support_of
 from probseq.models.arma_likelihood import ARMAProfile
 from probseq.models.arma_state import ARMAState, Workspace
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
 from probseq.models.concentrated import ConcentratedLikelihood
+from probseq.models.deterministic import Deterministic
 from probseq.models.innovations import GappedInnovations, Innovations, Lags
+from probseq.models.sparse_likelihood import SparseProfile
+from probseq.models.sparse_stationary import stationary_at
 
 __all__ = ["ARMAModel", "ARMAState"]
 
-Order = tuple[int, int, int]
-SeasonalOrder = tuple[int, int, int, int]
+LagSet = int | tuple[int, ...]
+Order = tuple[LagSet, int, LagSet]
+SeasonalOrder = tuple[LagSet, int, LagSet, int]
 
 
 class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
-    r"""phi(B) Phi(B^s) (Delta(B) (x_t - u_t' beta) - mu) = theta(B) Theta(B^s) e_t, e_t ~ N(0, scale^2).
+    r"""phi(B) Phi(B^s) (Delta(B) (x_t - u_t' beta - w_t' gamma) - mu - tau t) = theta(B) Theta(B^s) e_t.
 
-    phi(B) = 1 - sum_j ar_j B^j, theta(B) = 1 + sum_j ma_j B^j, Delta(B) = (1 - B)^d (1 - B^s)^D, and in the same signs
-    the seasonal factors. The likelihood is exact: a stationary start for the differenced process, a diffuse one for the
-    levels; steps whose predictive is still diffuse (the first d + s D without gaps) are conditioned on, not scored.
+    e_t ~ N(0, scale^2), phi(B) = 1 - sum_j ar_j B^j, theta(B) = 1 + sum_j ma_j B^j, Delta(B) = (1 - B)^d (1 - B^s)^D,
+    and in the same signs the seasonal factors; j runs over the lags of each. w_t are sines and cosines of the number t
+    of the step, 1 at the start of a sequence. The likelihood is exact: a stationary start for the differenced process,
+    a diffuse one for the levels; steps whose predictive is still diffuse (the first d + s D without gaps) are
+    conditioned on, not scored.
 
     Parameters
     ----------
     observation : Observation
         One continuous variable.
     order : (p, d, q)
+        p and q are numbers, for the lags 1, ..., p, or tuples of lags.
     seasonal_order : (P, D, Q, s)
+        The same, in seasons.
     constant : bool
         Whether mu, the mean of the differenced series, is a parameter; it is zero otherwise.
     n_covariates : int
+    trend : bool
+        Whether tau, the slope of the differenced series, is a parameter; it is zero otherwise.
+    fourier : pairs of a period and the number of its harmonics
+        What w_t are; `Deterministic` says more.
 
     Raises
     ------
     ParameterError
-        For orders that are negative, or a season shorter than two steps.
+        For orders that are negative, lags that are not distinct and positive, a season shorter than two steps, and
+        Fourier terms that repeat each other or that the differences remove.
     ShapeError
         For more than one variable.
     """
@@ -62,6 +74,8 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
         seasonal_order: SeasonalOrder = (0, 0, 0, 1),
         constant: bool = True,
         n_covariates: int = 0,
+        trend: bool = False,
+        fourier: Iterable[tuple[float, int]] = (),
     ) -> None:
         _check_orders(order, seasonal_order)
         if observation.n_variables != 1 or observation.discrete:
@@ -71,28 +85,36 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
                 remedy="Select one column, or fit one model a column.",
             )
         self.observation = observation
-        self.order, self.seasonal_order, self.constant = order, seasonal_order, constant
-        self.n_covariates = n_covariates
-        (p, d, q), (seasonal_p, seasonal_d, seasonal_q, period) = order, seasonal_order
+        (_, d, _), (_, seasonal_d, _, period) = order, seasonal_order
+        self.own_lags = tuple(_lag_set(part) for part in (order[0], order[2], seasonal_order[0], seasonal_order[2]))
+        """Lags of phi, theta, Phi and Theta, the latter in seasons."""
+        p, q, seasonal_p, seasonal_q = (_shortest(lags) for lags in self.own_lags)
+        self.order, self.seasonal_order = (p, d, q), (seasonal_p, seasonal_d, seasonal_q, period)
+        self.sparse = any(isinstance(part, tuple) for part in (p, q, seasonal_p, seasonal_q))
+        self.constant, self.n_covariates = constant, n_covariates
+        self.terms = Deterministic(constant, trend, fourier, d, seasonal_d, period)
         self.period = period
+        plain_ar, plain_ma, seasonal_ar, seasonal_ma = self.own_lags
         self.lags = Lags(
-            support(p, seasonal_p, period),
-            support(q, seasonal_q, period),
+            support_of(plain_ar, seasonal_ar, period),
+            support_of(plain_ma, seasonal_ma, period),
             difference_coefficients(d, seasonal_d, period),
         )
         self.n_differences = self.lags.differences.size
         highest = [int(lags[-1]) if lags.size else 0 for lags in (self.lags.ar, self.lags.ma)]
         self.n_hidden = max(highest[0], highest[1] + 1)
         self.state_size = self.n_hidden + self.n_differences
-        specs = {
-            "ar": ParamSpec((p,), Stationary(), ("ar_lag",)),
-            "ma": ParamSpec((q,), Stationary(-1), ("ma_lag",)),
-            "seasonal_ar": ParamSpec((seasonal_p,), Stationary(), ("seasonal_ar_lag",)),
-            "seasonal_ma": ParamSpec((seasonal_q,), Stationary(-1), ("seasonal_ma_lag",)),
+        self._specs = {
+            name: ParamSpec((lags.size,), stationary_at(lags, sign), (f"{name}_lag",))
+            for name, lags, sign in zip(("ar", "ma", "seasonal_ar", "seasonal_ma"), self.own_lags, (1, -1, 1, -1))
+            if lags.size
         }
-        self._specs = {name: spec for name, spec in specs.items() if spec.shape[0] > 0}
         if constant:
             self._specs["mean"] = ParamSpec((), Real())
+        if trend:
+            self._specs["trend"] = ParamSpec((), Real())
+        if self.terms.waves:
+            self._specs["fourier"] = ParamSpec((len(self.terms.waves),), Real(), ("fourier_term",))
         if n_covariates:
             self._specs["coefficients"] = ParamSpec((n_covariates,), Real(), ("covariate",))
         self._specs["scale"] = ParamSpec((), Positive())
@@ -101,7 +123,7 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
         return dict(self._specs)
 
     def concentrated(self, batch: Batch, weights: Tensor | None = None) -> ARMAProfile:
-        return ARMAProfile(self, batch, weights)
+        return (SparseProfile if self.sparse else ARMAProfile)(self, batch, weights)
 
     def _initial_guess(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         profile = self.concentrated(batch)
@@ -112,15 +134,19 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
     def _product(self, params: Params, plain: str, seasonal: str, sign: float, lags: np.ndarray) -> Tensor:
         """Coefficients (D, len(lags)) of the product of a plain and a seasonal factor, draws flattened."""
         scale = params["scale"].reshape(-1, 1)
-        one = torch.ones_like(scale)
-        poly = torch.cat([one, sign * params[plain].reshape(len(one), -1)], -1) if plain in params else one
+        own = dict(zip(("ar", "ma", "seasonal_ar", "seasonal_ma"), self.own_lags, strict=True))
+        poly = torch.ones_like(scale)
+        if plain in params:
+            rest = scale.new_zeros(len(scale), int(own[plain][-1]))
+            at = torch.from_numpy(own[plain] - 1)
+            poly = torch.cat([poly, rest.index_copy(1, at, sign * params[plain].reshape(len(scale), -1))], 1)
         if seasonal in params:
-            factor = sign * params[seasonal].reshape(len(one), -1)
-            size = factor.shape[-1] * self.period
+            factor = sign * params[seasonal].reshape(len(scale), -1)
+            size = int(own[seasonal][-1]) * self.period
             total = torch.nn.functional.pad(poly, (0, size))
-            for j in range(1, factor.shape[-1] + 1):
+            for i, j in enumerate(own[seasonal].tolist()):
                 shifted = torch.nn.functional.pad(poly, (j * self.period, size - j * self.period))
-                total = total + factor[:, j - 1 : j] * shifted
+                total = total + factor[:, i : i + 1] * shifted
             poly = total
         return sign * poly[:, torch.from_numpy(lags)]
 
@@ -151,6 +177,42 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
             )
         beta = params["coefficients"]
         return (u * beta.reshape(*beta.shape[:-1], *(1,) * trailing, -1)).sum(-1)
+
+    def _terms(self, params: Params, age: Tensor, n_steps: int | None = None) -> Tensor | float:
+        """What the line and the waves add to the levels of the steps after ``age``.
+
+        Parameters
+        ----------
+        age : (*draw, n), steps so far
+        n_steps : int or None
+            How many steps from there on are wanted; None is one.
+
+        Returns
+        -------
+        (*draw, n), or (*draw, n, n_steps), or 0 without such terms.
+        """
+        if not self.terms.moving:
+            return 0.0
+        draw = self._draw(params)
+        first = age.reshape(-1)[:1]
+        together = bool((age == first).all())
+        begin = first if together else age
+        ages = begin if n_steps is None else begin.unsqueeze(-1) + torch.arange(n_steps)
+        steps, place = (ages.reshape(-1) + 1, None) if together else torch.unique(ages + 1, return_inverse=True)
+        table = torch.zeros(*draw, len(steps), dtype=self.dtype)
+        if self.terms.waves:
+            table = table + params["fourier"] @ self.terms.fourier(steps).mT
+        if self.terms.trend:
+            table = table + params["trend"].unsqueeze(-1) * self.terms.line(steps)
+        if place is None:
+            whole = table if n_steps is None else table.unsqueeze(-2)
+            return whole.expand(*age.shape) if n_steps is None else whole.expand(*age.shape, n_steps)
+        rows = math.prod(draw)
+        return table.reshape(rows, -1).gather(1, place.reshape(rows, -1)).reshape(place.shape)
+
+    def _shift(self, params: Params, age: Tensor, u: Tensor | None, n_steps: int | None = None) -> Tensor | float:
+        """What covariates, line and waves add to the levels of the steps after ``age``, as `_terms`."""
+        return self._regression(params, u, 1 if n_steps is None else 2) + self._terms(params, age, n_steps)
 
     # the one-step law -----------------------------------------------------------------------------------------------
 
@@ -191,11 +253,11 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
         variance = (row * (state.cov[..., index, :][..., index] @ z[..., None, :, None]).squeeze(-1)).sum(-1)
         drift = self._means(params).reshape(*self._draw(params), 1)
         scale = params["scale"].unsqueeze(-1) * variance.sqrt()
-        loc = mean + drift + self._regression(params, u, 1)
+        loc = mean + drift + self._shift(params, state.age, u)
         return DiagonalNormal(loc=loc.unsqueeze(-1), scale=scale.unsqueeze(-1))
 
     def update(self, params: Params, state: ARMAState, x: Tensor, seen: Tensor, u: Tensor | None = None) -> ARMAState:
-        y = (x[..., 0] - self._regression(params, u, 1)).expand(state.age.shape)
+        y = (x[..., 0] - self._shift(params, state.age, u)).expand(state.age.shape)
         y = self._flat(y, 0) - self._means(params).detach().numpy()[:, None]
         work = Workspace(state, self._draw(params))
         flags = self._flat(seen[..., 0].expand(state.age.shape), 0)
@@ -211,7 +273,7 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
 
     def _scan(self, params: Params, batch: Batch, state: ARMAState) -> Scan[ARMAState]:
         draw = self._draw(params)
-        y = self._flat(self._levels(params, batch), 1) - self._means(params).detach().numpy()[:, None, None]
+        y = self._flat(self._levels(params, batch, state.age), 1) - self._means(params).detach().numpy()[:, None, None]
         seen, lengths = batch.seen[..., 0].numpy(), batch.lengths.numpy()
         work = Workspace(state, self._draw(params))
         k, m = self.state_size, self.n_differences
@@ -248,9 +310,9 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
         scale = (f.sqrt() * params["scale"].reshape(-1, 1, 1)).reshape(shape)
         return DiagonalNormal(loc=loc, scale=scale), scored.unsqueeze(-1)
 
-    def _levels(self, params: Params, batch: Batch) -> Tensor:
-        """x_t - u_t' beta, (*draw, n, t)."""
-        levels = batch.x[..., 0].to(self.dtype) - self._regression(params, batch.u, 2)
+    def _levels(self, params: Params, batch: Batch, age: Tensor) -> Tensor:
+        """x_t less what covariates, line and waves add, (*draw, n, t)."""
+        levels = batch.x[..., 0].to(self.dtype) - self._shift(params, age, batch.u, batch.t)
         return levels.expand(*self._draw(params), batch.n, batch.t)
 
     def _innovations(
@@ -262,7 +324,7 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
         With ``every`` the steps that are only conditioned on get their predictive too.
         """
         m, mu = self.n_differences, self._means(params)
-        levels = self._levels(params, batch).reshape(len(mu), batch.n, batch.t)
+        levels = self._levels(params, batch, state.age).reshape(len(mu), batch.n, batch.t)
         ar, ma = self.polynomials(params)
         seen = batch.seen[..., 0]
         fresh = (state.age == 0).reshape(len(mu), batch.n).all(0)
@@ -325,7 +387,7 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
                 centre[d, rows], variance[d, rows] = forecast(system, shifts, mean, cov, diffuse, horizon)
         shape = (*self._draw(params), *size[1:])
         drift = self._means(params).reshape(*self._draw(params), 1, 1)
-        loc = torch.from_numpy(centre).reshape(shape) + drift + self._regression(params, u, 2)
+        loc = torch.from_numpy(centre).reshape(shape) + drift + self._shift(params, state.age, u, horizon)
         scale = torch.from_numpy(np.sqrt(variance)).reshape(shape) * params["scale"][..., None, None]
         return DiagonalNormal(loc=loc.unsqueeze(-1), scale=scale.unsqueeze(-1))
 
@@ -372,7 +434,7 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
                 y[d, rows] = simulate(system, shifts, mean, cov, diffuse, shocks[d, rows])
                 work.put(d, rows, mean, cov, diffuse)
         drift = self._means(params).reshape(*self._draw(params), 1, 1)
-        x = torch.from_numpy(y).reshape(shape) + drift + self._regression(params, u, 2)
+        x = torch.from_numpy(y).reshape(shape) + drift + self._shift(params, state.age, u, length)
         return x.unsqueeze(-1), work.close(state.age + length)
 
     # arrays -----------------------------------------------------------------------------------------------------------
@@ -392,18 +454,39 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
         return np.ascontiguousarray(tensor.detach().reshape(-1, *tensor.shape[tensor.ndim - 1 - trailing :]).numpy())
 
 
+def _lag_set(part: LagSet) -> np.ndarray:
+    """The lags that an order means, ascending."""
+    return np.arange(1, part + 1) if isinstance(part, int | np.integer) else np.sort(np.array(part, dtype=np.int64))
+
+
+def _shortest(lags: np.ndarray) -> LagSet:
+    """The order that means these lags: a number where they are 1, ..., p."""
+    return lags.size if np.array_equal(lags, np.arange(1, lags.size + 1)) else tuple(lags.tolist())
+
+
 def _check_orders(order: Order, seasonal_order: SeasonalOrder) -> None:
-    numbers = (*order, *seasonal_order)
-    whole = all(isinstance(i, int | np.integer) and not isinstance(i, bool) and i >= 0 for i in numbers)
-    if len(order) != 3 or len(seasonal_order) != 4 or not whole:
+    good = len(order) == 3 and len(seasonal_order) == 4
+    for numbers in (order, seasonal_order):
+        for i, part in enumerate(numbers):
+            good = good and (_whole(part) or (i in (0, 2) and isinstance(part, tuple) and _distinct(part)))
+    if not good:
         raise ParameterError(
             got=f"order={order!r}, seasonal_order={seasonal_order!r}",
-            expected="(p, d, q) and (P, D, Q, s) of integers >= 0",
+            expected="(p, d, q) and (P, D, Q, s) of integers >= 0, or distinct lags >= 1 in place of p, q, P or Q",
             remedy="Write order=(2, 0, 1), seasonal_order=(0, 0, 0, 1) for an ARMA(2, 1) without a season.",
         )
-    if any(seasonal_order[:3]) and seasonal_order[3] < 2:
+    plain = not any(_lag_set(seasonal_order[i]).size for i in (0, 2)) and not seasonal_order[1]
+    if not plain and seasonal_order[3] < 2:
         raise ParameterError(
             got=f"seasonal_order={seasonal_order!r}",
             expected="a season of at least 2 steps",
             remedy="Write seasonal_order=(0, 1, 1, 12) for monthly data.",
         )
+
+
+def _whole(value: object, low: int = 0) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= low)
+
+
+def _distinct(lags: tuple[int, ...]) -> bool:
+    return all(_whole(lag, 1) for lag in lags) and len(set(lags)) == len(lags)

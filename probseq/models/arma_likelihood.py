@@ -21,6 +21,7 @@ from probseq.kernels.arma import innovations
 from probseq.kernels.hannan_rissanen import free_from_coefficients, hannan_rissanen
 from probseq.kernels.polynomials import multiply
 from probseq.kernels.profile import concentrate, objective, profile_at, unpack
+from probseq.models.arma_roots import Factor, root_problems
 from probseq.models.base import Batch
 from probseq.models.concentrated import Profile
 
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["ARMAProfile"]
 
 _BLOCKS = ("ar", "ma", "seasonal_ar", "seasonal_ma")
-# A root nearer to the unit circle than this, or a pair nearer to each other than this, is worth a word.
-_NEAR_UNIT, _NEAR_PAIR = 1e-3, 0.02
+# A column of unit length of which the columns before leave less than this is theirs but for rounding.
+_COLLINEAR = 1e-9
+_NAMES = ("autoregressive", "moving-average", "seasonal autoregressive", "seasonal moving-average")
 
 
 class ARMAProfile(Profile):
@@ -53,8 +55,7 @@ class ARMAProfile(Profile):
 
     def __init__(self, model: ARMAModel, batch: Batch, weights: Tensor | None = None) -> None:
         self.model = model
-        (p, _, q), (seasonal_p, _, seasonal_q, _) = model.order, model.seasonal_order
-        self.orders = np.array([p, q, seasonal_p, seasonal_q])
+        self.orders = np.array([lags.size for lags in model.own_lags])
         self.size = int(self.orders.sum())
         self.weights = np.ones(batch.n) if weights is None else weights.detach().numpy().astype(float)
         y = batch.x[..., 0].detach().numpy().astype(float)
@@ -62,17 +63,24 @@ class ARMAProfile(Profile):
         u = np.zeros((*y.shape, 0)) if batch.u is None else batch.u.detach().numpy().astype(float)
         c = model.lags.differences
         self.gapped = bool((seen.sum(-1) != batch.lengths.numpy()).any())
-        self.n_columns = 1 + int(model.constant) + u.shape[-1]
+        terms = model.terms
+        self.n_terms = int(terms.constant) + int(terms.trend) + len(terms.waves)
+        self.n_columns = 1 + self.n_terms + u.shape[-1]
         # The response is centred, so that numbers far from zero do not cost digits; diffuse levels do not notice.
         self.centre = float(y[seen].mean()) if seen.any() and (model.constant or c.size) else 0.0
         self.largest = float(np.abs(y[seen]).max(initial=0.0))
         y = np.where(seen, y - self.centre, 0.0)
         columns = [y[:, None]]
+        steps = torch.arange(1, y.shape[1] + 1)
         if model.constant:
             columns.append(np.broadcast_to(polynomial_trend(c, y.shape[1]), y.shape)[:, None])
+        if terms.trend:
+            columns.append(np.broadcast_to(terms.line(steps).numpy(), y.shape)[:, None])
+        columns += [np.broadcast_to(wave, y.shape)[:, None] for wave in terms.fourier(steps).numpy().T]
         columns.append(np.moveaxis(u, -1, 1))
         stacked = np.ascontiguousarray(np.concatenate(columns, 1).reshape(-1, y.shape[1]))
         self.differences = difference(stacked, c)
+        self.regressors = self.differences.reshape(len(y), self.n_columns, -1)[:, 1:]
         self.lengths = np.maximum(batch.lengths.numpy() - c.size, 0)
         inside = np.arange(self.differences.shape[1]) < self.lengths[:, None]
         if self.gapped:
@@ -84,6 +92,10 @@ class ARMAProfile(Profile):
             self.scored = self.seen = inside
             if model.constant:
                 self.columns[1 :: self.n_columns] = inside
+            if terms.trend:
+                # Without the rounding of a difference of high powers.
+                row = 1 + int(model.constant)
+                self.columns[row :: self.n_columns] = inside * np.arange(c.size + 1, y.shape[1] + 1)
             self.differences = self.columns[:: self.n_columns]
         self._check_data()
 
@@ -108,15 +120,45 @@ class ARMAProfile(Profile):
                 expected=f"more than {regressors + 1}, after the first {n} of a sequence that are only conditioned on",
                 remedy="Pass a longer series, or lower the orders of differencing.",
             )
-        values = self.differences[self.scored]
-        if self.model.constant:
-            values = values - values.mean()
+        self._check_terms()
+        values = self._unexplained()[self.scored]
         if math.sqrt(float(np.mean(values**2))) <= 1e-13 * self.largest:
             raise DataError(
                 got="a series that does not vary" + (f" after {n} differences" if n else ""),
-                expected="values with some variance",
+                expected="values with some variance" + (" around the terms" if self.model.terms.moving else ""),
                 remedy="A constant needs no model; check the column, or difference less.",
             )
+
+    def _check_terms(self) -> None:
+        """Raise for lines and waves that these few steps cannot tell apart."""
+        terms = self.model.terms
+        if not terms.moving:
+            return
+        names = [name for name, has in (("the constant", terms.constant), ("the trend", terms.trend)) if has]
+        rows = self.regressors[:, : self.n_terms].transpose(0, 2, 1)[self.scored]
+        sizes = np.sqrt((rows**2).sum(0))
+        triangle = np.abs(np.linalg.qr(rows / np.where(sizes > 0, sizes, 1.0), mode="r").diagonal())
+        for name, size, left in zip([*names, *terms.names], sizes, triangle, strict=True):
+            if size == 0 or left < _COLLINEAR:
+                raise DataError(
+                    got=f"{name}, which the terms before it explain in the {len(rows)} values of this series",
+                    expected="a series long enough to tell its terms apart",
+                    remedy="Pass a longer series, or leave terms out.",
+                )
+
+    def _unexplained(self) -> np.ndarray:
+        """(Differenced) responses less their least-squares fit by the regressors, zero where not scored."""
+        w = np.where(self.scored, self.differences, 0.0)
+        if self.n_columns == 1:
+            return w
+        if self.n_columns == 2 and self.model.constant:
+            return np.where(self.scored, w - w.sum() / self.scored.sum(), 0.0)
+        rows = self.regressors.transpose(0, 2, 1)
+        inside = rows[self.scored]
+        # Columns of one size: what is small is then small because others explain it.
+        sizes = np.sqrt((inside**2).sum(0)).clip(1e-300)
+        beta = np.linalg.lstsq(inside / sizes, w[self.scored], rcond=1e-12)[0] / sizes
+        return np.where(self.scored, w - rows @ beta, 0.0)
 
     # likelihood -------------------------------------------------------------------------------------------------------
 
@@ -128,8 +170,12 @@ class ARMAProfile(Profile):
             return objective_with_gaps(*common, *data)
         return objective(*common, self.columns, self.lengths, self.weights, self.n_columns)
 
+    def _factors(self, x: np.ndarray) -> list[np.ndarray]:
+        """Coefficients of phi, theta, Phi and Theta at their lags."""
+        return list(unpack(x, *self.orders))
+
     def _coefficients(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        phi, theta, seasonal_phi, seasonal_theta = unpack(x, *self.orders)
+        phi, theta, seasonal_phi, seasonal_theta = self._factors(x)
         lags, period = self.model.lags, self.model.period
         return multiply(phi, seasonal_phi, period, -1.0, lags.ar), multiply(theta, seasonal_theta, period, 1.0, lags.ma)
 
@@ -153,15 +199,20 @@ class ARMAProfile(Profile):
         return np.append(beta, math.sqrt(sigma2))
 
     def parameters(self, x: np.ndarray) -> dict[str, Tensor]:
-        values = dict(zip(_BLOCKS, unpack(x, *self.orders), strict=True))
+        values = dict(zip(_BLOCKS, self._factors(x), strict=True))
         params = {name: torch.from_numpy(value) for name, value in values.items() if value.size}
         other = self._location_and_scale(x)
         if self.model.constant:
             # Differences do not see the centre.
             shift = 0.0 if self.model.n_differences else self.centre
             params["mean"] = torch.tensor(other[0] + shift, dtype=torch.float64)
+        at = int(self.model.constant)
+        if self.model.terms.trend:
+            params["trend"] = torch.tensor(other[at], dtype=torch.float64)
+        if self.model.terms.waves:
+            params["fourier"] = torch.from_numpy(other[at + int(self.model.terms.trend) : self.n_terms].copy())
         if self.model.n_covariates:
-            params["coefficients"] = torch.from_numpy(other[int(self.model.constant) : -1].copy())
+            params["coefficients"] = torch.from_numpy(other[self.n_terms : -1].copy())
         params["scale"] = torch.tensor(max(other[-1], 1e-150), dtype=torch.float64)
         return params
 
@@ -170,9 +221,7 @@ class ARMAProfile(Profile):
     def starts(self, n_random: int, generator: torch.Generator) -> list[np.ndarray]:
         if self.size == 0:
             return [np.zeros(0)]
-        w = np.where(self.scored, self.differences, 0.0)
-        if self.model.constant:
-            w = np.where(self.scored, w - w.sum() / self.scored.sum(), 0.0)
+        w = self._unexplained()
         n = w.shape[1]
         (_, _, q), (_, _, seasonal_q, period) = self.model.order, self.model.seasonal_order
         wanted = int(10 * math.log10(max(n, 2))) + period * seasonal_q if q + seasonal_q else 0
@@ -212,37 +261,7 @@ class ARMAProfile(Profile):
         return whole * jacobian * jacobian[:, None]
 
     def problems(self, x: np.ndarray) -> tuple[str, ...]:
-        phi, theta, seasonal_phi, seasonal_theta = unpack(x, *self.orders)
-        messages = []
-        found = {}
-        for name, row, sign in (
-            ("autoregressive", phi, -1.0),
-            ("moving-average", theta, 1.0),
-            ("seasonal autoregressive", seasonal_phi, -1.0),
-            ("seasonal moving-average", seasonal_theta, 1.0),
-        ):
-            roots = -sign / row if row.size == 1 and row[0] != 0.0 else np.roots(np.append(sign * row[::-1], 1.0))
-            found[name] = roots
-            for root in roots[roots.imag >= 0]:
-                if abs(root) < 1.0 + _NEAR_UNIT:
-                    hint = "difference more" if "auto" in name else "difference less"
-                    messages.append(
-                        f"The {name} root {_show(root)} is within {_NEAR_UNIT:g} of the unit circle: {hint}."
-                    )
-        for prefix in ("", "seasonal "):
-            for root in found[prefix + "autoregressive"]:
-                others = found[prefix + "moving-average"]
-                if root.imag >= 0 and others.size:
-                    nearest = others[np.abs(others - root).argmin()]
-                    if abs(nearest - root) < _NEAR_PAIR * abs(root):
-                        messages.append(
-                            f"The {prefix}autoregressive root {_show(root)} and the {prefix}moving-average root "
-                            f"{_show(nearest)} nearly cancel: lower both orders by one."
-                        )
-        return tuple(messages)
-
-
-def _show(root: complex) -> str:
-    if abs(root.imag) < 1e-9:
-        return f"{root.real:.4f}"
-    return f"{root.real:.4f} +- {abs(root.imag):.4f}i (modulus {abs(root):.4f})"
+        model = self.model
+        seasons = (1, 1, model.period, model.period)
+        parts = zip(_NAMES, model.own_lags, self._factors(x), seasons, strict=True)
+        return root_problems([Factor(*part) for part in parts])

@@ -99,13 +99,13 @@ def test_arima_scores_what_the_differenced_data_score(order, seasonal):
         w, lost = np.diff(w), lost + 1
     if any(seasonal):
         w, lost = w[4:] - w[:-4], lost + 4
-    plain = ps.ARMA((order[0], order[2]), constant=False)
+    plain = ps.ARMA((order[0], order[2]), trend="n")
     parameters = {name: value.values for name, value in model.params_.items()}
     differenced = plain.with_parameters(**parameters)
     steps = model.log_prob_steps(x)
     assert np.isnan(steps[:lost]).all() and not np.isnan(steps[lost:]).any()
     assert_allclose(steps[lost:], differenced.log_prob_steps(w), rtol=1e-8, atol=1e-8)
-    by_wrapper = ps.ARMA((order[0], order[2]), constant=False, transform=ps.Difference()).with_parameters(**parameters)
+    by_wrapper = ps.ARMA((order[0], order[2]), trend="n", transform=ps.Difference()).with_parameters(**parameters)
     if lost == 1:
         assert_allclose(by_wrapper.log_prob_steps(x)[1:], steps[1:], rtol=1e-8)
 
