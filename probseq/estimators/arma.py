@@ -19,7 +19,8 @@ from probseq.inference.laplace import Laplace
 from probseq.inference.map import MAP
 from probseq.inference.nuts import NUTS
 from probseq.inference.optimize import MLE
-from probseq.models.arma import ARMAModel, LagSet, Order, SeasonalOrder
+from probseq.models.arma import ARMAModel
+from probseq.models.arma_orders import LagSet, Order, SeasonalOrder
 from probseq.models.arma_roots import Factor, factor_roots
 from probseq.models.base import SequenceModel
 from probseq.models.wrappers import innermost

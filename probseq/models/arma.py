@@ -13,11 +13,12 @@ from probseq.distributions.base import Distribution
 from probseq.distributions.emissions import Observation
 from probseq.distributions.gaussian import DiagonalNormal, FullNormal
 from probseq.distributions.params import Params, ParamSpec, Positive, Real
-from probseq.errors import CovariateError, ParameterError, ShapeError
+from probseq.errors import CovariateError, ShapeError
 from probseq.kernels.arima import difference_coefficients, state_space
 from probseq.kernels.kalman import DIFFUSE_ZERO, SCORED, System, advance, condition, filter_states, forecast, simulate
 from probseq.kernels.sparse_profile import support_of
 from probseq.models.arma_likelihood import ARMAProfile
+from probseq.models.arma_orders import Order, SeasonalOrder, check_orders, lag_set, multiply_factors, shortest
 from probseq.models.arma_state import ARMAState, Workspace
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
 from probseq.models.concentrated import ConcentratedLikelihood
@@ -28,9 +29,7 @@ from probseq.models.sparse_stationary import stationary_at
 
 __all__ = ["ARMAModel", "ARMAState"]
 
-LagSet = int | tuple[int, ...]
-Order = tuple[LagSet, int, LagSet]
-SeasonalOrder = tuple[LagSet, int, LagSet, int]
+_FACTORS = ("ar", "ma", "seasonal_ar", "seasonal_ma")
 
 
 class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
@@ -77,7 +76,7 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
         trend: bool = False,
         fourier: Iterable[tuple[float, int]] = (),
     ) -> None:
-        _check_orders(order, seasonal_order)
+        check_orders(order, seasonal_order)
         if observation.n_variables != 1 or observation.discrete:
             raise ShapeError(
                 got=f"{observation.n_variables} variables with {observation.measure} measure for an ARMA model",
@@ -86,9 +85,9 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
             )
         self.observation = observation
         (_, d, _), (_, seasonal_d, _, period) = order, seasonal_order
-        self.own_lags = tuple(_lag_set(part) for part in (order[0], order[2], seasonal_order[0], seasonal_order[2]))
+        self.own_lags = tuple(lag_set(part) for part in (order[0], order[2], seasonal_order[0], seasonal_order[2]))
         """Lags of phi, theta, Phi and Theta, the latter in seasons."""
-        p, q, seasonal_p, seasonal_q = (_shortest(lags) for lags in self.own_lags)
+        p, q, seasonal_p, seasonal_q = (shortest(lags) for lags in self.own_lags)
         self.order, self.seasonal_order = (p, d, q), (seasonal_p, seasonal_d, seasonal_q, period)
         self.sparse = any(isinstance(part, tuple) for part in (p, q, seasonal_p, seasonal_q))
         self.constant, self.n_covariates = constant, n_covariates
@@ -106,7 +105,7 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
         self.state_size = self.n_hidden + self.n_differences
         self._specs = {
             name: ParamSpec((lags.size,), stationary_at(lags, sign), (f"{name}_lag",))
-            for name, lags, sign in zip(("ar", "ma", "seasonal_ar", "seasonal_ma"), self.own_lags, (1, -1, 1, -1))
+            for name, lags, sign in zip(_FACTORS, self.own_lags, (1, -1, 1, -1), strict=True)
             if lags.size
         }
         if constant:
@@ -131,30 +130,22 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
 
     # polynomials and state space ----------------------------------------------------------------------------------
 
-    def _product(self, params: Params, plain: str, seasonal: str, sign: float, lags: np.ndarray) -> Tensor:
+    def _product(self, params: Params, first: int, sign: float, lags: np.ndarray) -> Tensor:
         """Coefficients (D, len(lags)) of the product of a plain and a seasonal factor, draws flattened."""
-        scale = params["scale"].reshape(-1, 1)
-        own = dict(zip(("ar", "ma", "seasonal_ar", "seasonal_ma"), self.own_lags, strict=True))
-        poly = torch.ones_like(scale)
-        if plain in params:
-            rest = scale.new_zeros(len(scale), int(own[plain][-1]))
-            at = torch.from_numpy(own[plain] - 1)
-            poly = torch.cat([poly, rest.index_copy(1, at, sign * params[plain].reshape(len(scale), -1))], 1)
-        if seasonal in params:
-            factor = sign * params[seasonal].reshape(len(scale), -1)
-            size = int(own[seasonal][-1]) * self.period
-            total = torch.nn.functional.pad(poly, (0, size))
-            for i, j in enumerate(own[seasonal].tolist()):
-                shifted = torch.nn.functional.pad(poly, (j * self.period, size - j * self.period))
-                total = total + factor[:, i : i + 1] * shifted
-            poly = total
+        one = torch.ones_like(params["scale"].reshape(-1, 1))
+        plain, seasonal = (
+            sign * params[_FACTORS[i]].reshape(len(one), -1) if _FACTORS[i] in params else None
+            for i in (first, first + 2)
+        )
+        own = self.own_lags
+        poly = multiply_factors(plain, own[first], seasonal, own[first + 2], self.period, one)
         return sign * poly[:, torch.from_numpy(lags)]
 
     def polynomials(self, params: Params) -> tuple[Tensor, Tensor]:
         """Full autoregressive (D, a) and moving-average (D, b) coefficients at ``lags.ar`` and ``lags.ma``."""
         return (
-            self._product(params, "ar", "seasonal_ar", -1.0, self.lags.ar),
-            self._product(params, "ma", "seasonal_ma", 1.0, self.lags.ma),
+            self._product(params, 0, -1.0, self.lags.ar),
+            self._product(params, 1, 1.0, self.lags.ma),
         )
 
     def _systems(self, params: Params) -> list[tuple[System, np.ndarray, np.ndarray]]:
@@ -178,41 +169,10 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
         beta = params["coefficients"]
         return (u * beta.reshape(*beta.shape[:-1], *(1,) * trailing, -1)).sum(-1)
 
-    def _terms(self, params: Params, age: Tensor, n_steps: int | None = None) -> Tensor | float:
-        """What the line and the waves add to the levels of the steps after ``age``.
-
-        Parameters
-        ----------
-        age : (*draw, n), steps so far
-        n_steps : int or None
-            How many steps from there on are wanted; None is one.
-
-        Returns
-        -------
-        (*draw, n), or (*draw, n, n_steps), or 0 without such terms.
-        """
-        if not self.terms.moving:
-            return 0.0
-        draw = self._draw(params)
-        first = age.reshape(-1)[:1]
-        together = bool((age == first).all())
-        begin = first if together else age
-        ages = begin if n_steps is None else begin.unsqueeze(-1) + torch.arange(n_steps)
-        steps, place = (ages.reshape(-1) + 1, None) if together else torch.unique(ages + 1, return_inverse=True)
-        table = torch.zeros(*draw, len(steps), dtype=self.dtype)
-        if self.terms.waves:
-            table = table + params["fourier"] @ self.terms.fourier(steps).mT
-        if self.terms.trend:
-            table = table + params["trend"].unsqueeze(-1) * self.terms.line(steps)
-        if place is None:
-            whole = table if n_steps is None else table.unsqueeze(-2)
-            return whole.expand(*age.shape) if n_steps is None else whole.expand(*age.shape, n_steps)
-        rows = math.prod(draw)
-        return table.reshape(rows, -1).gather(1, place.reshape(rows, -1)).reshape(place.shape)
-
     def _shift(self, params: Params, age: Tensor, u: Tensor | None, n_steps: int | None = None) -> Tensor | float:
-        """What covariates, line and waves add to the levels of the steps after ``age``, as `_terms`."""
-        return self._regression(params, u, 1 if n_steps is None else 2) + self._terms(params, age, n_steps)
+        """What covariates, line and waves add to the levels of the step after ``age``, or of ``n_steps`` from there."""
+        terms = self.terms.added(params.get("trend"), params.get("fourier"), age, n_steps)
+        return self._regression(params, u, 1 if n_steps is None else 2) + terms
 
     # the one-step law -----------------------------------------------------------------------------------------------
 
@@ -452,41 +412,3 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
     def _flat(tensor: Tensor, trailing: int) -> np.ndarray:
         """(*draw, n, ...) as an array (D, n, ...) with ``trailing`` dimensions after n."""
         return np.ascontiguousarray(tensor.detach().reshape(-1, *tensor.shape[tensor.ndim - 1 - trailing :]).numpy())
-
-
-def _lag_set(part: LagSet) -> np.ndarray:
-    """The lags that an order means, ascending."""
-    return np.arange(1, part + 1) if isinstance(part, int | np.integer) else np.sort(np.array(part, dtype=np.int64))
-
-
-def _shortest(lags: np.ndarray) -> LagSet:
-    """The order that means these lags: a number where they are 1, ..., p."""
-    return lags.size if np.array_equal(lags, np.arange(1, lags.size + 1)) else tuple(lags.tolist())
-
-
-def _check_orders(order: Order, seasonal_order: SeasonalOrder) -> None:
-    good = len(order) == 3 and len(seasonal_order) == 4
-    for numbers in (order, seasonal_order):
-        for i, part in enumerate(numbers):
-            good = good and (_whole(part) or (i in (0, 2) and isinstance(part, tuple) and _distinct(part)))
-    if not good:
-        raise ParameterError(
-            got=f"order={order!r}, seasonal_order={seasonal_order!r}",
-            expected="(p, d, q) and (P, D, Q, s) of integers >= 0, or distinct lags >= 1 in place of p, q, P or Q",
-            remedy="Write order=(2, 0, 1), seasonal_order=(0, 0, 0, 1) for an ARMA(2, 1) without a season.",
-        )
-    plain = not any(_lag_set(seasonal_order[i]).size for i in (0, 2)) and not seasonal_order[1]
-    if not plain and seasonal_order[3] < 2:
-        raise ParameterError(
-            got=f"seasonal_order={seasonal_order!r}",
-            expected="a season of at least 2 steps",
-            remedy="Write seasonal_order=(0, 1, 1, 12) for monthly data.",
-        )
-
-
-def _whole(value: object, low: int = 0) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= low)
-
-
-def _distinct(lags: tuple[int, ...]) -> bool:
-    return all(_whole(lag, 1) for lag in lags) and len(set(lags)) == len(lags)

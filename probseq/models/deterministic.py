@@ -122,6 +122,38 @@ class Deterministic:
             value = value * t + float(coefficient)
         return value
 
+    def added(
+        self, trend: Tensor | None, fourier: Tensor | None, age: Tensor, n_steps: int | None = None
+    ) -> Tensor | float:
+        """What the line and the waves add to the levels of the steps after ``age``; 0 where there are none.
+
+        Parameters
+        ----------
+        trend, fourier : (*draw,), (*draw, K), their coefficients
+        age : (*draw, n), steps so far
+        n_steps : int or None
+            How many steps from there on are wanted; None is one.
+
+        Returns
+        -------
+        (*draw, n), or (*draw, n, n_steps).
+        """
+        if not self.moving:
+            return 0.0
+        together = bool((age == age.reshape(-1)[:1]).all())
+        begin = age.reshape(-1)[:1] if together else age
+        ages = begin if n_steps is None else begin.unsqueeze(-1) + torch.arange(n_steps)
+        steps, place = (ages.reshape(-1) + 1, None) if together else torch.unique(ages + 1, return_inverse=True)
+        table = torch.zeros((), dtype=torch.float64)
+        if fourier is not None:
+            table = table + fourier @ self.fourier(steps).mT
+        if trend is not None:
+            table = table + trend.unsqueeze(-1) * self.line(steps)
+        if place is None:
+            return table.expand(*age.shape) if n_steps is None else table.unsqueeze(-2).expand(*age.shape, n_steps)
+        rows = math.prod(table.shape[:-1])
+        return table.reshape(rows, -1).gather(1, place.reshape(rows, -1)).reshape(place.shape)
+
 
 def _integrated_line(d: int, seasonal_d: int, season: int) -> np.ndarray:
     """Coefficients, lowest first, of a polynomial q with (1 - B)^d (1 - B^season)^seasonal_d q(t) = t."""

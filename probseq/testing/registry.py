@@ -235,8 +235,6 @@ def _rows() -> list[Row]:
         Row("ARMA", lambda: ps.ARMA(order=(1, 1))),
         Row("ARIMA", lambda: ps.ARIMA(order=(1, 1, 1), inference=ps.MLE()), start=1),
         Row("ARMA seasonal", lambda: ps.ARMA(order=(1, 0, 0), seasonal_order=(1, 1, 0, 4)), start=4),
-        Row("ARMA sparse", lambda: ps.ARMA(order=([1, 3], 1, [2])), start=1),
-        Row("ARMA with line and waves", lambda: ps.ARMA((1, 0), trend="ct", fourier={6.5: 1})),
         Row("ARMA with covariates", lambda: ps.ARMA(order=(1, 0)), covariates=2),
         Row("RandomWalk", ps.RandomWalk, n_variables=2, start=1),
         Row("RandomWalk with drift", lambda: ps.RandomWalk(drift=True), start=1),
