@@ -8,6 +8,7 @@ FAMILIES = {
     "HMM": "probseq.estimators.hmm",
     "HSMM": "probseq.estimators.hsmm",
     "ARMA": "probseq.estimators.arma",
+    "AutoARMA": "probseq.estimators.auto_arma",
     "RNN": "probseq.estimators.recurrent",
     "LSTM": "probseq.estimators.recurrent",
     "GRU": "probseq.estimators.recurrent",

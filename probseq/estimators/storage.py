@@ -123,6 +123,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Pat
     if not isinstance(estimator, SequenceEstimator) or not isinstance(draws, Draws):
         raise TypeError("no estimator with draws")
     info = DataInfo.from_dict(header["info"])
+    estimator.draws_ = draws  # where the fit has chosen the structure of the model, it is written there
     model = estimator._build(info)
     for name, spec in model.parameters().items():
         value = draws.params[name]

@@ -1,0 +1,356 @@
+"""ARMA models that choose their own orders."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Self, cast
+
+import numpy as np
+import pandas as pd
+import torch
+
+from probseq._random import RandomState
+from probseq.data.sequences import Sequences
+from probseq.distributions.params import take_draw
+from probseq.errors import ParameterError, UnsupportedError
+from probseq.estimators.arma import ARMA
+from probseq.estimators.pipeline import DataInfo, FittedTransforms, model_inputs
+from probseq.inference.base import Draws, Inference, check_whole
+from probseq.inference.differencing import choose_differences, residual_series
+from probseq.inference.optimize import MLE
+from probseq.inference.order_selection import OrderSearch, SelectedDraws, join_draws, rank, settle
+from probseq.inference.orders import Candidate, CandidateFits, SearchSpace, exhaustive, fitted_lengths, stepwise
+from probseq.models.arma import ARMAModel
+from probseq.models.average import AverageModel
+from probseq.models.base import Batch, SequenceModel
+from probseq.models.marginal import MarginalState
+from probseq.models.wrappers import innermost, map_innermost, unwrap
+from probseq.results.joint import make_batch
+
+__all__ = ["AutoARMA"]
+
+_CHOICES = {
+    "criterion": ("aicc", "bic", "aic", "heldout"),
+    "search": ("stepwise", "exhaustive"),
+    "test": ("kpss", "adf"),
+}
+
+
+class AutoARMA(ARMA):
+    """Seasonal ARIMA model whose orders the data choose; once fitted, an `ARMA` in every way.
+
+    First the orders of differencing: D while the seasonal strength exceeds 0.64, d by a unit-root test. Then p, q, P, Q
+    and the constant by a criterion over exact likelihoods; all candidates have the same d and D, since likelihoods of
+    different differences are not comparable. Several sequences share orders and parameters.
+
+    Parameters
+    ----------
+    period : int or None
+        Steps in a season; None searches no seasonal orders.
+    d, D : int or None
+        Orders of differencing; None chooses them.
+    max_p, max_q, max_P, max_Q, max_d, max_D : int
+        Bounds; for short series p and q stay below a third of its values, P and Q below a third of its seasons.
+    max_order : int or None
+        Bound of p + q + P + Q.
+    constant : bool or None
+        Whether the (differenced) series has a mean; None lets the criterion choose where d + D < 2, and means no
+        elsewhere.
+    criterion : {"aicc", "bic", "aic", "heldout"}
+        "heldout" is minus twice the one-step log-likelihood of the last part of each sequence, to which the candidates
+        are not fitted; the chosen one is then fitted to all.
+    search : {"stepwise", "exhaustive"}
+        From neighbour to neighbour while the criterion falls, or all candidates.
+    test : {"kpss", "adf"}
+        Unit-root test that chooses d.
+    average : bool, int or float
+        Averages the forecast over candidates, with weights proportional to exp(-criterion / 2), so that it includes the
+        uncertainty of the orders. True takes candidates with at least a hundredth of the best one's weight, a number
+        below one those with at least that share of it, a whole number the best so many.
+    validation_fraction : float
+        The last part for "heldout".
+    min_root : float
+        A candidate one of whose factors has a root of smaller modulus is not chosen: it differences too much or too
+        little. 1 takes them all.
+    transform : transform or list of transforms
+    inference : Inference or None
+        None is ``MLE()``. Candidates are compared at their maximum likelihood; this fits the chosen ones.
+    random_state : int or None
+
+    References
+    ----------
+    Hyndman and Khandakar (2008), Automatic time series forecasting: the forecast package for R, Journal of Statistical
+    Software 27. Burnham and Anderson (2002), Model selection and multimodel inference, section 2.9 (weights).
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> y = ps.datasets.air_passengers()
+    >>> model = ps.AutoARMA(period=12, transform=ps.Log()).fit(y)
+    >>> model.order_, model.seasonal_order_
+    ((0, 1, 1), (0, 1, 1, 12))
+    """
+
+    def __init__(
+        self,
+        period: int | None = None,
+        d: int | None = None,
+        D: int | None = None,
+        max_p: int = 5,
+        max_q: int = 5,
+        max_P: int = 2,
+        max_Q: int = 2,
+        max_d: int = 2,
+        max_D: int = 1,
+        max_order: int | None = None,
+        constant: bool | None = None,
+        criterion: str = "aicc",
+        search: str = "stepwise",
+        test: str = "kpss",
+        average: bool | int | float = False,
+        validation_fraction: float = 0.2,
+        min_root: float = 1.01,
+        transform: Any = None,
+        inference: Inference | None = None,
+        random_state: RandomState = None,
+    ) -> None:
+        self.period = period
+        self.d, self.D = d, D
+        self.max_p, self.max_q, self.max_P, self.max_Q = max_p, max_q, max_P, max_Q
+        self.max_d, self.max_D, self.max_order = max_d, max_D, max_order
+        self.constant = constant
+        self.criterion, self.search, self.test = criterion, search, test
+        self.average = average
+        self.validation_fraction, self.min_root = validation_fraction, min_root
+        self.transform = transform
+        self.inference = inference
+        self.random_state = random_state
+        self._check_pair(inference)
+
+    # what was found ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _found(self) -> OrderSearch:
+        self._check_fitted()
+        return cast(OrderSearch, cast(SelectedDraws, self.draws_).search)
+
+    @property
+    def order_(self) -> tuple[int, int, int]:
+        """(p, d, q) of the best candidate."""
+        found = self._found
+        best = found.candidates()[0]
+        return best.p, found.d, best.q
+
+    @property
+    def seasonal_order_(self) -> tuple[int, int, int, int]:
+        """(P, D, Q, period) of the best candidate."""
+        found = self._found
+        best = found.candidates()[0]
+        return best.seasonal_p, found.seasonal_d, best.seasonal_q, found.period
+
+    @property
+    def constant_(self) -> bool:
+        """Whether the best candidate has a constant."""
+        return self._found.candidates()[0].constant
+
+    @property
+    def candidates_(self) -> pd.DataFrame:
+        """Every candidate that was fitted, best first.
+
+        Columns p, d, q, P, D, Q, constant, criterion (lower is better), log_likelihood (nats on the scale of the data;
+        for "heldout" of the part fitted to), n_parameters, weight (exp(-criterion / 2), normalised over the candidates
+        that are averaged, over all where none are), status of the optimiser ("undefined": too many parameters for the
+        criterion; "unit root": see ``min_root``; "failed") and message (why it failed).
+        """
+        found = self._found
+        p, q, seasonal_p, seasonal_q, constant = found.orders.T
+        return pd.DataFrame(
+            {
+                "p": p,
+                "d": found.d,
+                "q": q,
+                "P": seasonal_p,
+                "D": found.seasonal_d,
+                "Q": seasonal_q,
+                "constant": constant.astype(bool),
+                "criterion": found.criterion,
+                "log_likelihood": found.log_likelihood,
+                "n_parameters": found.n_parameters,
+                "weight": found.weights,
+                "status": found.status,
+                "message": found.messages,
+            }
+        ).rename_axis("rank")
+
+    def _arma(self) -> ARMAModel:
+        """The best candidate; in an average its parameters are those without a number in their names."""
+        model = innermost(self.model_.model)
+        return cast(ARMAModel, model.models[0] if isinstance(model, AverageModel) else model)
+
+    # building ---------------------------------------------------------------------------------------------------------
+
+    def with_parameters(self, *, n_covariates: int = 0, **parameters: Any) -> Self:
+        """Not possible: there are no data to choose the orders.
+
+        Raises
+        ------
+        UnsupportedError
+        """
+        raise UnsupportedError(
+            got="with_parameters for AutoARMA",
+            expected="orders, which only data can choose",
+            remedy="Use ARMA(order=..., seasonal_order=...).with_parameters(...).",
+        )
+
+    def _orders(self) -> tuple[tuple[int, int, int], tuple[int, int, int, int]]:
+        return self.order_, self.seasonal_order_
+
+    def _build(self, info: DataInfo) -> SequenceModel[Any]:
+        search = getattr(vars(self).get("draws_"), "search", None)
+        if search is None:
+            return self._candidate(Candidate(0, 0, 0, 0, False), self.d or 0, self.D or 0, info)
+        models = [self._candidate(one, search.d, search.seasonal_d, info) for one in search.candidates()]
+        return AverageModel(models) if len(models) > 1 else models[0]
+
+    def _candidate(self, orders: Candidate, d: int, seasonal_d: int, info: DataInfo) -> ARMAModel:
+        seasonal = (orders.seasonal_p, seasonal_d, orders.seasonal_q)
+        arma = ARMA((orders.p, d, orders.q), seasonal, self.period if any(seasonal) else None, orders.constant)
+        return cast(ARMAModel, arma._build(info))
+
+    # fitting ----------------------------------------------------------------------------------------------------------
+
+    def _check_arguments(self) -> None:
+        tops = ("max_p", "max_q", "max_P", "max_Q", "max_d", "max_D")
+        given = {name: 0 for name in ("d", "D", "max_order") if getattr(self, name) is not None}
+        given |= {"period": 1} if self.period is not None else {}
+        check_whole(self, **dict.fromkeys(tops, 0), **given)
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ParameterError(
+                    got=f"{name}={getattr(self, name)!r}",
+                    expected=f"one of {', '.join(map(repr, allowed))}",
+                    remedy=f"Try {name}={allowed[0]!r}.",
+                )
+        if self.constant not in (None, True, False):
+            raise ParameterError(got=f"constant={self.constant!r}", expected="True, False or None", remedy="Try None.")
+        if self.D and (self.period or 1) < 2:
+            raise ParameterError(
+                got=f"D={self.D} with period={self.period}",
+                expected="a period of at least 2 steps",
+                remedy="Write period=12 for monthly data.",
+            )
+        average, fraction = self.average, self.validation_fraction
+        whole = isinstance(average, bool | int | np.integer)
+        if not (whole and average >= 0 or isinstance(average, float) and 0.0 < average < 1.0):
+            raise ParameterError(
+                got=f"average={average!r}",
+                expected="True, False, a number of candidates from 1, or a share of the best weight below 1",
+                remedy="Try average=True.",
+            )
+        if not isinstance(fraction, float) or not 0.0 < fraction < 1.0:
+            raise ParameterError(
+                got=f"validation_fraction={fraction!r}", expected="a number between 0 and 1", remedy="Try 0.2."
+            )
+        if isinstance(self.min_root, bool) or not isinstance(self.min_root, int | float) or not self.min_root >= 1.0:
+            raise ParameterError(got=f"min_root={self.min_root!r}", expected="a number from 1", remedy="Try 1.01.")
+
+    def _infer(
+        self, inference: Inference, model: SequenceModel[Any], batch: Batch, generator: torch.Generator, **options: Any
+    ) -> tuple[SequenceModel[Any], Draws]:
+        self._check_arguments()
+        weights = options.get("weights")
+        info = DataInfo(n_covariates=model.n_covariates)
+        period = int(self.period or 1)
+        series = residual_series(batch)
+        d, seasonal_d = choose_differences(series, period, self.d, self.D, self.max_d, self.max_D, self.test)
+
+        def build(candidate: Candidate) -> ARMAModel:
+            return self._candidate(candidate, d, seasonal_d, info)
+
+        fits = CandidateFits(build, batch, weights, self.criterion, self.validation_fraction, self.min_root)
+        space = self._space(max((x.size for x in series), default=0), period, d + seasonal_d)
+        (stepwise if self.search == "stepwise" else exhaustive)(fits, space)
+        search = rank(fits, d, seasonal_d, period, self.average)
+        models = [build(one) for one in search.candidates()]
+        draws = []
+        for one, candidate in zip(models, search.candidates(), strict=True):
+            if type(inference) is MLE:
+                profile = one.concentrated(batch, weights)
+                draws.append(settle(profile, fits.found[candidate].x, inference, generator, options.get("progress")))
+            else:
+                draws.append(inference.fit(one, batch, generator, **options))
+        whole: SequenceModel[Any] = models[0]
+        best = draws[0]
+        if len(models) > 1:
+            whole = AverageModel(models)
+            best = join_draws(whole, draws, search.weights[: search.n_averaged])
+        return whole, SelectedDraws(**vars(best), search=search)
+
+    def _space(self, n: int, period: int, n_differences: int) -> SearchSpace:
+        """Bounds of the orders for series of at most n values."""
+        seasons = n // 3 // period if period > 1 else 0
+        if self.constant is not None:
+            constants: tuple[bool, ...] = (bool(self.constant),)
+        else:
+            constants = (True, False) if n_differences < 2 else (False,)
+        return SearchSpace(
+            min(self.max_p, n // 3),
+            min(self.max_q, n // 3),
+            min(self.max_P, seasons),
+            min(self.max_Q, seasons),
+            constants,
+            self.max_order,
+        )
+
+    def _adopt(
+        self,
+        model: SequenceModel[Any],
+        transforms: FittedTransforms,
+        draws: Draws,
+        info: DataInfo,
+        data: Sequences | None,
+        weights: torch.Tensor | None = None,
+    ) -> None:
+        search = getattr(draws, "search", None)
+        if data is not None and transforms.transforms and search is not None:
+            shifted = self._on_data_scale(search, model, transforms, draws, data, weights)
+            draws = SelectedDraws(**{**vars(draws), "search": shifted})
+        super()._adopt(model, transforms, draws, info, data, weights)
+        state = self.training_state_
+        if state is not None and isinstance(model, AverageModel):
+            # The candidates were weighed by these data: replaying them must not weigh them a second time.
+            start = self.model_.params["weights"].log()
+            inner = map_innermost(
+                self.model_.model, state.inner, lambda own: own._replace(log_weights=start.expand_as(own.log_weights))
+            )
+            self.training_state_ = MarginalState(inner, state.log_weights)
+
+    def _on_data_scale(
+        self,
+        search: OrderSearch,
+        model: SequenceModel[Any],
+        transforms: FittedTransforms,
+        draws: Draws,
+        data: Sequences,
+        weights: torch.Tensor | None,
+    ) -> OrderSearch:
+        """The search with the log-Jacobian of the transforms in its likelihoods: the same for every candidate."""
+        best, params = model, take_draw(draws.params, 0)
+        if isinstance(model, AverageModel):
+            best, params = model.models[0], model.parts(params)[0]
+        outer = transforms.wrap(best)
+        batch = make_batch(outer, data.values, data.lengths, model_inputs(data))
+        with torch.no_grad():
+            start = outer.initial_state(params, batch.n)
+            _, inner_batch, inner_start, first = unwrap(outer, batch, start)
+            inside = best.log_prob_steps(params, inner_batch, inner_start).values
+            steps = outer.log_prob_steps(params, batch, start).values[:, first:] - inside
+        each = torch.ones(batch.n, dtype=steps.dtype) if weights is None else weights
+        fitted = torch.ones_like(steps, dtype=torch.bool)
+        if self.criterion == "heldout":
+            fitted = (
+                torch.arange(steps.shape[1]) < fitted_lengths(inner_batch.lengths, self.validation_fraction)[:, None]
+            )
+        to_fit, other = (float((steps * part).sum(-1) @ each) for part in (fitted, ~fitted))
+        scored = other if self.criterion == "heldout" else to_fit
+        return replace(search, criterion=search.criterion - 2.0 * scored, log_likelihood=search.log_likelihood + to_fit)

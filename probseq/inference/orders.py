@@ -1,0 +1,276 @@
+"""The search for the orders of an ARMA model: candidates, their fits and the criterion that ranks them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probseq.errors import ProbseqError
+from probseq.inference.search import Search
+from probseq.kernels.polynomials import partial_from_coefficients
+from probseq.kernels.profile import unpack
+from probseq.kernels.threads import run_blocks
+from probseq.models.arma import ARMAModel
+from probseq.models.base import Batch
+
+__all__ = [
+    "Candidate",
+    "CandidateFit",
+    "CandidateFits",
+    "SearchSpace",
+    "exhaustive",
+    "fitted_lengths",
+    "information_criterion",
+    "stepwise",
+]
+
+_MAX_ITER, _TOL = 200, 1e-11
+# Starts are this far inside the stationary region: on its edge the likelihood has no slope to follow.
+_EDGE = 0.98 / math.sqrt(1.0 - 0.98**2)
+
+
+class Candidate(NamedTuple):
+    """Orders of one candidate; those of differencing are common to all."""
+
+    p: int
+    q: int
+    seasonal_p: int
+    seasonal_q: int
+    constant: bool
+
+    @property
+    def orders(self) -> tuple[int, int, int, int]:
+        return self[:4]
+
+
+class CandidateFit(NamedTuple):
+    """What a fit of one candidate gave.
+
+    x : free parameters of the four factors. criterion : lower is better, inf for a candidate that has none.
+    log_likelihood : of the data fitted to, nats. status : of the optimiser, "undefined" (as many parameters as values
+    allow), "unit root" or "failed". error : why it failed.
+    """
+
+    candidate: Candidate
+    x: np.ndarray
+    criterion: float
+    log_likelihood: float
+    n_parameters: int
+    status: str
+    error: ProbseqError | None = None
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Which candidates there are.
+
+    Parameters
+    ----------
+    max_p, max_q, max_seasonal_p, max_seasonal_q : int
+    constants : tuple of bool
+        Whether a constant may be absent, present, or both; the preferred one first.
+    max_order : int or None
+        Bound of p + q + P + Q.
+    """
+
+    max_p: int
+    max_q: int
+    max_seasonal_p: int
+    max_seasonal_q: int
+    constants: tuple[bool, ...]
+    max_order: int | None = None
+
+    def __contains__(self, candidate: object) -> bool:
+        if not isinstance(candidate, Candidate):
+            return False
+        tops = (self.max_p, self.max_q, self.max_seasonal_p, self.max_seasonal_q)
+        inside = all(0 <= order <= top for order, top in zip(candidate.orders, tops, strict=True))
+        small = self.max_order is None or sum(candidate.orders) <= self.max_order
+        return inside and small and candidate.constant in self.constants
+
+    def all(self) -> list[Candidate]:
+        """Every candidate, those with few parameters first."""
+        tops = (self.max_p, self.max_q, self.max_seasonal_p, self.max_seasonal_q)
+        every = (Candidate(*orders, c) for *orders, c in product(*(range(top + 1) for top in tops), self.constants))
+        return sorted((one for one in every if one in self), key=lambda one: sum(one.orders))
+
+    def starts(self) -> list[Candidate]:
+        """Where a stepwise search begins: a rich model, an autoregression, a moving average and white noise."""
+        first = self.constants[0]
+        wanted = [Candidate(2, 2, 1, 1, first), Candidate(0, 0, 0, 0, first), Candidate(1, 0, 1, 0, first)]
+        wanted += [Candidate(0, 1, 0, 1, first), *(Candidate(0, 0, 0, 0, other) for other in self.constants[1:])]
+        tops = (self.max_p, self.max_q, self.max_seasonal_p, self.max_seasonal_q)
+        cut = [Candidate(*map(min, one.orders, tops), one.constant) for one in wanted]
+        return list(dict.fromkeys(one for one in cut if one in self))
+
+    def neighbours(self, candidate: Candidate) -> list[Candidate]:
+        """One or both plain orders moved by one, one or both seasonal orders moved by one, the constant turned."""
+        p, q, seasonal_p, seasonal_q, constant = candidate
+        moves = [(a, b) for a, b in product((-1, 0, 1), repeat=2) if a or b]
+        found = [Candidate(p, q, seasonal_p + a, seasonal_q + b, constant) for a, b in moves]
+        found += [Candidate(p + a, q + b, seasonal_p, seasonal_q, constant) for a, b in moves]
+        found.append(candidate._replace(constant=not constant))
+        return [one for one in found if one in self]
+
+
+def information_criterion(name: str, log_likelihood: float, k: int, n: float) -> float:
+    r"""-2 log L + 2 k ("aic"), + 2 k + 2 k (k + 1) / (n - k - 1) ("aicc"), or + k log n ("bic").
+
+    AICc is inf where n <= k + 1.
+    """
+    if name == "bic":
+        return -2.0 * log_likelihood + k * math.log(n)
+    value = -2.0 * log_likelihood + 2.0 * k
+    if name == "aic":
+        return value
+    return value + 2.0 * k * (k + 1) / (n - k - 1) if n > k + 1 else math.inf
+
+
+class CandidateFits:
+    """Fits candidates to one batch, and remembers them.
+
+    Parameters
+    ----------
+    build : callable
+        The model of a candidate.
+    batch : Batch
+    weights : (n,) or None
+    criterion : {"aicc", "bic", "aic", "heldout"}
+    fraction : float
+        Share of each sequence, its last part, on which "heldout" scores: minus twice the one-step log-likelihood of
+        what was not fitted to.
+    min_root : float
+        A candidate one of whose factors has a root of smaller modulus has no criterion.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[Candidate], ARMAModel],
+        batch: Batch,
+        weights: Tensor | None,
+        criterion: str,
+        fraction: float = 0.2,
+        min_root: float = 1.01,
+    ) -> None:
+        self.min_root = min_root
+        self.build, self.whole, self.weights, self.criterion = build, batch, weights, criterion
+        self.batch = _first_part(batch, fraction) if criterion == "heldout" else batch
+        self.found: dict[Candidate, CandidateFit] = {}
+
+    @property
+    def best(self) -> CandidateFit | None:
+        """The candidate with the lowest criterion; of equals that with fewer parameters."""
+        usable = [fit for fit in self.found.values() if math.isfinite(fit.criterion)]
+        return min(usable, key=lambda fit: (fit.criterion, fit.n_parameters, fit.candidate), default=None)
+
+    def add(self, candidates: Iterable[Candidate]) -> None:
+        """Fit those not yet fitted, in parallel, from the best so far among other starts."""
+        new = [one for one in dict.fromkeys(candidates) if one not in self.found]
+        near = self.best
+        runs = run_blocks(
+            lambda start, stop: [self._fitted(one, near) for one in new[start:stop]],
+            len(new),
+            work=float(2_000 * self.batch.n * self.batch.t * len(new)),
+        )
+        for fits in runs:
+            self.found.update((fit.candidate, fit) for fit in fits)
+
+    def _fitted(self, candidate: Candidate, near: CandidateFit | None) -> CandidateFit:
+        try:
+            return self._fit(candidate, near)
+        except (ProbseqError, np.linalg.LinAlgError, FloatingPointError) as error:
+            known = error if isinstance(error, ProbseqError) else None
+            return CandidateFit(candidate, np.zeros(0), math.inf, -math.inf, 0, "failed", known)
+
+    def _fit(self, candidate: Candidate, near: CandidateFit | None) -> CandidateFit:
+        model = self.build(candidate)
+        k = model.n_parameters
+        profile = model.concentrated(self.batch, self.weights)
+        if self.criterion == "aicc" and profile.count <= k + 1:
+            return CandidateFit(candidate, np.zeros(0), math.inf, -math.inf, k, "undefined")
+        starts = profile.starts(0, torch.Generator())
+        if near is not None and profile.size:
+            starts.append(_carried(near, candidate))
+        search = Search(profile.objective, profile.count, _MAX_ITER, _TOL, None)
+        values = [search.evaluate(x)[0] for x in starts]
+        if profile.size:
+            search.descend(starts[int(np.argmin(values))])
+        else:
+            search.status = "exact"
+        if not math.isfinite(search.value):
+            return CandidateFit(candidate, np.zeros(0), math.inf, -math.inf, k, "failed")
+        log_likelihood = -profile.count * search.value
+        if not _roots_beyond(search.x, candidate.orders, self.min_root):
+            return CandidateFit(candidate, search.x, math.inf, log_likelihood, k, "unit root")
+        if self.criterion == "heldout":
+            value = -2.0 * self._held_out(model, profile.parameters(search.x))
+        else:
+            value = information_criterion(self.criterion, log_likelihood, k, profile.count)
+        return CandidateFit(candidate, search.x, value, log_likelihood, k, search.status)
+
+    def _held_out(self, model: ARMAModel, params: dict[str, Tensor]) -> float:
+        with torch.no_grad():
+            steps = model.log_prob_steps(params, self.whole)
+        later = torch.arange(self.whole.t) >= self.batch.lengths.unsqueeze(-1)
+        each = torch.where(later, steps.values, torch.zeros_like(steps.values)).sum(-1)
+        return float(each.sum() if self.weights is None else each @ self.weights)
+
+
+def stepwise(fits: CandidateFits, space: SearchSpace) -> None:
+    """Climb from the best of a few models to its best neighbour, until no neighbour is better.
+
+    References
+    ----------
+    Hyndman and Khandakar (2008), Automatic time series forecasting: the forecast package for R, Journal of Statistical
+    Software 27, section 3.2; here all neighbours of a model are compared before the next move.
+    """
+    fits.add(space.starts())
+    before = None
+    while fits.best is not None and fits.best is not before:
+        before = fits.best
+        fits.add(space.neighbours(before.candidate))
+
+
+def exhaustive(fits: CandidateFits, space: SearchSpace) -> None:
+    """Fit every candidate; a stepwise search first, so that good starts are known."""
+    stepwise(fits, space)
+    fits.add(space.all())
+
+
+def _roots_beyond(x: np.ndarray, orders: tuple[int, int, int, int], modulus: float) -> bool:
+    """Whether the roots of the four factors have at least this modulus: those of c(modulus z) are outside one."""
+    for row, sign in zip(unpack(x, *orders), (1.0, -1.0, 1.0, -1.0), strict=True):
+        if row.size and not partial_from_coefficients(sign * row * modulus ** np.arange(1, row.size + 1))[1]:
+            return False
+    return True
+
+
+def fitted_lengths(lengths: Tensor, fraction: float) -> Tensor:
+    """How many first steps of each sequence are left when the last ``fraction`` is held out."""
+    return lengths - (fraction * lengths).ceil().to(lengths)
+
+
+def _first_part(batch: Batch, fraction: float) -> Batch:
+    """Each sequence without its last part."""
+    lengths = fitted_lengths(batch.lengths, fraction)
+    t = int(lengths.max())
+    inside = (torch.arange(t) < lengths.unsqueeze(-1)).unsqueeze(-1)
+    u = None if batch.u is None else batch.u[:, :t]
+    return Batch(batch.x[:, :t], batch.seen[:, :t] & inside, lengths, u)
+
+
+def _carried(fit: CandidateFit, candidate: Candidate) -> np.ndarray:
+    """The partial autocorrelations of a fit as a start of another candidate: cut, or filled with zeros."""
+    parts, at = [], 0
+    for old, new in zip(fit.candidate.orders, candidate.orders, strict=True):
+        block = fit.x[at : at + old][:new]
+        parts.append(np.pad(block, (0, new - block.size)))
+        at += old
+    return np.clip(np.concatenate(parts), -_EDGE, _EDGE)

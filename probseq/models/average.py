@@ -1,0 +1,271 @@
+"""Averaging over models: which of them made the sequence is a latent variable, redrawn at each step or never."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from probseq.distributions.base import Distribution
+from probseq.distributions.compose import mixture
+from probseq.distributions.params import Params, ParamSpec, Simplex
+from probseq.errors import IncompatibleError
+from probseq.models.base import Batch, Scan, SequenceModel, Steps, map_state
+
+__all__ = ["AverageModel", "AverageState"]
+
+
+class AverageState(NamedTuple):
+    """components : a state of each model, leaves (*draw, n, ...); log_weights : (*draw, n, m), normalised."""
+
+    components: tuple[Any, ...]
+    log_weights: Tensor
+
+
+class AverageModel(SequenceModel[AverageState]):
+    r"""p(x_{1:T}) = sum_m w_m p_m(x_{1:T} | theta_m), each model with parameters of its own.
+
+    Seeing data multiplies the weights by each model's predictive density, so that the one-step factors multiply to the
+    sum above and a simulated path keeps its model. With ``adapt=False`` the weights stay, and the model is drawn anew
+    at each step, prod_t sum_m w_m p_m(x_t | x_<t), also along simulated paths; a missing value is then integrated out
+    within each model only.
+
+    Parameters of the first model keep their names, those of model m = 2, 3, ... are called ``name_m``; ``weights``
+    (m,) are the weights at the start of a sequence.
+
+    Parameters
+    ----------
+    models : list of SequenceModel
+        Of the same variables and covariates, scoring the same values; their laws of one kind.
+    adapt : bool
+
+    Raises
+    ------
+    IncompatibleError
+        For no model, or models of different variables or covariates; when data are scored, for models that score
+        different values of them.
+    """
+
+    def __init__(self, models: Sequence[SequenceModel[Any]], adapt: bool = True) -> None:
+        first = models[0] if models else None
+        if first is None or any(
+            (m.observation, m.n_covariates, m.dtype) != (first.observation, first.n_covariates, first.dtype)
+            for m in models
+        ):
+            raise IncompatibleError(
+                got="no model to average" if first is None else "models of different data",
+                expected="models of the same variables, base measure and covariates",
+                remedy="Build them from the same data.",
+            )
+        self.models, self.adapt = tuple(models), adapt
+        self.observation, self.n_covariates, self.dtype = first.observation, first.n_covariates, first.dtype
+        self.exact = all(m.exact for m in models)
+        self._names = [
+            {name: name if i == 0 else f"{name}_{i + 1}" for name in model.parameters()}
+            for i, model in enumerate(models)
+        ]
+
+    def parameters(self) -> dict[str, ParamSpec]:
+        specs = {"weights": ParamSpec((len(self.models),), Simplex(), ("component",))}
+        for model, names in zip(self.models, self._names, strict=True):
+            specs |= {names[name]: spec for name, spec in model.parameters().items()}
+        return specs
+
+    def join(self, params: Sequence[Params], weights: Tensor) -> dict[str, Tensor]:
+        """Parameters of the average from those of each model and the weights (*draw, m)."""
+        joined = {"weights": weights}
+        for one, names in zip(params, self._names, strict=True):
+            joined |= {names[name]: value for name, value in one.items()}
+        return joined
+
+    def parts(self, params: Params) -> list[dict[str, Tensor]]:
+        """The parameters of each model by their own names."""
+        return [{name: params[longer] for name, longer in names.items()} for names in self._names]
+
+    def _initial_guess(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        guesses = [model._initial_guess(batch, generator) for model in self.models]
+        count = len(self.models)
+        return self.join(guesses, torch.full((count,), 1.0 / count, dtype=self.dtype))
+
+    # the one-step law -------------------------------------------------------------------------------------------------
+
+    def initial_state(self, params: Params, n: int) -> AverageState:
+        states = tuple(m.initial_state(own, n) for m, own in self._own(params))
+        start = params["weights"].log().unsqueeze(-2)
+        return AverageState(states, start.expand(*start.shape[:-2], n, len(self.models)))
+
+    def predict_next(self, params: Params, state: AverageState, u: Tensor | None = None) -> Distribution:
+        laws = [m.predict_next(own, one, u) for (m, own), one in self._with(params, state)]
+        return mixture(state.log_weights, _stacked(laws))
+
+    def update(
+        self, params: Params, state: AverageState, x: Tensor, seen: Tensor, u: Tensor | None = None
+    ) -> AverageState:
+        log_weights = state.log_weights
+        if self.adapt:
+            scores = self.scores_next(state)
+            scored = seen if scores is None else seen & scores
+            laws = _stacked([m.predict_next(own, one, u) for (m, own), one in self._with(params, state)])
+            each = laws.log_prob_seen(x.unsqueeze(-2), scored.unsqueeze(-2))
+            log_weights = _normalised(log_weights + each, log_weights)
+        return AverageState(
+            tuple(m.update(own, one, x, seen, u) for (m, own), one in self._with(params, state)), log_weights
+        )
+
+    def scores_next(self, state: AverageState) -> Tensor | None:
+        each = [m.scores_next(one) for m, one in zip(self.models, state.components, strict=True)]
+        given = [one for one in each if one is not None]
+        if not given:
+            return None
+        whole = torch.ones_like(given[0])
+        table = torch.stack([whole if one is None else one for one in each])
+        # The state of a model that a simulated path did not choose has not seen that path.
+        weights = state.log_weights.reshape(-1, *state.log_weights.shape[-2:])[0]
+        return table[weights.argmax(-1), torch.arange(len(weights))]
+
+    # trajectories -----------------------------------------------------------------------------------------------------
+
+    def _scan(self, params: Params, batch: Batch, state: AverageState) -> Scan[AverageState]:
+        scans = [m._scan(own, batch, one) for (m, own), one in self._with(params, state)]
+        each = []
+        for (model, own), scan in zip(self._own(params), scans, strict=True):
+            law, scored = model._fold(own, batch, scan)
+            each.append(law.log_prob_seen(batch.x, scored))
+        along, last = self._weights_along(state.log_weights, torch.stack(each, -1))
+        before = AverageState(tuple(scan.states for scan in scans), along)
+        return Scan(before, AverageState(tuple(scan.final for scan in scans), last))
+
+    def _log_prob_steps(self, params: Params, batch: Batch, state: AverageState) -> Steps[AverageState]:
+        runs = self._runs(params, batch, state)
+        each = torch.stack([run.values for run in runs], -1)
+        along, last = self._weights_along(state.log_weights, each)
+        values = torch.logsumexp(along + each, -1)
+        scored = runs[0].scored
+        values = torch.where(scored.any(-1), values, torch.zeros_like(values))
+        return Steps(values, scored, None, AverageState(tuple(run.final for run in runs), last))
+
+    def _predictive(self, params: Params, batch: Batch, state: AverageState) -> tuple[Distribution, Tensor]:
+        runs = self._runs(params, batch, state)
+        along, _ = self._weights_along(state.log_weights, torch.stack([run.values for run in runs], -1))
+        laws = [m._predictive(own, batch, one)[0] for (m, own), one in self._with(params, state)]
+        return mixture(along, _stacked(laws)), runs[0].scored
+
+    def _runs(self, params: Params, batch: Batch, state: AverageState) -> list[Steps[Any]]:
+        runs = [m._log_prob_steps(own, batch, one) for (m, own), one in self._with(params, state)]
+        if any(not torch.equal(run.scored, runs[0].scored) for run in runs):
+            raise IncompatibleError(
+                got="models that score different values of the same data",
+                expected="the same values, since likelihoods of different values cannot be averaged",
+                remedy="Average models of equal orders of differencing.",
+            )
+        return runs
+
+    def _weights_along(self, start: Tensor, each: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-weights before each step (*draw, n, t, m) and after the last, from the factors (*draw, n, t, m)."""
+        if not self.adapt:
+            return start.unsqueeze(-2).expand(each.shape), start
+        first = start.unsqueeze(-2)
+        total = torch.cat([first, first + torch.cumsum(each, -2)], -2)
+        total = _normalised(total, first)
+        return total[..., :-1, :], total[..., -1, :]
+
+    # the future -------------------------------------------------------------------------------------------------------
+
+    def _forecast_marginals(
+        self, params: Params, state: AverageState, u: Tensor | None, horizon: int
+    ) -> Distribution | None:
+        if not self.adapt and horizon > 1:
+            return None  # each step has a model of its own: a mixture of all combinations
+        laws = [m._forecast_marginals(own, one, u, horizon) for (m, own), one in self._with(params, state)]
+        known = [law for law in laws if law is not None]
+        if len(known) < len(laws):
+            return None
+        weights = state.log_weights.unsqueeze(-2)
+        return mixture(weights.expand(*weights.shape[:-2], horizon, weights.shape[-1]), _stacked(known))
+
+    def _forecast_joint(
+        self, params: Params, state: AverageState, u: Tensor | None, horizon: int
+    ) -> Distribution | None:
+        if not self.adapt and horizon > 1:
+            return None
+        laws = [m._forecast_joint(own, one, u, horizon) for (m, own), one in self._with(params, state)]
+        known = [law for law in laws if law is not None]
+        return mixture(state.log_weights, _stacked(known)) if len(known) == len(laws) else None
+
+    def _sample(
+        self,
+        params: Params,
+        state: AverageState,
+        length: int,
+        generator: torch.Generator | None,
+        u: Tensor | None,
+        temper: Callable[[Distribution], Distribution] | None,
+    ) -> tuple[Tensor, AverageState]:
+        if not self.adapt:
+            return super()._sample(params, state, length, generator, u, temper)
+        weights = state.log_weights.exp()
+        draws = weights.ndim - 2
+        choice = torch.multinomial(weights.reshape(-1, weights.shape[-1]), 1, generator=generator)
+        choice = choice.reshape(weights.shape[:-1])
+        x = torch.zeros(*choice.shape, length, self.observation.n_variables, dtype=self.dtype)
+        states = list(state.components)
+        for i, (model, own) in enumerate(self._own(params)):
+            chosen = choice == i
+            rows = torch.nonzero(chosen.reshape(-1, choice.shape[-1]).any(0)).squeeze(-1)
+            if not len(rows):
+                continue
+            some = map_state(lambda leaf, r=rows: leaf.index_select(draws, r), states[i])
+            future = None if u is None else u.index_select(u.ndim - 3, rows)
+            path, after = model._sample(own, some, length, generator, future, temper)
+            mine = chosen.index_select(draws, rows)
+
+            def put(old: Tensor, new: Tensor, r: Tensor = rows, mine: Tensor = mine) -> Tensor:
+                kept = old.index_select(draws, r)
+                shaped = mine.reshape(*mine.shape, *(1,) * (old.ndim - mine.ndim))
+                return old.index_copy(draws, r, torch.where(shaped, new.to(old.dtype), kept))
+
+            x = put(x, path)
+            states[i] = map_state(put, states[i], after)
+        certain = torch.full_like(state.log_weights, -torch.inf).scatter(-1, choice.unsqueeze(-1), 0.0)
+        return x, AverageState(tuple(states), certain)
+
+    # pairs ------------------------------------------------------------------------------------------------------------
+
+    def _own(self, params: Params) -> list[tuple[SequenceModel[Any], dict[str, Tensor]]]:
+        return list(zip(self.models, self.parts(params), strict=True))
+
+    def _with(self, params: Params, state: AverageState) -> list[tuple[Any, Any]]:
+        return list(zip(self._own(params), state.components, strict=True))
+
+
+def _stacked(laws: Sequence[Distribution]) -> Distribution:
+    """Laws of one kind and batch shape as one law with a last batch dimension that counts them."""
+    shape = torch.broadcast_shapes(*(law.batch_shape for law in laws))
+    laws = [law.expand(shape) for law in laws]
+    parts: list[list[Tensor]] = []
+    for law in laws:
+        held: list[Tensor] = []
+
+        def note(t: Tensor, e: int, held: list[Tensor] = held) -> Tensor:
+            held.append(t)
+            return t
+
+        law.map_batch(note)
+        parts.append(held)
+    if len({type(law) for law in laws}) > 1 or len({tuple(t.shape for t in held) for held in parts}) > 1:
+        raise IncompatibleError(
+            got=f"laws of the kinds {sorted({type(law).__name__ for law in laws})}",
+            expected="laws of one kind and size",
+            remedy="Average models whose innovations or emissions are of the same family.",
+        )
+    columns = iter(list(zip(*parts, strict=True)))
+    return laws[0].map_batch(lambda t, e: torch.stack(next(columns), t.ndim - e))
+
+
+def _normalised(log_weights: Tensor, otherwise: Tensor) -> Tensor:
+    """Log-weights that sum to one; those given where every model thought the data impossible, as none is preferred."""
+    possible = (log_weights > -torch.inf).any(-1, keepdim=True)
+    safe = torch.where(possible, log_weights, torch.zeros_like(log_weights))
+    return torch.where(possible, torch.log_softmax(safe, -1), otherwise)
