@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self, cast
 
@@ -40,7 +41,7 @@ class AutoARMA(ARMA):
     """Seasonal ARIMA model whose orders the data choose; once fitted, an `ARMA` in every way.
 
     First the orders of differencing: D while the seasonal strength exceeds 0.64, d by a unit-root test. Then p, q, P, Q
-    and the constant by a criterion over exact likelihoods; all candidates have the same d and D, since likelihoods of
+    and the trend by a criterion over exact likelihoods; all candidates have the same d and D, since likelihoods of
     different differences are not comparable. Several sequences share orders and parameters.
 
     Parameters
@@ -53,9 +54,10 @@ class AutoARMA(ARMA):
         Bounds; for short series p and q stay below a third of its values, P and Q below a third of its seasons.
     max_order : int or None
         Bound of p + q + P + Q.
-    constant : bool or None
-        Whether the (differenced) series has a mean; None lets the criterion choose where d + D < 2, and means no
-        elsewhere.
+    trend : "n", "c", "t", "ct" or None
+        As in `ARMA`; None lets the criterion choose between "n" and "c" where d + D < 2, and is "n" elsewhere.
+    fourier : dict or None
+        As in `ARMA`, for every candidate.
     criterion : {"aicc", "bic", "aic", "heldout"}
         "heldout" is minus twice the one-step log-likelihood of the last part of each sequence, to which the candidates
         are not fitted; the chosen one is then fitted to all.
@@ -103,7 +105,8 @@ class AutoARMA(ARMA):
         max_d: int = 2,
         max_D: int = 1,
         max_order: int | None = None,
-        constant: bool | None = None,
+        trend: str | None = None,
+        fourier: Mapping[float, int] | None = None,
         criterion: str = "aicc",
         search: str = "stepwise",
         test: str = "kpss",
@@ -118,7 +121,7 @@ class AutoARMA(ARMA):
         self.d, self.D = d, D
         self.max_p, self.max_q, self.max_P, self.max_Q = max_p, max_q, max_P, max_Q
         self.max_d, self.max_D, self.max_order = max_d, max_D, max_order
-        self.constant = constant
+        self.trend, self.fourier = trend, fourier
         self.criterion, self.search, self.test = criterion, search, test
         self.average = average
         self.validation_fraction, self.min_root = validation_fraction, min_root
@@ -149,21 +152,21 @@ class AutoARMA(ARMA):
         return best.seasonal_p, found.seasonal_d, best.seasonal_q, found.period
 
     @property
-    def constant_(self) -> bool:
-        """Whether the best candidate has a constant."""
-        return self._found.candidates()[0].constant
+    def trend_(self) -> str:
+        """The trend of the best candidate: "n", "c", "t" or "ct"."""
+        return self._found.candidates()[0].trend
 
     @property
     def candidates_(self) -> pd.DataFrame:
         """Every candidate that was fitted, best first.
 
-        Columns p, d, q, P, D, Q, constant, criterion (lower is better), log_likelihood (nats on the scale of the data;
+        Columns p, d, q, P, D, Q, trend, criterion (lower is better), log_likelihood (nats on the scale of the data;
         for "heldout" of the part fitted to), n_parameters, weight (exp(-criterion / 2), normalised over the candidates
         that are averaged, over all where none are), status of the optimiser ("undefined": too many parameters for the
         criterion; "unit root": see ``min_root``; "failed") and message (why it failed).
         """
         found = self._found
-        p, q, seasonal_p, seasonal_q, constant = found.orders.T
+        p, q, seasonal_p, seasonal_q = found.orders.T
         return pd.DataFrame(
             {
                 "p": p,
@@ -172,7 +175,7 @@ class AutoARMA(ARMA):
                 "P": seasonal_p,
                 "D": found.seasonal_d,
                 "Q": seasonal_q,
-                "constant": constant.astype(bool),
+                "trend": found.trends,
                 "criterion": found.criterion,
                 "log_likelihood": found.log_likelihood,
                 "n_parameters": found.n_parameters,
@@ -208,13 +211,14 @@ class AutoARMA(ARMA):
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
         search = getattr(vars(self).get("draws_"), "search", None)
         if search is None:
-            return self._candidate(Candidate(0, 0, 0, 0, False), self.d or 0, self.D or 0, info)
+            return self._candidate(Candidate(0, 0, 0, 0, self.trend or "n"), self.d or 0, self.D or 0, info)
         models = [self._candidate(one, search.d, search.seasonal_d, info) for one in search.candidates()]
         return AverageModel(models) if len(models) > 1 else models[0]
 
     def _candidate(self, orders: Candidate, d: int, seasonal_d: int, info: DataInfo) -> ARMAModel:
         seasonal = (orders.seasonal_p, seasonal_d, orders.seasonal_q)
-        arma = ARMA((orders.p, d, orders.q), seasonal, self.period if any(seasonal) else None, orders.constant)
+        period = self.period if any(seasonal) else None
+        arma = ARMA((orders.p, d, orders.q), seasonal, period, orders.trend, self.fourier)
         return cast(ARMAModel, arma._build(info))
 
     # fitting ----------------------------------------------------------------------------------------------------------
@@ -231,8 +235,6 @@ class AutoARMA(ARMA):
                     expected=f"one of {', '.join(map(repr, allowed))}",
                     remedy=f"Try {name}={allowed[0]!r}.",
                 )
-        if self.constant not in (None, True, False):
-            raise ParameterError(got=f"constant={self.constant!r}", expected="True, False or None", remedy="Try None.")
         if self.D and (self.period or 1) < 2:
             raise ParameterError(
                 got=f"D={self.D} with period={self.period}",
@@ -261,7 +263,10 @@ class AutoARMA(ARMA):
         weights = options.get("weights")
         info = DataInfo(n_covariates=model.n_covariates)
         period = int(self.period or 1)
-        series = residual_series(batch)
+        terms = self._candidate(Candidate(0, 0, 0, 0, self.trend or "n"), 0, 0, info).terms
+        steps = torch.arange(1, batch.t + 1)
+        known = [terms.fourier(steps).numpy()] + ([terms.line(steps).numpy()[:, None]] if terms.trend else [])
+        series = residual_series(batch, np.concatenate(known, 1))
         d, seasonal_d = choose_differences(series, period, self.d, self.D, self.max_d, self.max_D, self.test)
 
         def build(candidate: Candidate) -> ARMAModel:
@@ -289,16 +294,13 @@ class AutoARMA(ARMA):
     def _space(self, n: int, period: int, n_differences: int) -> SearchSpace:
         """Bounds of the orders for series of at most n values."""
         seasons = n // 3 // period if period > 1 else 0
-        if self.constant is not None:
-            constants: tuple[bool, ...] = (bool(self.constant),)
-        else:
-            constants = (True, False) if n_differences < 2 else (False,)
+        trends = ("c", "n") if n_differences < 2 else ("n",)
         return SearchSpace(
             min(self.max_p, n // 3),
             min(self.max_q, n // 3),
             min(self.max_P, seasons),
             min(self.max_Q, seasons),
-            constants,
+            trends if self.trend is None else (self.trend,),
             self.max_order,
         )
 

@@ -69,14 +69,17 @@ def _has_unit_root(x: np.ndarray) -> bool:
     return float(adfuller(x, maxlag=lags, autolag=None)[1]) > 0.05
 
 
-def residual_series(batch: Batch) -> list[np.ndarray]:
-    """Each sequence without its outer gaps, inner ones interpolated, less its least-squares regression on the inputs.
+def residual_series(batch: Batch, terms: np.ndarray | None = None) -> list[np.ndarray]:
+    """Each sequence without its outer gaps, inner ones interpolated, less its least-squares regression.
 
-    The coefficients are common to the sequences, the levels their own.
+    It is on the inputs and on ``terms`` (t, l), known functions of the step. The coefficients are common to the
+    sequences, the levels their own.
     """
     y, seen = batch.x[..., 0].numpy().astype(float), batch.seen[..., 0].numpy()
-    if batch.u is not None:
-        u = batch.u.numpy().astype(float)
+    u = np.zeros((*y.shape, 0)) if batch.u is None else batch.u.numpy().astype(float)
+    if terms is not None:
+        u = np.concatenate([u, np.broadcast_to(terms, (*y.shape, terms.shape[1]))], -1)
+    if u.shape[-1] and seen.any():
         rows = [(u[i, s] - u[i, s].mean(0), y[i, s] - y[i, s].mean()) for i, s in enumerate(seen) if s.any()]
         columns, response = (np.concatenate(part) for part in zip(*rows, strict=True))
         y = y - u @ np.linalg.lstsq(columns, response, rcond=None)[0]

@@ -26,8 +26,9 @@ class OrderSearch(Record):
     Parameters
     ----------
     d, seasonal_d, period : int
-    orders : (c, 5) int64
-        p, q, P, Q and whether there is a constant.
+    orders : (c, 4) int64
+        p, q, P, Q.
+    trends : tuple of str
     criterion, log_likelihood : (c,)
     n_parameters : (c,) int64
     status : tuple of str
@@ -43,6 +44,7 @@ class OrderSearch(Record):
     seasonal_d: int
     period: int
     orders: np.ndarray
+    trends: tuple[str, ...]
     criterion: np.ndarray
     log_likelihood: np.ndarray
     n_parameters: np.ndarray
@@ -53,7 +55,8 @@ class OrderSearch(Record):
 
     def candidates(self) -> list[Candidate]:
         """The candidates that make the forecast."""
-        return [Candidate(*map(int, row[:4]), bool(row[4])) for row in self.orders[: self.n_averaged]]
+        every = zip(self.orders[: self.n_averaged], self.trends, strict=False)
+        return [Candidate.of(orders, trend) for orders, trend in every]
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,8 @@ def rank(fits: CandidateFits, d: int, seasonal_d: int, period: int, average: boo
         d,
         seasonal_d,
         period,
-        np.array([fit.candidate for fit in ranked], dtype=np.int64),
+        np.array([fit.candidate.orders for fit in ranked], dtype=np.int64),
+        tuple(fit.candidate.trend for fit in ranked),
         values,
         np.array([fit.log_likelihood for fit in ranked]),
         np.array([fit.n_parameters for fit in ranked], dtype=np.int64),

@@ -37,13 +37,19 @@ _EDGE = 0.98 / math.sqrt(1.0 - 0.98**2)
 
 
 class Candidate(NamedTuple):
-    """Orders of one candidate; those of differencing are common to all."""
+    """Orders of one candidate, those of differencing being common to all; trend is "n", "c", "t" or "ct"."""
 
     p: int
     q: int
     seasonal_p: int
     seasonal_q: int
-    constant: bool
+    trend: str
+
+    @classmethod
+    def of(cls, orders: Iterable[int], trend: str) -> Candidate:
+        """From (p, q, P, Q)."""
+        p, q, seasonal_p, seasonal_q = orders
+        return cls(int(p), int(q), int(seasonal_p), int(seasonal_q), trend)
 
     @property
     def orders(self) -> tuple[int, int, int, int]:
@@ -74,8 +80,8 @@ class SearchSpace:
     Parameters
     ----------
     max_p, max_q, max_seasonal_p, max_seasonal_q : int
-    constants : tuple of bool
-        Whether a constant may be absent, present, or both; the preferred one first.
+    trends : tuple of str
+        The preferred one first.
     max_order : int or None
         Bound of p + q + P + Q.
     """
@@ -84,7 +90,7 @@ class SearchSpace:
     max_q: int
     max_seasonal_p: int
     max_seasonal_q: int
-    constants: tuple[bool, ...]
+    trends: tuple[str, ...]
     max_order: int | None = None
 
     def __contains__(self, candidate: object) -> bool:
@@ -93,30 +99,30 @@ class SearchSpace:
         tops = (self.max_p, self.max_q, self.max_seasonal_p, self.max_seasonal_q)
         inside = all(0 <= order <= top for order, top in zip(candidate.orders, tops, strict=True))
         small = self.max_order is None or sum(candidate.orders) <= self.max_order
-        return inside and small and candidate.constant in self.constants
+        return inside and small and candidate.trend in self.trends
 
     def all(self) -> list[Candidate]:
         """Every candidate, those with few parameters first."""
-        tops = (self.max_p, self.max_q, self.max_seasonal_p, self.max_seasonal_q)
-        every = (Candidate(*orders, c) for *orders, c in product(*(range(top + 1) for top in tops), self.constants))
+        ranges = [range(top + 1) for top in (self.max_p, self.max_q, self.max_seasonal_p, self.max_seasonal_q)]
+        every = [Candidate.of(orders, trend) for orders in product(*ranges) for trend in self.trends]
         return sorted((one for one in every if one in self), key=lambda one: sum(one.orders))
 
     def starts(self) -> list[Candidate]:
         """Where a stepwise search begins: a rich model, an autoregression, a moving average and white noise."""
-        first = self.constants[0]
+        first = self.trends[0]
         wanted = [Candidate(2, 2, 1, 1, first), Candidate(0, 0, 0, 0, first), Candidate(1, 0, 1, 0, first)]
-        wanted += [Candidate(0, 1, 0, 1, first), *(Candidate(0, 0, 0, 0, other) for other in self.constants[1:])]
+        wanted += [Candidate(0, 1, 0, 1, first), *(Candidate(0, 0, 0, 0, other) for other in self.trends[1:])]
         tops = (self.max_p, self.max_q, self.max_seasonal_p, self.max_seasonal_q)
-        cut = [Candidate(*map(min, one.orders, tops), one.constant) for one in wanted]
+        cut = [Candidate.of(map(min, one.orders, tops), one.trend) for one in wanted]
         return list(dict.fromkeys(one for one in cut if one in self))
 
     def neighbours(self, candidate: Candidate) -> list[Candidate]:
-        """One or both plain orders moved by one, one or both seasonal orders moved by one, the constant turned."""
-        p, q, seasonal_p, seasonal_q, constant = candidate
+        """One or both plain orders moved by one, one or both seasonal orders moved by one, or another trend."""
+        p, q, seasonal_p, seasonal_q, trend = candidate
         moves = [(a, b) for a, b in product((-1, 0, 1), repeat=2) if a or b]
-        found = [Candidate(p, q, seasonal_p + a, seasonal_q + b, constant) for a, b in moves]
-        found += [Candidate(p + a, q + b, seasonal_p, seasonal_q, constant) for a, b in moves]
-        found.append(candidate._replace(constant=not constant))
+        found = [Candidate(p, q, seasonal_p + a, seasonal_q + b, trend) for a, b in moves]
+        found += [Candidate(p + a, q + b, seasonal_p, seasonal_q, trend) for a, b in moves]
+        found += [candidate._replace(trend=other) for other in self.trends if other != trend]
         return [one for one in found if one in self]
 
 
