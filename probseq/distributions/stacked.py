@@ -12,12 +12,19 @@ from probseq.distributions.gaussian import DiagonalNormal, FullNormal, lower_fac
 from probseq.distributions.pushforward import Pushforward
 from probseq.errors import UnsupportedError
 
-__all__ = ["is_normal", "linear_image", "single_steps"]
+__all__ = ["is_normal", "is_stacked", "linear_image", "single_steps"]
 
 
 def is_normal(law: Distribution) -> bool:
     """Whether a law is a correlated normal or a mixture of such, so that its linear images are known."""
     return isinstance(law.components if isinstance(law, Mixture) else law, FullNormal | DiagonalNormal)
+
+
+def is_stacked(law: Distribution) -> bool:
+    """Whether `single_steps` knows what to do: correlated normals, maps of them, mixtures of either."""
+    if isinstance(law, Mixture):
+        return is_stacked(law.components)
+    return is_stacked(law.base) if isinstance(law, Pushforward) else isinstance(law, FullNormal | DiagonalNormal)
 
 
 def single_steps(law: Distribution, n_variables: int) -> Distribution:

@@ -367,7 +367,8 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
                 paths = simulate(system, shifts, np.concatenate([mean, still]), cov, diffuse, noise)
                 centre[d, rows], factor[d, rows] = paths[: len(rows)], paths[len(rows) :].T
         drift = self._means(params).reshape(*self._draw(params), 1, 1)
-        loc = torch.from_numpy(centre).reshape(*state.age.shape, horizon) + drift + self._regression(params, u, 2)
+        loc = torch.from_numpy(centre).reshape(*state.age.shape, horizon) + drift
+        loc = loc + self._shift(params, state.age, u, horizon)
         scale_tril = torch.from_numpy(factor).reshape(*state.age.shape, horizon, horizon)
         return FullNormal(loc=loc, scale_tril=scale_tril * params["scale"][..., None, None, None])
 

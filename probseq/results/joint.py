@@ -11,6 +11,7 @@ from torch import Tensor
 
 from probseq._memory import spare
 from probseq.distributions.compose import Mixture, mixture
+from probseq.distributions.stacked import is_stacked
 from probseq.kernels.padding import fill_missing, find_missing
 from probseq.models.base import Batch, SequenceModel, map_state
 from probseq.models.marginal import Marginalized
@@ -63,7 +64,7 @@ class ModelJoint(JointLaw):
         u = None if self.covariates is None else torch.as_tensor(self.covariates)
         with torch.no_grad():
             law = self.model.forecast_joint({}, self.state, self.horizon, u)
-        if law is None:
+        if law is None or not is_stacked(law):
             return None
         draws = self.model.n_draws if isinstance(self.model, Marginalized) else 1
         by_draw = draws > 1 and isinstance(law, Mixture) and law.log_weights.shape[-1] == draws

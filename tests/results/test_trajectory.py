@@ -22,6 +22,7 @@ SPECS = {
     "arima": dict(order=(1, 1, 1)),
     "twice": dict(order=(0, 2, 1)),
     "seasonal": dict(order=(0, 1, 1), seasonal_order=(0, 1, 1, 4)),
+    "trend": dict(order=(1, 0), trend="ct", fourier={5: 1}),
     "seasonal ar": dict(order=(1, 0, 0), seasonal_order=(1, 0, 1, 4)),
 }
 
@@ -114,7 +115,7 @@ def test_cumulative_variance_equals_that_of_statsmodels():
     """statsmodels gives the same figure where the running sum is itself the observed series: one more difference."""
     from statsmodels.tsa.statespace.sarimax import SARIMAX
 
-    model = ps.ARMA((2, 1), constant=False).with_parameters(ar=[0.5, 0.2], ma=[0.4], scale=0.7)
+    model = ps.ARMA((2, 1), trend="n").with_parameters(ar=[0.5, 0.2], ma=[0.4], scale=0.7)
     sums = np.cumsum(X)
     summed = SARIMAX(sums, order=(2, 1, 1)).smooth([0.5, 0.2, 0.4, 0.49]).get_forecast(12)
     forecast = model.forecast(12, history=X[1:])
