@@ -17,6 +17,7 @@ from probseq.models.base import Batch
 from probseq.models.latent import DiscreteLatent
 from probseq.models.wrappers import ElementwiseModel, layers
 from probseq.plotting import (
+    axes_in,
     hide_times,
     plot_emissions,
     plot_state_probabilities,
@@ -80,6 +81,7 @@ class StatePlots(StateNames):
                 path,
                 share if below is None and j == k - 1 else None,
                 names=self._state_words(model.n_states),
+                categories=None if self.vocabulary_ is None else [_visible(token) for token in self.vocabulary_.tokens],
                 ylabel=unit_label(data, j),
                 title=str(data.names[i]) if data.many and j == 0 else None,
                 legend=j == 0,
@@ -122,8 +124,10 @@ class StatePlots(StateNames):
         if ax is None:
             import matplotlib.pyplot as plt
 
-            _, ax = plt.subplots(1, 2, figsize=(9.4, 4.0), layout="constrained")
-        left, right = _some_axes(ax, 2)
+            n = len(matrix)
+            size = (max(9.4, 3.0 + 1.05 * n), max(4.0, 1.0 + 0.5 * n))
+            _, ax = plt.subplots(1, 2, figsize=size, layout="constrained")
+        left, right = _some_axes(ax, 2, "one for the matrix and one for the graph")
         plot_transition_matrix(matrix, names=words, ax=left)
         plot_transition_graph(matrix, often, names=words, ax=right)
         return np.array([left, right], dtype=object)
@@ -167,7 +171,7 @@ class StatePlots(StateNames):
             heights = (share.unsqueeze(-1) * _heights(laws, grid, step, counted and not nominal)).sum(1).mean(0)
         words = [str(code) for code in grid] if nominal else None
         if nominal and self.vocabulary_ is not None:
-            words = [str(token) for token in self.vocabulary_.tokens]
+            words = [_visible(token) for token in self.vocabulary_.tokens]
         return plot_emissions(
             values,
             grid,
@@ -195,23 +199,29 @@ class StatePlots(StateNames):
         return [f"state {s}" for s in range(n_states)] if self.state_names_ is None else list(self.state_names_)
 
 
+def _visible(token: Any) -> str:
+    """A token as text; what leaves no mark on paper as Python writes it."""
+    text = str(token)
+    return text if text.strip() and text.isprintable() else repr(text)
+
+
 def _chosen(sequence: Any, n: int) -> int:
     if not isinstance(sequence, int | np.integer) or not -n <= sequence < n:
         raise ParameterError(got=f"sequence={sequence!r}", expected=f"a number below {n}", remedy="They count from 0.")
     return int(sequence) % n
 
 
-def _some_axes(ax: Any, n: int) -> list[Any]:
-    panels = list(np.asarray(ax, dtype=object).ravel())
+def _some_axes(ax: Any, n: int, what: str) -> list[Any]:
+    panels = axes_in(ax)
     if len(panels) != n:
-        raise ParameterError(got=f"{len(panels)} axes", expected=f"{n}", remedy="Leave ax out.")
+        raise ParameterError(got=f"{len(panels)} axes", expected=f"{n} axes, {what}", remedy="Leave ax out.")
     return panels
 
 
 def _stacked(ax: Any, k: int) -> tuple[list[Any], Any]:
     """One panel a variable and, in a new figure, one for the probabilities."""
     if ax is not None:
-        return _some_axes(ax, k), None
+        return _some_axes(ax, k, "one a variable"), None
     import matplotlib.pyplot as plt
 
     size, ratios = (8.0, 3.2 + 1.6 * k if k > 1 else 4.6), [2.0 if k > 1 else 3.0] * k + [1.0]

@@ -5,19 +5,15 @@ is imported when the first picture is drawn, and its global settings stay as the
 Ito, which people with colour vision deficiencies tell apart. Times are numbers, strings or ``datetime64``.
 """
 
-from probseq.plotting.canvas import PALETTE, hide_times
+from probseq.plotting.canvas import PALETTE, axes_in, hide_times
 from probseq.plotting.forecasts import plot_cumulative_difference, plot_fan, plot_pit, plot_weights
 from probseq.plotting.residuals import plot_residuals
-from probseq.plotting.states import (
-    plot_emissions,
-    plot_state_probabilities,
-    plot_states,
-    plot_transition_graph,
-    plot_transition_matrix,
-)
+from probseq.plotting.states import plot_emissions, plot_state_probabilities, plot_states
+from probseq.plotting.transitions import plot_transition_graph, plot_transition_matrix
 
 __all__ = [
     "PALETTE",
+    "axes_in",
     "hide_times",
     "plot_cumulative_difference",
     "plot_emissions",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from probseq.errors import ShapeError
+from probseq.errors import ParameterError, ShapeError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +17,7 @@ __all__ = [
     "INK",
     "PALETTE",
     "along",
+    "axes_in",
     "beside",
     "finish",
     "hide_times",
@@ -25,6 +27,7 @@ __all__ = [
     "patch",
     "runs",
     "state_colors",
+    "state_words",
     "times_of",
     "tint",
 ]
@@ -39,10 +42,25 @@ _SIZE = (8.0, 3.6)
 def new_axes(ax: Axes | None, width: float = _SIZE[0], height: float = _SIZE[1]) -> Axes:
     """The axes given, or those of a new figure (inches)."""
     if ax is not None:
-        return ax
+        return axes_in(ax)[0]
     import matplotlib.pyplot as plt
 
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def axes_in(ax: Any) -> list[Axes]:
+    """The axes given, one or an array of them, or a ParameterError."""
+    from matplotlib.axes import Axes
+
+    found = list(np.asarray(ax, dtype=object).ravel())
+    wrong = [one for one in found if not isinstance(one, Axes)]
+    if wrong or not found:
+        raise ParameterError(
+            got=f"ax={wrong[0]!r}" if wrong else "no axes",
+            expected="axes of matplotlib",
+            remedy="Make them with plt.subplots(), or leave ax out.",
+        )
+    return found
 
 
 def panel_below(ax: Axes) -> Axes:
@@ -109,6 +127,14 @@ def state_colors(n_states: int) -> list[Any]:
     from matplotlib.colors import to_hex
 
     return [to_hex(c) for c in colormaps["cividis"](np.linspace(0, 1, n_states))]
+
+
+def state_words(n_states: int, names: Sequence[str] | None) -> list[str]:
+    """The names of states, or what their numbers make."""
+    words = [f"state {s}" for s in range(n_states)] if names is None else [str(name) for name in names]
+    if len(words) != n_states:
+        raise ShapeError(got=f"{len(words)} names", expected=f"one for each of {n_states} states")
+    return words
 
 
 def times_of(times: ArrayLike) -> NDArray[Any]:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from probseq.errors import ShapeError
-from probseq.plotting.canvas import INK, PALETTE, finish, times_of, tint
+from probseq.errors import EmptyDataError, ShapeError
+from probseq.plotting.canvas import INK, PALETTE, axes_in, finish, times_of, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,12 +62,20 @@ def plot_residuals(
     ------
     ShapeError
         Times and residuals differ in length, or there are not four axes.
+    EmptyDataError
+        No residual is a number.
     """
     when, z = times_of(times), np.asarray(residuals, float)
     if z.shape != when.shape:
         raise ShapeError(got=f"residuals of shape {z.shape}", expected=f"one for each of {len(when)} times")
-    panels = _four(ax)
     finite = z[np.isfinite(z)]
+    if not len(finite):
+        raise EmptyDataError(
+            got="residuals none of which is a finite number",
+            expected="at least one value that was seen and predicted",
+            remedy="Pass longer data, or history=.",
+        )
+    panels = _four(ax)
     _index_plot(panels[0], when, z, segments, color)
     finish(panels[0], title, xlabel, "residual")
     _histogram(panels[1], finite, color)
@@ -82,9 +90,9 @@ def _four(ax: Any) -> list[Axes]:
 
         _, axes = plt.subplots(2, 2, figsize=(8.6, 5.6), layout="constrained")
         return list(axes.ravel())
-    panels = list(np.asarray(ax, dtype=object).ravel())
+    panels = axes_in(ax)
     if len(panels) != 4:
-        raise ShapeError(got=f"{len(panels)} axes", expected="four", remedy="Make them with plt.subplots(2, 2).")
+        raise ShapeError(got=f"{len(panels)} axes", expected="4", remedy="Make them with plt.subplots(2, 2).")
     return panels
 
 

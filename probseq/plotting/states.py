@@ -1,18 +1,16 @@
-"""Pictures of hidden states: when they were visited, how they follow one another, what they emit."""
+"""Pictures of hidden states: when they were visited, and what they emit."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from probseq.errors import ShapeError
 from probseq.plotting.canvas import (
     INK,
-    PALETTE,
     along,
     beside,
     finish,
@@ -23,6 +21,7 @@ from probseq.plotting.canvas import (
     patch,
     runs,
     state_colors,
+    state_words,
     times_of,
     tint,
 )
@@ -34,13 +33,9 @@ __all__ = [
     "plot_emissions",
     "plot_state_probabilities",
     "plot_states",
-    "plot_transition_graph",
-    "plot_transition_matrix",
 ]
 
-_SHOWN_EDGE = 0.005
-_LABELLED = 4
-_NODE = 0.26
+_TICKS = 30
 
 
 def plot_states(
@@ -50,6 +45,7 @@ def plot_states(
     probabilities: ArrayLike | None = None,
     *,
     names: Sequence[str] | None = None,
+    categories: Sequence[str] | None = None,
     title: str | None = None,
     xlabel: str = "",
     ylabel: str = "",
@@ -70,6 +66,8 @@ def plot_states(
         p(z_t | x_1:T), shape (time, state): a second panel below shows them stacked.
     names
         names of the states.
+    categories
+        names of the values 0, 1, ..., where these are codes: points without a line.
     title, xlabel, ylabel
         texts; put the unit into ``ylabel``.
     legend
@@ -101,13 +99,18 @@ def plot_states(
         )
     columns = series.reshape(len(series), -1)
     for j, column in enumerate(columns.T):
-        ax.plot(when, column, color=tint(INK, 1 - 0.6 * j / columns.shape[1]), lw=1.0, zorder=3)
+        style: dict[str, Any] = {"lw": 1.0} if categories is None else {"ls": "", "marker": "o", "ms": 3.5}
+        ax.plot(when, column, color=tint(INK, 1 - 0.6 * j / columns.shape[1]), zorder=3, **style)
     ax.set_xlim(*limits(x))
     handles = [patch(tint(c, 0.4), word) for c, word in zip(colors, words, strict=False)]
     if weights is not None:
         plot_state_probabilities(when, weights, xlabel=xlabel, ax=panel_below(ax))
         hide_times(ax)
     finish(ax, title, xlabel if weights is None else "", ylabel)
+    if categories is not None:
+        codes = np.unique(series[~np.isnan(series)]).astype(int)
+        codes = codes[np.unique(np.linspace(0, len(codes) - 1, _TICKS).round().astype(int))] if len(codes) else codes
+        ax.set_yticks(codes, [categories[code] for code in codes])
     if legend:
         ax.legend(handles=handles, **beside(), title=None)
     return ax
@@ -139,136 +142,6 @@ def plot_state_probabilities(
     ax.stackplot(when, weights.T, colors=[tint(c, 0.75) for c in state_colors(weights.shape[1])], lw=0)
     ax.set_ylim(0, 1)
     return finish(ax, None, xlabel, "probability")
-
-
-def plot_transition_matrix(
-    matrix: ArrayLike,
-    *,
-    names: Sequence[str] | None = None,
-    title: str | None = None,
-    color: str = PALETTE[0],
-    ax: Axes | None = None,
-) -> Axes:
-    """Draw a transition matrix as shades with its numbers; what is impossible stays empty.
-
-    Parameters
-    ----------
-    matrix
-        P(next state | state), shape (state, state), rows sum to one.
-    names
-        names of the states.
-    title, color, ax
-        as in ``plot_fan``.
-
-    Raises
-    ------
-    ShapeError
-        The matrix is not square.
-    """
-    from matplotlib.colors import LinearSegmentedColormap
-
-    probs, words = _square(matrix, names)
-    n = len(probs)
-    ax = new_axes(ax, width=1.6 + 0.75 * max(n, 3), height=1.2 + 0.62 * max(n, 3))
-    dark: Any = tint(color, 0.9)
-    shades = LinearSegmentedColormap.from_list("probability", ["white", dark])
-    ax.imshow(probs, cmap=shades, vmin=0.0, vmax=1.0, interpolation="nearest")
-    if n <= 12:
-        for i, j in np.ndindex(n, n):
-            if probs[i, j] > 0:
-                ax.text(j, i, _share(float(probs[i, j])), ha="center", va="center", fontsize="small",
-                        color="white" if probs[i, j] > 0.6 else INK)  # fmt: skip
-    finish(ax, title, "next state", "state")
-    ax.grid(visible=False)
-    ax.set_xticks(range(n), words, rotation=0 if max(map(len, words)) < 9 else 30)
-    ax.set_yticks(range(n), words)
-    ax.set_xticks(np.arange(n + 1) - 0.5, minor=True)
-    ax.set_yticks(np.arange(n + 1) - 0.5, minor=True)
-    ax.grid(which="minor", color="white", lw=1.5)
-    ax.tick_params(which="both", length=0)
-    ax.spines[:].set_visible(False)
-    return ax
-
-
-def plot_transition_graph(
-    matrix: ArrayLike,
-    weights: ArrayLike | None = None,
-    *,
-    names: Sequence[str] | None = None,
-    title: str | None = None,
-    ax: Axes | None = None,
-) -> Axes:
-    """Draw the chain as a graph: the wider an arrow, the more probable the move; below 0.5 % it is left out.
-
-    Arrows between more than four states carry no numbers: the matrix has them.
-
-    Parameters
-    ----------
-    matrix
-        P(next state | state), shape (state, state).
-    weights
-        how often each state is visited, shape (state,): the area of its circle.
-    names, title, ax
-        as in ``plot_transition_matrix``.
-    """
-    from matplotlib.patches import Circle, FancyArrowPatch
-
-    probs, words = _square(matrix, names)
-    n = len(probs)
-    often = np.full(n, 1 / n) if weights is None else np.asarray(weights, float)
-    ax = new_axes(ax, width=4.8, height=4.2)
-    angle = np.pi / 2 - 2 * np.pi * np.arange(n) / n if n != 2 else np.array([np.pi, 0.0])
-    reach = 0.0 if n == 1 else max(1.0, 0.34 * n)
-    at = reach * np.column_stack([np.cos(angle), np.sin(angle)])
-    radii = _NODE * np.sqrt(np.clip(often * n, 0.3, 3.0)) ** 0.5
-    colors = state_colors(n)
-    for i, j in np.ndindex(n, n):
-        if i != j and probs[i, j] >= _SHOWN_EDGE:
-            way = (at[j] - at[i]) / np.linalg.norm(at[j] - at[i])
-            side = np.array([way[1], -way[0]])
-            start, end = (at[i] + (0.95 * way + 0.3 * side) * radii[i], at[j] + (-1.02 * way + 0.3 * side) * radii[j])
-            width = 0.8 + 3.2 * math.sqrt(probs[i, j])
-            ax.add_patch(
-                FancyArrowPatch(
-                    tuple(start), tuple(end), connectionstyle="arc3,rad=0.18", arrowstyle="-|>",
-                    mutation_scale=7 + 2.5 * width, lw=width, color=tint(colors[i], 0.75), shrinkA=0, shrinkB=0,
-                )
-            )  # fmt: skip
-            # The middle of the curve, a little outside of it.
-            away = 0.09 * np.linalg.norm(end - start) + 0.12 + 0.14 * abs(side[0])
-            middle = 0.5 * (start + end) + side * away
-            if n <= _LABELLED:
-                ax.text(
-                    float(middle[0]),
-                    float(middle[1]),
-                    _share(float(probs[i, j])),
-                    ha="center",
-                    va="center",
-                    fontsize="small",
-                    color=INK,
-                )
-    for i in range(n):
-        outward = np.array([np.cos(angle[i]), np.sin(angle[i])]) if n > 1 else np.array([0.0, 1.0])
-        if probs[i, i] >= _SHOWN_EDGE:
-            _self_loop(ax, at[i], outward, radii[i], probs[i, i], colors[i])
-        ax.add_patch(Circle(tuple(at[i]), radii[i], facecolor=tint(colors[i], 0.4), edgecolor=colors[i], lw=1.5))
-        ax.text(
-            float(at[i, 0]),
-            float(at[i, 1]),
-            words[i].replace("state ", ""),
-            ha="center",
-            va="center",
-            fontsize="medium",
-            color=INK,
-        )
-    ax.set_aspect("equal")
-    room = reach + 3.2 * float(radii.max()) + 0.1
-    ax.set_xlim(-room, room)
-    vertical = room if n != 2 else 0.62 * room
-    ax.set_ylim(-vertical, vertical)
-    finish(ax, title, "", "")
-    ax.set_axis_off()
-    return ax
 
 
 def plot_emissions(
@@ -314,7 +187,7 @@ def plot_emissions(
     heights = np.asarray(densities, float) * shares[:, None]
     if heights.shape != (len(shares), len(x)):
         raise ShapeError(got=f"densities of shape {np.shape(densities)}", expected=f"({len(shares)}, {len(x)})")
-    words = _words(len(shares), names)
+    words = state_words(len(shares), names)
     colors = state_colors(len(shares))
     ax = new_axes(ax, width=6.4)
     seen = np.asarray(values, float).ravel()
@@ -341,44 +214,3 @@ def plot_emissions(
         ax.plot(x, heights.sum(0), color=INK, lw=1.2, ls="--", label="all states")
     ax.set_ylim(bottom=0)
     return finish(ax, title, xlabel, "probability" if discrete else "density", legend=True)
-
-
-def _square(matrix: ArrayLike, names: Sequence[str] | None) -> tuple[NDArray[np.float64], list[str]]:
-    probs = np.asarray(matrix, float)
-    if probs.ndim != 2 or probs.shape[0] != probs.shape[1]:
-        raise ShapeError(got=f"a matrix of shape {probs.shape}", expected="one row and one column a state")
-    return probs, _words(len(probs), names)
-
-
-def _words(n_states: int, names: Sequence[str] | None) -> list[str]:
-    words = [f"state {s}" for s in range(n_states)] if names is None else [str(name) for name in names]
-    if len(words) != n_states:
-        raise ShapeError(got=f"{len(words)} names", expected=f"one for each of {n_states} states")
-    return words
-
-
-def _share(probability: float) -> str:
-    """Two digits after the point, a third one below 0.01."""
-    if probability < 0.001:
-        return "<.001"
-    return f"{probability:.2f}" if probability >= 0.01 else f"{probability:.3f}"
-
-
-def _self_loop(
-    ax: Axes, centre: NDArray[np.float64], outward: NDArray[np.float64], radius: float, probability: float, color: Any
-) -> None:
-    from matplotlib.patches import FancyArrowPatch
-
-    side = np.array([-outward[1], outward[0]])
-    start, end = (centre + radius * (0.75 * outward + sign * 0.66 * side) for sign in (1, -1))
-    width = 0.8 + 3.2 * math.sqrt(probability)
-    ax.add_patch(
-        FancyArrowPatch(
-            tuple(start), tuple(end), connectionstyle="arc3,rad=-1.7", arrowstyle="-|>", mutation_scale=7 + 2.5 * width,
-            lw=width, color=tint(color, 0.75), shrinkA=0, shrinkB=0,
-        )
-    )  # fmt: skip
-    place = centre + outward * (2.6 * radius + 0.14 * abs(outward[0]))
-    ax.text(
-        float(place[0]), float(place[1]), _share(probability), ha="center", va="center", fontsize="small", color=INK
-    )

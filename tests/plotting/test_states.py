@@ -9,7 +9,7 @@ from matplotlib.patches import Circle, FancyArrowPatch
 from numpy.testing import assert_allclose, assert_array_equal
 
 import probseq as ps
-from probseq.errors import ParameterError, ShapeError, UnsupportedError
+from probseq.errors import EmptyDataError, ParameterError, ShapeError, UnsupportedError
 from probseq.plotting import plot_emissions, plot_residuals, plot_transition_graph, plot_transition_matrix
 
 MOVES = np.array([[0.9, 0.1, 0.0], [0.002, 0.7, 0.298], [0.25, 0.25, 0.5]])
@@ -104,7 +104,7 @@ def test_residual_panels():
     expected = sum(centred[i] * centred[j] for i, j in pairs) / (centred**2).sum()
     heights = [segment[1, 1] for segment in correlation.collections[1].get_segments()]
     assert heights[0] == pytest.approx(expected)
-    with pytest.raises(ShapeError, match="four"):
+    with pytest.raises(ShapeError, match="Expected 4"):
         plot_residuals(np.arange(7), z, ax=axes[:2])
     with pytest.raises(ShapeError, match="one for each of 7"):
         plot_residuals(np.arange(7), z[:3])
@@ -221,3 +221,57 @@ def test_residuals_of_any_family(pair):
     assert len(mine[0, 0].collections[0].get_segments()) == len(y)
     with pytest.raises(ParameterError, match="variable=5"):
         model.plot_residuals(frame, variable=5)
+
+
+@pytest.fixture(scope="module")
+def many():
+    n = 12
+    moves = np.random.default_rng(0).dirichlet(np.full(n, 0.5), n)
+    return ps.HMM(n).with_parameters(
+        initial=np.full(n, 1 / n), transition=moves, mean=np.arange(n)[:, None], scale=np.ones((n, 1))
+    )
+
+
+def overlap(boxes):
+    return any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@pytest.mark.parametrize("names", [None, [f"regime {i}" for i in range(12)]])
+def test_texts_of_many_states_do_not_overlap(many, names):
+    matrix, graph = many.label_states(names).plot_transitions()
+    matrix.figure.canvas.draw()
+    for some in (matrix.get_xticklabels(), matrix.get_yticklabels(), matrix.texts, graph.texts):
+        assert not overlap([text.get_window_extent() for text in some])
+    names = names or [str(i) for i in range(12)]
+    assert [label.get_text() for label in matrix.get_xticklabels()] == names and set(names) <= set(texts(graph))
+
+
+def test_states_of_a_text_are_drawn_over_its_tokens():
+    model = ps.HMM(2, ps.Categorical(), inference=ps.EM(n_init=1), random_state=0).fit("ab ab ba ab")
+    ax = model.plot_states("ab b")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["' '", "a", "b", "<end>"]
+    assert ax.lines[0].get_linestyle() == "None"
+
+
+def test_axes_that_are_none(pair):
+    data, model = pair
+    forecast = model.forecast(2, history=data)
+    for draw in (model.plot_states, model.plot_emissions, model.plot_residuals):
+        with pytest.raises(ParameterError, match=r"ax=3. Expected axes of matplotlib"):
+            draw(data, ax=3)
+    for draw in (forecast.plot, model.plot_transitions, forecast.marginal("price").plot):
+        with pytest.raises(ParameterError, match=r"ax=3. Expected axes of matplotlib"):
+            draw(ax=3)
+    one = plt.subplots()[1]
+    with pytest.raises(ParameterError, match="1 axes. Expected 2 axes, one a variable"):
+        model.plot_states(data, ax=one)
+    with pytest.raises(ParameterError, match="1 axes for 2 variables. Expected 2, one a variable"):
+        forecast.plot(ax=one)
+    with pytest.raises(ParameterError, match="one for the matrix and one for the graph"):
+        model.plot_transitions(ax=[one])
+    assert plot_transition_matrix(MOVES, ax=np.array([one])) is one
+
+
+def test_residuals_of_nothing_are_no_picture(pair):
+    with pytest.raises(EmptyDataError, match="at least one value that was seen"):
+        pair[1].plot_residuals(np.full((5, 2), np.nan))
