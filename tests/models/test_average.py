@@ -1,0 +1,137 @@
+"""The average of models, against mixtures made by hand and the checks of every model."""
+
+import numpy as np
+import pytest
+import torch
+
+from probseq.distributions.emissions import Observation
+from probseq.errors import IncompatibleError
+from probseq.models.arma import ARMAModel
+from probseq.models.average import AverageModel
+from probseq.models.base import Batch
+from probseq.testing.cases import ModelCase
+from probseq.testing.models import model_checks
+
+ORDERS = [((1, 0), True), ((0, 1), False), ((2, 1), True)]
+
+
+def components(d=0, n_covariates=0):
+    return [ARMAModel(Observation(1), (p, d, q), (0, 0, 0, 1), constant, n_covariates) for (p, q), constant in ORDERS]
+
+
+def values(n_covariates=0):
+    given = [
+        {"ar": [0.6], "mean": 1.0, "scale": 1.2},
+        {"ma": [-0.4], "scale": 1.5},
+        {"ar": [0.3, 0.4], "ma": [0.2], "mean": 2.0, "scale": 0.9},
+    ]
+    inputs = {"coefficients": [0.5, -0.2][:n_covariates]} if n_covariates else {}
+    return [{k: torch.tensor(v, dtype=torch.float64) for k, v in {**one, **inputs}.items()} for one in given]
+
+
+def averaged(d=0, n_covariates=0, adapt=True):
+    model = AverageModel(components(d, n_covariates), adapt)
+    return model, model.join(values(n_covariates), torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64))
+
+
+def batch(model, t=12, seed=3):
+    y = np.cumsum(np.random.default_rng(seed).normal(size=(2, t, 1)), 1)
+    return Batch(torch.from_numpy(y), torch.ones(2, t, 1, dtype=torch.bool), torch.tensor([t, t]))
+
+
+@pytest.mark.parametrize(("d", "n_covariates"), [(0, 0), (1, 0), (0, 2)])
+@pytest.mark.parametrize("name", [name for name, _ in model_checks()])
+def test_keeps_the_laws_of_a_model(name, d, n_covariates):
+    model, params = averaged(d, n_covariates)
+    dict(model_checks())[name](ModelCase(model, params, start=d))
+
+
+@pytest.mark.parametrize("name", [name for name, _ in model_checks(("check_missing_values",))])
+def test_fixed_weights_keep_the_laws_of_a_model(name):
+    # A missing value would be integrated out within each model only.
+    model, params = averaged(adapt=False)
+    dict(model_checks())[name](ModelCase(model, params))
+
+
+def test_likelihood_is_the_weighted_sum():
+    model, params = averaged(d=1)
+    data = batch(model)
+    each = [m.log_prob(own, data) for m, own in zip(components(1), values())]
+    expected = torch.logsumexp(torch.stack(each, -1) + params["weights"].log(), -1)
+    np.testing.assert_allclose(model.log_prob(params, data), expected, rtol=1e-12)
+
+
+def test_fixed_weights_multiply_mixtures_of_steps():
+    model, params = averaged(adapt=False)
+    data = batch(model)
+    each = [m.log_prob_steps(own, data).values for m, own in zip(components(), values())]
+    expected = torch.logsumexp(torch.stack(each, -1) + params["weights"].log(), -1)
+    np.testing.assert_allclose(model.log_prob_steps(params, data).values, expected, rtol=1e-12)
+
+
+def test_weights_are_posterior_probabilities():
+    model, params = averaged()
+    data = batch(model)
+    each = torch.stack([m.log_prob(own, data) for m, own in zip(components(), values())], -1)
+    expected = torch.softmax(each + params["weights"].log(), -1)
+    np.testing.assert_allclose(model.filter(params, data).log_weights.exp(), expected, rtol=1e-10)
+
+
+def test_forecast_is_the_mixture_of_forecasts():
+    model, params = averaged(d=1)
+    data, horizon = batch(model), 4
+    state = model.filter(params, data)
+    weights = state.log_weights.exp().unsqueeze(1)
+    laws = [m._forecast_marginals(own, m.filter(own, data), None, horizon) for m, own in zip(components(1), values())]
+    means, variances = (torch.stack([getattr(law, what)[..., 0] for law in laws], -1) for what in ("mean", "variance"))
+    mean = (weights * means).sum(-1)
+    got = model.forecast_marginals(params, state, horizon)
+    np.testing.assert_allclose(got.mean[..., 0], mean, rtol=1e-12)
+    spread = (weights * (variances + (means - mean.unsqueeze(-1)) ** 2)).sum(-1)
+    np.testing.assert_allclose(got.variance[..., 0], spread, rtol=1e-10)
+
+
+def test_joint_forecast_scores_as_the_continued_likelihood():
+    model, params = averaged(d=1)
+    data = batch(model)
+    past, rest = data.slice_time(0, 8), data.slice_time(8, 12)
+    state = model.filter(params, past)
+    joint = model.forecast_joint(params, state, 4)
+    np.testing.assert_allclose(joint.log_prob(rest.x.flatten(1)), model.log_prob(params, rest, state), rtol=1e-9)
+
+
+def test_paths_keep_their_model_or_change_it():
+    far = [
+        {"mean": torch.tensor(m, dtype=torch.float64), "scale": torch.tensor(0.1, dtype=torch.float64)}
+        for m in (-5.0, 5.0)
+    ]
+    whites = [ARMAModel(Observation(1), (0, 0, 0)) for _ in far]
+    for adapt in (True, False):
+        model = AverageModel(whites, adapt)
+        params = model.join(far, torch.tensor([0.5, 0.5], dtype=torch.float64))
+        generator = torch.Generator().manual_seed(1)
+        x, _ = model.sample(params, model.initial_state(params, 200), 6, generator)
+        sides = torch.sign(x[..., 0])
+        changes = bool((sides != sides[:, :1]).any())
+        assert changes is not adapt
+        assert 60 < int((sides[:, 0] > 0).sum()) < 140
+
+
+def test_parameters_of_later_models_are_numbered():
+    model, params = averaged()
+    assert list(model.parameters()) == list(params)
+    assert {"weights", "ar", "mean", "ma_2", "ar_3", "ma_3", "scale_3"} <= set(params)
+    for own, expected in zip(model.parts(params), values()):
+        assert own.keys() == expected.keys()
+        assert all(torch.equal(own[name], expected[name]) for name in own)
+
+
+def test_what_cannot_be_averaged_raises():
+    with pytest.raises(IncompatibleError, match="no model"):
+        AverageModel([])
+    with pytest.raises(IncompatibleError, match="different data"):
+        AverageModel([*components()[:1], *components(n_covariates=1)[:1]])
+    mixed = AverageModel([components(0)[0], components(1)[0]])
+    params = mixed.join(values()[:1] * 2, torch.tensor([0.5, 0.5], dtype=torch.float64))
+    with pytest.raises(IncompatibleError, match="score different values"):
+        mixed.log_prob(params, batch(mixed))
