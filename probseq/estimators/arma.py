@@ -156,7 +156,9 @@ class ARMA(SequenceEstimator):
         )
 
     def _names(self) -> dict[str, Any]:
-        model = self._arma()
+        model = innermost(self.model_.model)
+        if not isinstance(model, ARMAModel):
+            return super()._names()
         lags = dict(zip(("ar_lag", "ma_lag", "seasonal_ar_lag", "seasonal_ma_lag"), model.own_lags, strict=True))
         return {**super()._names(), **lags, "fourier_term": model.terms.names}
 

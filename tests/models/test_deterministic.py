@@ -266,3 +266,12 @@ def test_terms_that_cannot_be_told_apart_raise():
         ps.ARMA((1, 0), fourier={1e9: 1}).fit(y)
     with pytest.raises(DataError, match="around the terms"):
         ps.ARMA((1, 0), trend="ct").fit(np.arange(30.0))
+
+
+def test_joint_forecasts_hold_the_line_and_the_waves(generator):
+    for order, seasonal in (((1, 0, 1), (0, 0, 0, 1)), ((1, 1, 0), (0, 1, 1, 4))):
+        model = make_model(order, seasonal)
+        params, batch = example(model, (2,), generator)
+        state = model.filter(params, batch)
+        law, joint = model.forecast_marginals(params, state, 6), model.forecast_joint(params, state, 6)
+        np.testing.assert_allclose(joint.loc, law.loc.squeeze(-1), atol=1e-8)
