@@ -238,6 +238,8 @@ def _rows() -> list[Row]:
         Row("AutoARMA", lambda: ps.AutoARMA(d=0, max_p=2, max_q=1)),
         Row("AutoARMA averaged", lambda: ps.AutoARMA(d=1, max_p=2, max_q=1, average=3), start=1),
         Row("AutoARMA with covariates", lambda: ps.AutoARMA(4, d=0, D=0, max_P=1, max_Q=0, max_q=1), covariates=2),
+        Row("ARMA sparse", lambda: ps.ARMA(order=([1, 3], 1, [2])), start=1),
+        Row("ARMA with line and waves", lambda: ps.ARMA((1, 0), trend="ct", fourier={6.5: 1})),
         Row("ARMA with covariates", lambda: ps.ARMA(order=(1, 0)), covariates=2),
         Row("RandomWalk", ps.RandomWalk, n_variables=2, start=1),
         Row("RandomWalk with drift", lambda: ps.RandomWalk(drift=True), start=1),
