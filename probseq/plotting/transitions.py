@@ -141,12 +141,12 @@ def plot_transition_graph(
             _self_loop(ax, at[i], outward, radii[i], probs[i, i], colors[i], not beside_ring)
         ax.add_patch(Circle(tuple(at[i]), radii[i], facecolor=tint(colors[i], 0.4), edgecolor=colors[i], lw=1.5))
         # Names that are wider than a circle go outside of a crowded ring.
-        place, side = (at[i] + 3.0 * radii[i] * outward, outward[0]) if beside_ring else (at[i], 0.0)
+        place, lean = (at[i] + 3.0 * radii[i] * outward, float(outward[0])) if beside_ring else (at[i], 0.0)
         ax.text(
             float(place[0]),
             float(place[1]),
             words[i],
-            ha="left" if side > 0.3 else "right" if side < -0.3 else "center",
+            ha="left" if lean > 0.3 else "right" if lean < -0.3 else "center",
             va="center",
             fontsize="medium",
             color=INK,
