@@ -13,11 +13,11 @@ import torch
 from probseq._random import RandomState
 from probseq.data.sequences import Sequences
 from probseq.distributions.params import take_draw
-from probseq.errors import ParameterError, UnsupportedError
+from probseq.errors import DataError, ParameterError, UnsupportedError
 from probseq.estimators.arma import ARMA
 from probseq.estimators.pipeline import DataInfo, FittedTransforms, model_inputs
 from probseq.inference.base import Draws, Inference, check_whole
-from probseq.inference.differencing import choose_differences, residual_series
+from probseq.inference.differencing import choose_differences, is_constant, residual_series
 from probseq.inference.optimize import MLE
 from probseq.inference.order_selection import OrderSearch, SelectedDraws, join_draws, rank, settle
 from probseq.inference.orders import Candidate, CandidateFits, SearchSpace, exhaustive, fitted_lengths, stepwise
@@ -209,6 +209,7 @@ class AutoARMA(ARMA):
         return self.order_, self.seasonal_order_
 
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
+        self._check_arguments()
         search = getattr(vars(self).get("draws_"), "search", None)
         if search is None:
             return self._candidate(Candidate(0, 0, 0, 0, self.trend or "n"), self.d or 0, self.D or 0, info)
@@ -259,7 +260,6 @@ class AutoARMA(ARMA):
     def _infer(
         self, inference: Inference, model: SequenceModel[Any], batch: Batch, generator: torch.Generator, **options: Any
     ) -> tuple[SequenceModel[Any], Draws]:
-        self._check_arguments()
         weights = options.get("weights")
         info = DataInfo(n_covariates=model.n_covariates)
         period = int(self.period or 1)
@@ -267,6 +267,12 @@ class AutoARMA(ARMA):
         steps = torch.arange(1, batch.t + 1)
         known = [terms.fourier(steps).numpy()] + ([terms.line(steps).numpy()[:, None]] if terms.trend else [])
         series = residual_series(batch, np.concatenate(known, 1))
+        if series and all(x.size > 2 and is_constant(x) for x in series):
+            raise DataError(
+                got="a series that does not vary",
+                expected="values with some variance, beyond what covariates and Fourier terms explain",
+                remedy="A constant needs no model; check the column.",
+            )
         d, seasonal_d = choose_differences(series, period, self.d, self.D, self.max_d, self.max_D, self.test)
 
         def build(candidate: Candidate) -> ARMAModel:

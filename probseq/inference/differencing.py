@@ -8,7 +8,14 @@ import numpy as np
 
 from probseq.models.base import Batch
 
-__all__ = ["choose_differences", "kpss_statistic", "residual_series", "seasonal_strength"]
+__all__ = [
+    "adf_statistic",
+    "choose_differences",
+    "is_constant",
+    "kpss_statistic",
+    "residual_series",
+    "seasonal_strength",
+]
 
 # Kwiatkowski et al. (1992), table 1: the 5 % point of the statistic around a level.
 _KPSS_5 = 0.463
@@ -61,12 +68,32 @@ def seasonal_strength(x: np.ndarray, period: int) -> float:
     return max(0.0, 1.0 - float(np.var(parts.resid)) / whole) if whole > 0.0 else 0.0
 
 
+def adf_statistic(x: np.ndarray, lags: int) -> float:
+    r"""t value of b in Dx_t = a + b x_{t-1} + sum_{k=1}^lags c_k Dx_{t-k} + e_t: far below zero without a unit root.
+
+    References
+    ----------
+    Said and Dickey (1984), Testing for unit roots in autoregressive-moving average models of unknown order, Biometrika
+    71.
+    """
+    steps = np.diff(x)
+    n = steps.size - lags
+    columns = [x[lags:-1], np.ones(n), *(steps[lags - k : steps.size - k] for k in range(1, lags + 1))]
+    design, response = np.stack(columns, 1), steps[lags:]
+    factor, upper = np.linalg.qr(design)
+    coefficients = np.linalg.lstsq(upper, factor.T @ response, rcond=None)[0]
+    rest = response - design @ coefficients
+    inverse = np.linalg.pinv(upper)
+    variance = (rest @ rest) / max(n - design.shape[1], 1) * (inverse[0] @ inverse[0])
+    return float(coefficients[0] / np.sqrt(variance)) if variance > 0.0 else -np.inf
+
+
 def _has_unit_root(x: np.ndarray) -> bool:
     """Whether the augmented test of Dickey and Fuller keeps its unit root at 5 %."""
-    from statsmodels.tsa.stattools import adfuller
+    from statsmodels.tsa.adfvalues import mackinnonp
 
     lags = min(int((x.size - 1) ** (1.0 / 3.0)), max(x.size // 2 - 3, 0))
-    return float(adfuller(x, maxlag=lags, autolag=None)[1]) > 0.05
+    return float(mackinnonp(adf_statistic(x, lags), regression="c", N=1)) > 0.05
 
 
 def residual_series(batch: Batch, terms: np.ndarray | None = None) -> list[np.ndarray]:
@@ -141,12 +168,15 @@ def _differenced(
     while count < (top if known is None else known):
         after = [x[lag:] - x[:-lag] for x in series]
         if known is None:
-            votes = [not _constant(x) and not _constant(w) and wanted(x) for x, w in zip(series, after, strict=True)]
+            votes = [
+                not is_constant(x) and not is_constant(w) and wanted(x) for x, w in zip(series, after, strict=True)
+            ]
             if 2 * sum(votes) <= len(votes):
                 break
         series, count = after, count + 1
     return series, count
 
 
-def _constant(x: np.ndarray) -> bool:
+def is_constant(x: np.ndarray) -> bool:
+    """Whether values differ by no more than rounding."""
     return x.size < 2 or float(np.ptp(x)) <= 1e-12 * float(np.abs(x).max())
