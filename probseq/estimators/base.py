@@ -381,7 +381,7 @@ def _n_codes(values: np.ndarray) -> int | None:
 
 def _numbers(name: str, value: Any) -> np.ndarray:
     try:
-        return np.array(value, dtype=np.float64)
+        return np.asarray(value, dtype=np.float64).copy()
     except (TypeError, ValueError) as error:
         raise ParameterError(
             got=f"{name}={value!r}", expected="numbers, in rows of equal length", remedy="See params_ for the shapes."

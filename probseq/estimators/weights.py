@@ -37,7 +37,7 @@ def sequence_weights(weights: Any, data: Sequences) -> torch.Tensor | None:
             )
         weights = [weights[name] for name in data.names]
     try:
-        array = np.array(weights, dtype=np.float64)
+        array = np.asarray(weights, dtype=np.float64).copy()
     except (TypeError, ValueError) as error:
         raise DataError(
             got=f"weights={weights!r}", expected="numbers, one a sequence", remedy="Convert them first."
