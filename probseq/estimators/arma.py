@@ -12,6 +12,7 @@ import xarray as xr
 from probseq._random import RandomState
 from probseq.distributions.emissions import Observation
 from probseq.errors import ParameterError
+from probseq.estimators.arma_diagnostics import ARMADiagnostics
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.pipeline import DataInfo
 from probseq.inference.base import Inference
@@ -28,7 +29,7 @@ from probseq.models.wrappers import innermost
 __all__ = ["ARIMA", "ARMA"]
 
 
-class ARMA(SequenceEstimator):
+class ARMA(ARMADiagnostics, SequenceEstimator):
     r"""phi(B) Phi(B^s) (Delta(B) (x_t - u_t' beta - w_t' gamma) - mean - trend t) = theta(B) Theta(B^s) e_t.
 
     Seasonal ARIMA model with regression on covariates u_t and on waves w_t, e_t ~ N(0, scale^2), Delta(B) = (1 - B)^d
@@ -161,9 +162,6 @@ class ARMA(SequenceEstimator):
             return super()._names()
         lags = dict(zip(("ar_lag", "ma_lag", "seasonal_ar_lag", "seasonal_ma_lag"), model.own_lags, strict=True))
         return {**super()._names(), **lags, "fourier_term": model.terms.names}
-
-    def _arma(self) -> ARMAModel:
-        return cast(ARMAModel, innermost(self.model_.model))
 
     def roots(self) -> xr.Dataset:
         """Roots of the whole autoregressive and moving-average polynomials; stationary and invertible outside 1."""

@@ -6,6 +6,7 @@ Ito, which people with colour vision deficiencies tell apart. Times are numbers,
 """
 
 from probseq.plotting.canvas import PALETTE, axes_in, hide_times
+from probseq.plotting.diagnostics import plot_diagnostics
 from probseq.plotting.forecasts import plot_cumulative_difference, plot_fan, plot_pit, plot_weights
 from probseq.plotting.residuals import plot_residuals
 from probseq.plotting.states import plot_emissions, plot_state_probabilities, plot_states
@@ -16,6 +17,7 @@ __all__ = [
     "axes_in",
     "hide_times",
     "plot_cumulative_difference",
+    "plot_diagnostics",
     "plot_emissions",
     "plot_fan",
     "plot_pit",
