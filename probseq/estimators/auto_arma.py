@@ -278,18 +278,28 @@ class AutoARMA(ARMA):
         def build(candidate: Candidate) -> ARMAModel:
             return self._candidate(candidate, d, seasonal_d, info)
 
-        fits = CandidateFits(build, batch, weights, self.criterion, self.validation_fraction, self.min_root)
+        fits = CandidateFits(build, batch, weights, self.criterion, self.validation_fraction, self.min_root, period)
         space = self._space(max((x.size for x in series), default=0), period, d + seasonal_d)
         (stepwise if self.search == "stepwise" else exhaustive)(fits, space)
-        search = rank(fits, d, seasonal_d, period, self.average)
-        models = [build(one) for one in search.candidates()]
-        draws = []
-        for one, candidate in zip(models, search.candidates(), strict=True):
-            if type(inference) is MLE:
-                profile = one.concentrated(batch, weights)
-                draws.append(settle(profile, fits.found[candidate].x, inference, generator, options.get("progress")))
-            else:
-                draws.append(inference.fit(one, batch, generator, **options))
+        given = inference if type(inference) is MLE else MLE(covariance=False)
+        # Draws of an average have no covariance.
+        exact = MLE(given.n_init, given.max_iter, given.tol, given.covariance if self.average is False else False)
+        settled: dict[Candidate, Draws] = {}
+        while True:
+            search = rank(fits, d, seasonal_d, period, self.average)
+            chosen = search.candidates()
+            rough = [one for one in chosen if one not in settled]
+            if not rough:
+                break
+            for one in rough:
+                # A search ends with less accuracy: on the way to a unit root it may stop in time, the maximum does not.
+                profile = build(one).concentrated(batch, weights)
+                settled[one], x = settle(profile, fits.found[one].x, exact, generator, options.get("progress"))
+                fits.revise(one, x, settled[one].log_prob)
+        models = [build(one) for one in chosen]
+        draws = [settled[one] for one in chosen]
+        if given is not inference:
+            draws = [inference.fit(one, batch, generator, **options) for one in models]
         whole: SequenceModel[Any] = models[0]
         best = draws[0]
         if len(models) > 1:

@@ -119,8 +119,11 @@ def rank(fits: CandidateFits, d: int, seasonal_d: int, period: int, average: boo
 
 def settle(
     profile: Profile, x: np.ndarray, inference: MLE, generator: torch.Generator, progress: Progress | None
-) -> Draws:
-    """Maximum likelihood to full accuracy from the estimate of a search, and from random starts where asked for."""
+) -> tuple[Draws, np.ndarray]:
+    """Maximum likelihood to full accuracy from the estimate of a search, and from random starts where asked for.
+
+    Also the free parameters at which it is.
+    """
     search = Search(profile.objective, profile.count, inference.max_iter, inference.tol, progress)
     search.evaluate(x)
     if profile.size:
@@ -130,7 +133,7 @@ def settle(
         search.status, search.optima = "exact", list(search.trace)
     wanted = wants_covariance(inference.covariance, 0) and search.status != "interrupted"
     log_prob = -search.scale * search.value
-    return Draws(
+    draws = Draws(
         {name: value.detach().unsqueeze(0) for name, value in profile.parameters(search.x).items()},
         log_prob,
         log_prob,
@@ -141,6 +144,7 @@ def settle(
         profile.problems(search.x),
         covariance=profile.covariance(search.x) if wanted else None,
     )
+    return draws, search.x
 
 
 def join_draws(model: AverageModel, draws: list[Draws], weights: np.ndarray) -> Draws:

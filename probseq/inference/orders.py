@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from probseq.errors import ProbseqError
-from probseq.inference.search import Search
+from probseq.inference.candidates import CandidateLikelihood, Likelihood, SharedData, descend
 from probseq.kernels.polynomials import partial_from_coefficients
 from probseq.kernels.profile import unpack
 from probseq.kernels.threads import run_blocks
@@ -31,7 +31,7 @@ __all__ = [
     "stepwise",
 ]
 
-_MAX_ITER, _TOL = 200, 1e-11
+_MAX_ITER, _TOL = 200, 1e-10
 # Starts are this far inside the stationary region: on its edge the likelihood has no slope to follow.
 _EDGE = 0.98 / math.sqrt(1.0 - 0.98**2)
 
@@ -154,6 +154,8 @@ class CandidateFits:
         what was not fitted to.
     min_root : float
         A candidate one of whose factors has a root of smaller modulus has no criterion.
+    period : int
+        Steps in a season of the candidates with seasonal orders.
     """
 
     def __init__(
@@ -164,11 +166,15 @@ class CandidateFits:
         criterion: str,
         fraction: float = 0.2,
         min_root: float = 1.01,
+        period: int = 1,
     ) -> None:
         self.min_root = min_root
         self.build, self.whole, self.weights, self.criterion = build, batch, weights, criterion
         self.batch = _first_part(batch, fraction) if criterion == "heldout" else batch
+        self.period = period
         self.found: dict[Candidate, CandidateFit] = {}
+        self._data: dict[str, SharedData] = {}
+        self._errors: dict[str, ProbseqError] = {}
 
     @property
     def best(self) -> CandidateFit | None:
@@ -180,6 +186,8 @@ class CandidateFits:
         """Fit those not yet fitted, in parallel, from the best so far among other starts."""
         new = [one for one in dict.fromkeys(candidates) if one not in self.found]
         near = self.best
+        for trend in {one.trend for one in new} - self._data.keys() - self._errors.keys():
+            self._share(trend)
         runs = run_blocks(
             lambda start, stop: [self._fitted(one, near) for one in new[start:stop]],
             len(new),
@@ -196,32 +204,57 @@ class CandidateFits:
             return CandidateFit(candidate, np.zeros(0), math.inf, -math.inf, 0, "failed", known)
 
     def _fit(self, candidate: Candidate, near: CandidateFit | None) -> CandidateFit:
-        model = self.build(candidate)
-        k = model.n_parameters
-        profile = model.concentrated(self.batch, self.weights)
-        if self.criterion == "aicc" and profile.count <= k + 1:
+        if candidate.trend in self._errors:
+            raise self._errors[candidate.trend]
+        shared = self._data[candidate.trend]
+        k, count = shared.n_fixed + sum(candidate.orders), shared.count
+        if self.criterion == "aicc" and count <= k + 1:
             return CandidateFit(candidate, np.zeros(0), math.inf, -math.inf, k, "undefined")
-        starts = profile.starts(0, torch.Generator())
-        if near is not None and profile.size:
+        function: Likelihood
+        if shared.complete:
+            function = CandidateLikelihood(shared, candidate.orders, self.period)
+            starts = [function.start(), np.zeros(function.size)]
+        else:
+            profile = self.build(candidate).concentrated(self.batch, self.weights)
+            function, starts = profile.objective, profile.starts(0, torch.Generator())
+        if near is not None:
             starts.append(_carried(near, candidate))
-        search = Search(profile.objective, profile.count, _MAX_ITER, _TOL, None)
-        values = [search.evaluate(x)[0] for x in starts]
-        if profile.size:
-            search.descend(starts[int(np.argmin(values))])
-        else:
-            search.status = "exact"
-        if not math.isfinite(search.value):
+        values = [function(x)[0] for x in starts]
+        x, value, status = descend(function, starts[int(np.argmin(values))], _MAX_ITER, _TOL)
+        if not math.isfinite(value):
             return CandidateFit(candidate, np.zeros(0), math.inf, -math.inf, k, "failed")
-        log_likelihood = -profile.count * search.value
-        if not _roots_beyond(search.x, candidate.orders, self.min_root):
-            return CandidateFit(candidate, search.x, math.inf, log_likelihood, k, "unit root")
-        if self.criterion == "heldout":
-            value = -2.0 * self._held_out(model, profile.parameters(search.x))
-        else:
-            value = information_criterion(self.criterion, log_likelihood, k, profile.count)
-        return CandidateFit(candidate, search.x, value, log_likelihood, k, search.status)
+        return self._judged(CandidateFit(candidate, x, 0.0, -count * value, k, status))
 
-    def _held_out(self, model: ARMAModel, params: dict[str, Tensor]) -> float:
+    def _judged(self, fit: CandidateFit) -> CandidateFit:
+        """The fit with its criterion."""
+        if not _roots_beyond(fit.x, fit.candidate.orders, self.min_root):
+            return fit._replace(criterion=math.inf, status="unit root")
+        if self.criterion == "heldout":
+            return fit._replace(criterion=-2.0 * self._held_out(fit.candidate, fit.x))
+        count = self._data[fit.candidate.trend].count
+        return fit._replace(
+            criterion=information_criterion(self.criterion, fit.log_likelihood, fit.n_parameters, count)
+        )
+
+    def revise(self, candidate: Candidate, x: np.ndarray, log_likelihood: float) -> None:
+        """Put a more accurate estimate, from the whole data, in place of that of the search."""
+        fit = self.found[candidate]
+        if self.criterion != "heldout":
+            self.found[candidate] = self._judged(fit._replace(x=x, log_likelihood=log_likelihood))
+        elif not _roots_beyond(x, candidate.orders, self.min_root):
+            self.found[candidate] = fit._replace(criterion=math.inf, status="unit root")
+
+    def _share(self, trend: str) -> None:
+        """Find what the candidates of a trend have in common, or why none can be fitted."""
+        try:
+            model = self.build(Candidate(0, 0, 0, 0, trend))
+            self._data[trend] = SharedData(model.concentrated(self.batch, self.weights), model.n_parameters)
+        except ProbseqError as error:
+            self._errors[trend] = error
+
+    def _held_out(self, candidate: Candidate, x: np.ndarray) -> float:
+        model = self.build(candidate)
+        params = model.concentrated(self.batch, self.weights).parameters(x)
         with torch.no_grad():
             steps = model.log_prob_steps(params, self.whole)
         later = torch.arange(self.whole.t) >= self.batch.lengths.unsqueeze(-1)
@@ -274,9 +307,10 @@ def _first_part(batch: Batch, fraction: float) -> Batch:
 
 def _carried(fit: CandidateFit, candidate: Candidate) -> np.ndarray:
     """The partial autocorrelations of a fit as a start of another candidate: cut, or filled with zeros."""
-    parts, at = [], 0
+    start = np.zeros(sum(candidate.orders))
+    taken = put = 0
     for old, new in zip(fit.candidate.orders, candidate.orders, strict=True):
-        block = fit.x[at : at + old][:new]
-        parts.append(np.pad(block, (0, new - block.size)))
-        at += old
-    return np.clip(np.concatenate(parts), -_EDGE, _EDGE)
+        kept = min(old, new)
+        start[put : put + kept] = fit.x[taken : taken + kept]
+        taken, put = taken + old, put + new
+    return np.minimum(np.maximum(start, -_EDGE), _EDGE)
