@@ -99,6 +99,14 @@ class DerivedForecasts(LabelledLaw):
             Stamps or names that the forecast does not have.
         SupportError
             A value that cannot happen, such as a negative one under a logarithm.
+
+        Examples
+        --------
+        >>> import probseq as ps
+        >>> walk = ps.RandomWalk().with_parameters(scale=[2.0])
+        >>> known = walk.forecast(2, history=[0.0, 1.0]).given([float("nan"), 4.0])
+        >>> known.mean().values, known.std().values.round(3)
+        (array([2.5, 4. ]), array([1.414, 0.   ]))
         """
         closed = None if self._joint is None else self._joint.closed()
         if closed is None:

@@ -22,7 +22,7 @@ from probseq.results.trajectory import TrajectoryLaw
 __all__ = ["MarginalJoint", "ModelJoint", "make_batch"]
 
 # Longest trajectory and most numbers of a joint covariance for which paths are drawn from it at once.
-_DENSE_SIZE = 256
+_DENSE_SIZE = 512
 _DENSE_ENTRIES = 10_000_000
 # Up to here the joint covariance costs no more than the variances of the steps.
 _CHEAP_ENTRIES = 10_000

@@ -12,6 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from probseq.distributions.params import flatten, take_draw, unflatten
+from probseq.distributions.stacked import is_stacked, single_steps
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.marginal import Marginalized
 from probseq.results.joint import make_batch
@@ -206,6 +207,29 @@ def check_forecast_marginals(case: ModelCase) -> None:
             assert float(worst) < _ERRORS, f"forecast_marginals: off from simulated paths by {worst:.1f} errors"
 
 
+def check_forecast_joint(case: ModelCase) -> None:
+    """The joint law of the next steps has the marginals of each, and the density of one step after the other."""
+    model, horizon, n = case.model, 4, case.batch.n
+    state = model.filter(case.values, case.batch)
+    u = case.inputs(n, horizon)
+    inputs = None if u is None else torch.as_tensor(u)
+    law = model.forecast_joint(case.values, state, horizon, inputs)
+    if law is None:
+        return
+    k = model.observation.n_variables
+    assert law.batch_shape == (n,) and law.event_shape == (horizon * k,), "forecast_joint: batch or event shape"
+    assert is_stacked(law), f"forecast_joint: a {type(law).__name__} is no normal, map of one or mixture of such"
+    each, steps = model.forecast_marginals(case.values, state, horizon, inputs), single_steps(law, k)
+    assert each is not None, "forecast_joint without forecast_marginals"
+    levels = torch.linspace(0.2, 0.9, horizon * k, dtype=model.dtype).reshape(horizon, k)
+    point = each.icdf(levels.expand(n, horizon, k))
+    _close(steps.cdf(point), each.cdf(point), case, "forecast_joint: its steps are not forecast_marginals")
+    lengths = torch.full((n,), horizon)
+    ahead = Batch(point, torch.ones_like(point, dtype=torch.bool), lengths, inputs)
+    expected = model.log_prob(case.values, ahead, state)
+    _close(law.log_prob(point.flatten(1)), expected, case, "forecast_joint: not the product of one-step laws")
+
+
 def check_predictive_laws(case: ModelCase) -> None:
     """The law of the next step is normalised; its cdf, quantiles, samples and density agree."""
     state = case.model.filter(case.values, case.batch)
@@ -229,7 +253,13 @@ def check_marginalized(case: ModelCase) -> None:
     _close(averaged.log_prob({}, case.batch), expected, case, "log_prob is not that of the mixture over draws")
     inner = ModelCase(averaged, {}, case.missing, case.start, case.seed)
     inner.__dict__.update(whole=case.whole, batch=case.batch)
-    for check in (check_scan_equals_step_loop, check_time_split, check_sample_follows_law, check_forecast_marginals):
+    for check in (
+        check_scan_equals_step_loop,
+        check_time_split,
+        check_sample_follows_law,
+        check_forecast_marginals,
+        check_forecast_joint,
+    ):
         check(inner)
     frozen = averaged.frozen()
     laws, scored = frozen.predictive({}, case.batch)
@@ -251,6 +281,7 @@ CHECKS: dict[str, Check] = {
         check_sample_follows_law,
         check_gradient,
         check_forecast_marginals,
+        check_forecast_joint,
         check_predictive_laws,
         check_marginalized,
     )

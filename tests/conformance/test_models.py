@@ -84,6 +84,16 @@ class _Broken(IIDModel):
         law = super()._forecast_marginals(params, state, u, horizon)
         return type(law)(loc=law.loc + 0.5, scale=law.scale) if self.fault == "forecast" else law
 
+    def _forecast_joint(self, params, state, u, horizon):
+        law = super()._forecast_joint(params, state, u, horizon)
+        if self.fault != "joint":
+            return law
+        # The marginals stay what they are, but all steps err with the first.
+        root = law.scale_tril.clone()
+        root[..., 1:, :] *= 0.8
+        root[..., 1:, 0] += 0.6 * law.stddev[..., 1:]
+        return type(law)(loc=law.loc, scale_tril=root)
+
 
 class _Wide(type(Normal().distribution({"mean": torch.zeros(1), "scale": torch.ones(1)}))):
     def sample(self, sample_shape=(), generator=None):
@@ -91,7 +101,7 @@ class _Wide(type(Normal().distribution({"mean": torch.zeros(1), "scale": torch.o
         return self.loc + 1.2 * (x - self.loc)
 
 
-@pytest.mark.parametrize("fault", ["constant", "padding", "order", "missing", "sample", "forecast"])
+@pytest.mark.parametrize("fault", ["constant", "padding", "order", "missing", "sample", "forecast", "joint"])
 def test_checks_find_what_is_wrong(fault):
     with pytest.raises(AssertionError):
         check_model(_Broken(fault))
