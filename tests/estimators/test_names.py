@@ -123,7 +123,7 @@ def test_a_step_with_names_goes_by_them(two, form):
     expected = two.predictive_at(two.filter(pd.DataFrame([ROW]))).mean()
     found = two.predictive_at(two.update(two.initial_state(), ROWS[form])).mean()
     np.testing.assert_allclose(found, expected, rtol=1e-12)
-    assert abs(float(expected.sel(variable="a")) - 8) < 1
+    assert abs(expected.sel(variable="a").item() - 8) < 1
 
 
 def test_a_step_of_other_names_is_refused(two):
