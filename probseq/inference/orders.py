@@ -31,7 +31,8 @@ __all__ = [
     "stepwise",
 ]
 
-_MAX_ITER, _TOL = 200, 1e-10
+# The chosen candidates are fitted to full accuracy afterwards.
+_MAX_ITER, _TOL = 200, 1e-8
 # Starts are this far inside the stationary region: on its edge the likelihood has no slope to follow.
 _EDGE = 0.98 / math.sqrt(1.0 - 0.98**2)
 

@@ -1,0 +1,97 @@
+"""Fast fits of candidates: the likelihood is that of the model, the descent ends at minima that are known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import rosen, rosen_der
+
+from probseq.distributions.emissions import Observation
+from probseq.inference.candidates import CandidateLikelihood, SharedData, descend
+from probseq.inference.orders import Candidate, CandidateFits, SearchSpace, exhaustive
+from probseq.models.arma import ARMAModel
+from probseq.models.base import Batch
+
+
+def series(n=80, seed=0):
+    rng = np.random.default_rng(seed)
+    y = torch.from_numpy(np.cumsum(rng.normal(size=(2, n, 1)), 1))
+    u = torch.from_numpy(rng.normal(size=(2, n, 2)))
+    lengths = torch.tensor([n, n - 11])
+    return Batch(y, (torch.arange(n) < lengths.unsqueeze(-1)).unsqueeze(-1), lengths, u)
+
+
+def model(orders, trend="c"):
+    p, q, seasonal_p, seasonal_q = orders
+    return ARMAModel(Observation(1), (p, 1, q), (seasonal_p, 1, seasonal_q, 4), trend == "c", 2)
+
+
+@pytest.mark.parametrize("orders", [(0, 0, 0, 0), (2, 1, 0, 0), (0, 2, 1, 0), (1, 1, 1, 2), (0, 0, 2, 0)])
+@pytest.mark.parametrize("trend", ["c", "n"])
+def test_shared_data_give_the_likelihood_of_the_model(orders, trend):
+    batch, weights = series(), torch.tensor([1.0, 2.5], dtype=torch.float64)
+    empty = model((0, 0, 0, 0), trend)
+    shared = SharedData(empty.concentrated(batch, weights), empty.n_parameters)
+    fast = CandidateLikelihood(shared, orders, 4)
+    whole = model(orders, trend)
+    slow = whole.concentrated(batch, weights)
+    assert shared.complete and shared.count == slow.count
+    assert shared.n_fixed + sum(orders) == whole.n_parameters
+    x = np.linspace(-0.5, 0.7, sum(orders))
+    for got, expected in zip(fast(x), slow.objective(x)):
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(fast.start(), slow.starts(0, torch.Generator())[0], rtol=1e-10)
+
+
+def test_gaps_go_the_long_way_and_meet():
+    batch = series()
+    holed = batch._replace(seen=batch.seen.clone())
+    holed.seen[0, 40] = False
+    found = []
+    for data in (batch, holed):
+        fits = CandidateFits(lambda c: model(c.orders, c.trend), data, None, "aicc", period=4)
+        exhaustive(fits, SearchSpace(1, 1, 0, 1, ("n",)))
+        found.append({c: fit.log_likelihood for c, fit in fits.found.items()})
+    # One value of 144 less.
+    for candidate in found[0]:
+        assert 0 < abs(found[1][candidate] - found[0][candidate]) < 6
+
+
+@pytest.mark.parametrize("start", [[-1.2, 1.0], [0.0, 0.0], [2.0, -1.5, 0.5]])
+def test_descent_finds_the_minimum_of_rosenbrock(start):
+    # scipy's rosen has its only minimum in two and three variables, zero, where all are one.
+    x, value, status = descend(lambda x: (rosen(x), rosen_der(x)), np.array(start), 500, 0.0)
+    np.testing.assert_allclose(x, 1.0, atol=1e-6)
+    assert value < 1e-12 and status == "converged"
+
+
+def test_descent_steps_back_from_where_there_is_no_value():
+    def barrier(x):
+        return (x[0] - math.log(x[0]), np.array([1.0 - 1.0 / x[0]])) if x[0] > 0 else (math.inf, np.zeros(1))
+
+    x, value, status = descend(barrier, np.array([30.0]), 100, 0.0)
+    np.testing.assert_allclose((x[0], value), (1.0, 1.0), atol=1e-7)
+    assert status == "converged"
+
+
+def test_descent_says_when_it_was_stopped():
+    assert descend(lambda x: (rosen(x), rosen_der(x)), np.array([-1.2, 1.0]), 3, 0.0)[2] == "max_iter"
+    x, value, status = descend(lambda x: (3.0, np.zeros(0)), np.zeros(0), 10, 1e-8)
+    assert (x.size, value, status) == (0, 3.0, "converged")
+
+
+def test_near_unit_roots_have_no_criterion():
+    e = np.random.default_rng(1).normal(size=201)
+    y = torch.from_numpy(e[1:] - e[:-1])[None, :, None]  # a moving average with its root on the circle
+    batch = Batch(y, torch.ones(1, 200, 1, dtype=torch.bool), torch.tensor([200]))
+
+    def build(candidate):
+        return ARMAModel(Observation(1), (candidate.p, 0, candidate.q), (0, 0, 0, 1), candidate.trend == "c")
+
+    for min_root, status in ((1.01, "unit root"), (1.0, "converged")):
+        fits = CandidateFits(build, batch, None, "aicc", min_root=min_root)
+        fits.add([Candidate(0, 1, 0, 0, "n")])
+        fit = fits.found[Candidate(0, 1, 0, 0, "n")]
+        assert fit.status == status
+        assert math.isfinite(fit.criterion) is (min_root == 1.0)
