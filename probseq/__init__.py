@@ -16,6 +16,7 @@ _HOMES = {
     "probseq.estimators.hsmm": ("HSMM",),
     "probseq.estimators.arma": ("ARMA", "ARIMA"),
     "probseq.estimators.auto_arma": ("AutoARMA",),
+    "probseq.estimators.per_sequence": ("PerSequence",),
     "probseq.estimators.recurrent": ("RNN", "LSTM", "GRU"),
     "probseq.estimators.baseline": ("IID", "RandomWalk", "SeasonalNaive", "MarkovChain", "PoissonProcess"),
     "probseq.estimators.storage": ("load",),

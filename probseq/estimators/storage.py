@@ -7,7 +7,7 @@ import json
 import re
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,10 @@ from probseq.estimators.state import leaves_of
 from probseq.inference.base import Draws
 from probseq.models.base import map_state
 
-__all__ = ["load", "save"]
+if TYPE_CHECKING:
+    from probseq.estimators.per_sequence import PerSequence
+
+__all__ = ["load", "save", "save_panel"]
 
 _FORMAT = "probseq"
 _VERSION = 2
@@ -41,6 +44,34 @@ _MADE_AGAIN = frozenset(
 
 def save(estimator: SequenceEstimator, path: Any) -> None:
     """See ``SequenceEstimator.save``."""
+    header, tensors = _encode(estimator)
+    _write(header, tensors, path)
+
+
+def save_panel(panel: PerSequence, path: Any) -> None:
+    """See ``PerSequence.save``."""
+    writer, tensors, models = Writer(), {}, []
+    for i, model in enumerate(panel.models_.values()):
+        header, own = _encode(model)
+        models.append(header)
+        tensors |= {f"{i}.{name}": value for name, value in own.items()}
+    tables = {
+        name: {"rows": [_label(one) for one in table.index], "columns": table.to_dict("list")}
+        for name, table in (("failures_", panel.failures_), ("problems_", panel.problems_))
+    }
+    header = {
+        "panel": {name: writer.write(value, name) for name, value in panel.get_params(deep=False).items()},
+        "records": writer.records,
+        "names": [_label(name) for name in panel.models_],
+        "models": models,
+        "tables": tables,
+        "labels": _encode_labels(panel.labels_),
+        "n_features": panel.n_features_in_,
+    }
+    _write(header, tensors | {f"panel.{name}": value for name, value in writer.tensors.items()}, path)
+
+
+def _encode(estimator: SequenceEstimator) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     writer = Writer()
     fitted = {name: value for name, value in vars(estimator).items() if _is_kept(name)}
     header = {
@@ -58,6 +89,10 @@ def save(estimator: SequenceEstimator, path: Any) -> None:
     if estimator.training_state_ is not None:
         leaves = leaves_of(estimator.training_state_)
         tensors |= {f"state.{i:03d}": leaf.detach().contiguous().clone() for i, leaf in enumerate(leaves)}
+    return header, tensors
+
+
+def _write(header: dict[str, Any], tensors: dict[str, torch.Tensor], path: Any) -> None:
     metadata = {"format": _FORMAT, "version": str(_VERSION), "header": json.dumps(header, allow_nan=True)}
     file = Path(path)
     if file.is_dir():
@@ -67,7 +102,7 @@ def save(estimator: SequenceEstimator, path: Any) -> None:
     save_file(tensors, str(file), metadata=metadata)
 
 
-def load(path: Any) -> SequenceEstimator:
+def load(path: Any) -> Any:
     """Read a fitted model that ``save`` wrote, with all that it showed after the fit but the training values.
 
     Raises
@@ -91,6 +126,8 @@ def load(path: Any) -> SequenceEstimator:
         if version not in _READABLE:
             raise _bad(file, f"format version {version}", "Update probseq, or save the model again with this version.")
         header = json.loads(metadata["header"])
+        if "panel" in header:
+            return _restore_panel(header, tensors, file)
         return _restore(_since_version_2(header, tensors) if version == "1" else header, tensors, file)
     except FileFormatError:
         raise
@@ -146,6 +183,27 @@ def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Pat
         queue = iter([tensors[f"state.{i:03d}"] for i in range(len(leaves_of(template)))])
         estimator.training_state_ = map_state(lambda leaf: next(queue), template)
     return estimator
+
+
+def _restore_panel(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Path) -> PerSequence:
+    from probseq.estimators.per_sequence import PerSequence
+
+    own: list[dict[str, torch.Tensor]] = [{} for _ in header["models"]]
+    rest = {}
+    for name, value in tensors.items():
+        place, _, inner = name.partition(".")
+        (own[int(place)] if place.isdigit() else rest)[inner] = value
+    models = [_restore(each, held, file) for each, held in zip(header["models"], own, strict=True)]
+    reader = Reader(rest, header["records"], file.name)
+    panel = PerSequence(**{name: reader.read(value) for name, value in header["panel"].items()})
+    panel.models_ = dict(zip(header["names"], models, strict=True))
+    for name in ("failures_", "problems_"):
+        kept = header["tables"][name]
+        index = pd.Index(kept["rows"], name="sequence", tupleize_cols=False)
+        setattr(panel, name, pd.DataFrame(kept["columns"], index=index))
+    panel.labels_ = _decode_labels(header["labels"], models[0].vocabulary_)
+    panel.n_features_in_ = header["n_features"]
+    return panel
 
 
 def _since_version_2(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:

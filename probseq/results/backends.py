@@ -52,6 +52,8 @@ class Backend(ABC):
 
     name: str
     shape: tuple[int, int, int]
+    exact: bool = False
+    """Whether the law of each step is known, rather than simulated."""
 
     @property
     def discrete_variables(self) -> np.ndarray:
@@ -140,6 +142,8 @@ class Backend(ABC):
 
 class LawBackend(Backend):
     """A distribution for each step, batch shape (n, t)."""
+
+    exact = True
 
     def __init__(self, law: Distribution, draws: Distribution | None = None, weights: Tensor | None = None) -> None:
         self.law, self.draws, self.weights = law, draws, weights

@@ -13,7 +13,7 @@ from probseq._random import RandomState, torch_generator
 from probseq.data.labels import stamps_2d
 from probseq.data.sequences import Sequences, sequences
 from probseq.errors import ParameterError, UnsupportedError
-from probseq.results.backends import Backend, JointLaw, LawBackend, PathsBackend
+from probseq.results.backends import Backend, JointLaw, PathsBackend
 from probseq.results.truth import aligned_values, has_stamps, scattered_values
 
 __all__ = ["DIMS", "EXACT", "LabelledLaw"]
@@ -49,7 +49,7 @@ class LabelledLaw:
     @property
     def exact(self) -> bool:
         """Whether the marginal law of each step is exact given the model and its draws."""
-        return isinstance(self._backend, LawBackend)
+        return self._backend.exact
 
     @property
     def backend(self) -> str:
