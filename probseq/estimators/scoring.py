@@ -81,6 +81,15 @@ class Scoring(FittedModel):
         return -2 * self.log_likelihood_ + 2 * self.n_parameters_
 
     @property
+    def aicc(self) -> float:
+        """AIC with the correction for short series of Hurvich and Tsai (1989), + 2 k (k + 1) / (n - k - 1).
+
+        n = steps with a scored value; inf where n <= k + 1.
+        """
+        k, n = self.n_parameters_, self.n_scored_steps_
+        return self.aic + 2 * k * (k + 1) / (n - k - 1) if n > k + 1 else math.inf
+
+    @property
     def bic(self) -> float:
         """Schwarz's criterion of the training data, -2 log L + k log n, n = steps with a scored value."""
         self._check_fitted()

@@ -44,8 +44,8 @@ def test_candidates_are_ranked_on_the_scale_of_the_data(airline):
     np.testing.assert_allclose(best["log_likelihood"], airline.log_likelihood_, atol=1e-6)
     k, n = airline.n_parameters_, airline.n_scored_
     assert best["n_parameters"] == k
-    aicc = airline.aic + 2 * k * (k + 1) / (n - k - 1)
-    np.testing.assert_allclose(best["criterion"], aicc, atol=1e-6)
+    np.testing.assert_allclose(airline.aicc, airline.aic + 2 * k * (k + 1) / (n - k - 1), rtol=1e-14)
+    np.testing.assert_allclose(best["criterion"], airline.aicc, atol=1e-6)
     assert table["criterion"].is_monotonic_increasing
     assert set(table["d"]) == set(table["D"]) == {1}
     np.testing.assert_allclose(table["weight"].sum(), 1.0, rtol=1e-12)
@@ -90,9 +90,7 @@ def test_no_neighbour_of_the_best_is_better():
     p, _, q = model.order_
     best = model.candidates_["criterion"][0]
     for other in {(p + 1, q), (p, q + 1), (max(p - 1, 0), q), (p, max(q - 1, 0))} - {(p, q)}:
-        fit = ps.ARMA(order=other).fit(y)
-        k, n = fit.n_parameters_, fit.n_scored_
-        assert fit.aic + 2 * k * (k + 1) / (n - k - 1) >= best - 1e-6
+        assert ps.ARMA(order=other).fit(y).aicc >= best - 1e-6
 
 
 def test_averaged_forecast_is_the_mixture_made_by_hand():
@@ -263,6 +261,11 @@ def test_bad_arguments_raise(arguments):
     with pytest.raises(ParameterError) as error:
         ps.AutoARMA(**arguments).fit(np.random.default_rng(0).normal(size=30))
     assert next(iter(arguments)) in str(error.value)
+
+
+def test_aicc_of_too_many_parameters_is_infinite():
+    y = [1.0, 2.0, 0.5, 3.0]
+    assert ps.ARMA(order=(1, 0)).fit(y).aicc == np.inf  # 3 parameters, 4 values
 
 
 def test_parameters_without_orders_raise():
