@@ -207,7 +207,7 @@ class PerSequence(BaseEstimator):
             raise DataError(
                 got=f"series {name!r}" + (", which could not be fitted" if failed else ""),
                 expected=f"one of the {len(self.models_)} series with a model",
-                remedy=f"{self.failures_['message'][name]}" if failed else "Check the names: models_ lists them.",
+                remedy=str(self.failures_["message"].to_dict()[name]) if failed else "Check the names: models_ lists them.",
             )
         return self.models_[name]
 

@@ -50,7 +50,8 @@ def save(estimator: SequenceEstimator, path: Any) -> None:
 
 def save_panel(panel: PerSequence, path: Any) -> None:
     """See ``PerSequence.save``."""
-    writer, tensors, models = Writer(), {}, []
+    writer, models = Writer(), []
+    tensors: dict[str, torch.Tensor] = {}
     for i, model in enumerate(panel.models_.values()):
         header, own = _encode(model)
         models.append(header)
@@ -189,7 +190,7 @@ def _restore_panel(header: dict[str, Any], tensors: dict[str, torch.Tensor], fil
     from probseq.estimators.per_sequence import PerSequence
 
     own: list[dict[str, torch.Tensor]] = [{} for _ in header["models"]]
-    rest = {}
+    rest: dict[str, torch.Tensor] = {}
     for name, value in tensors.items():
         place, _, inner = name.partition(".")
         (own[int(place)] if place.isdigit() else rest)[inner] = value
