@@ -25,6 +25,7 @@ __all__ = [
     "Sparse",
     "flatten",
     "n_free_parameters",
+    "read_outputs",
     "take_draw",
     "unconstrained_size",
     "unflatten",
@@ -55,6 +56,10 @@ class Constraint(ABC):
     def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
         """(*B, *shape) -> (*B, m), the inverse of ``constrain``."""
 
+    def read(self, output: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The value that a network's raw output (*B, m) stands for, (*B, *shape): any smooth map onto the set."""
+        return self.constrain(output, shape)
+
     @abstractmethod
     def log_abs_det(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
         """log |d value / d flat|, (*B,): turns a prior density on values into one on ``flat``."""
@@ -81,7 +86,7 @@ class Real(Constraint):
 
 
 class Positive(Constraint):
-    """x > low through the softplus, x = low + log(1 + e^z): nearly linear for large values.
+    """x > low through the exponential, x = low + e^z: another unit of x is a shift of z.
 
     Parameters
     ----------
@@ -93,14 +98,21 @@ class Positive(Constraint):
         self.low = float(low)
 
     def constrain(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return self.low + (softplus(flat) + _TINY).reshape((*flat.shape[:-1], *shape))
+        # Strictly above the bound also where the sum rounds to it.
+        margin = 4 * torch.finfo(flat.dtype).eps * abs(self.low)
+        return self.low + (_exponential(flat) + margin).reshape((*flat.shape[:-1], *shape))
 
     def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
-        y = (value - self.low).clamp_min(2 * _TINY).reshape(*value.shape[: value.ndim - len(shape)], -1) - _TINY
-        return y + torch.log(-torch.expm1(-y))
+        margin = 4 * torch.finfo(value.dtype).eps * abs(self.low)
+        above = (value - self.low - margin).reshape(*value.shape[: value.ndim - len(shape)], -1)
+        least = max(math.exp(-_longest(value.dtype)), _TINY * abs(self.low))
+        return above.clamp_min(least).log()
+
+    def read(self, output: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return self.low + (softplus(output) + _TINY).reshape((*output.shape[:-1], *shape))
 
     def log_abs_det(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return torch.nn.functional.logsigmoid(flat).sum(-1)
+        return flat.sum(-1)
 
     def violation(self, value: Tensor) -> str | None:
         ok = torch.isfinite(value) & (value > self.low)
@@ -243,24 +255,31 @@ class PositiveDefinite(Constraint):
         return math.prod(shape[:-2]) * k * (k + 1) // 2
 
     def constrain(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
-        factor = self.factor(flat, shape)
+        raw = self._lower(flat, shape)
+        factor = torch.tril(raw, -1) + torch.diag_embed(_exponential(raw.diagonal(dim1=-2, dim2=-1)))
         return factor @ factor.mT
 
-    def factor(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Lower Cholesky factor with the softplus on its diagonal, (*B, *shape)."""
+    def factor(self, output: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Lower Cholesky factor of ``read``, with the softplus on its diagonal, (*B, *shape)."""
+        raw = self._lower(output, shape)
+        return torch.tril(raw, -1) + torch.diag_embed(softplus(raw.diagonal(dim1=-2, dim2=-1)) + _TINY)
+
+    def read(self, output: Tensor, shape: tuple[int, ...]) -> Tensor:
+        factor = self.factor(output, shape)
+        return factor @ factor.mT
+
+    @staticmethod
+    def _lower(flat: Tensor, shape: tuple[int, ...]) -> Tensor:
         k = shape[-1]
         packed = flat.reshape(*flat.shape[:-1], *shape[:-2], k * (k + 1) // 2)
         row, col = torch.tril_indices(k, k, device=flat.device)
         raw = torch.zeros(*packed.shape[:-1], k, k, dtype=flat.dtype, device=flat.device)
-        raw = _scatter(raw, row, col, packed)
-        diagonal = softplus(raw.diagonal(dim1=-2, dim2=-1)) + _TINY
-        return torch.tril(raw, -1) + torch.diag_embed(diagonal)
+        return _scatter(raw, row, col, packed)
 
     def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
         k = shape[-1]
         factor = torch.linalg.cholesky(value)
-        y = factor.diagonal(dim1=-2, dim2=-1)
-        raw = torch.tril(factor, -1) + torch.diag_embed(y + torch.log(-torch.expm1(-y)))
+        raw = torch.tril(factor, -1) + torch.diag_embed(factor.diagonal(dim1=-2, dim2=-1).log())
         row, col = torch.tril_indices(k, k, device=value.device)
         return raw[..., row, col].reshape(*value.shape[: value.ndim - len(shape)], -1)
 
@@ -269,9 +288,8 @@ class PositiveDefinite(Constraint):
         packed = flat.reshape(*flat.shape[:-1], *shape[:-2], k * (k + 1) // 2)
         row, col = torch.tril_indices(k, k)
         z = packed[..., (row == col).to(packed.device)]
-        power = torch.arange(k, 0, -1, dtype=flat.dtype, device=flat.device)
-        each = math.log(2.0) + power * torch.log(softplus(z) + _TINY) + torch.nn.functional.logsigmoid(z)
-        return each.reshape(*flat.shape[:-1], -1).sum(-1)
+        power = torch.arange(k + 1, 1, -1, dtype=flat.dtype, device=flat.device)
+        return (math.log(2.0) + power * z).sum(-1).reshape(*flat.shape[:-1], -1).sum(-1)
 
     def violation(self, value: Tensor) -> str | None:
         if not bool(torch.isfinite(value).all()):
@@ -280,6 +298,17 @@ class PositiveDefinite(Constraint):
             return "not symmetric"
         info = torch.linalg.cholesky_ex(value).info
         return None if bool((info == 0).all()) else "not positive definite"
+
+
+def _longest(dtype: torch.dtype) -> float:
+    """Largest size of a logarithm such that the square of its exponential is a number."""
+    return 0.49 * math.log(torch.finfo(dtype).max)
+
+
+def _exponential(z: Tensor) -> Tensor:
+    """e^z, also where it would overflow or vanish."""
+    longest = _longest(z.dtype)
+    return z.clamp(-longest, longest).exp()
 
 
 def _scatter(raw: Tensor, row: Tensor, col: Tensor, packed: Tensor) -> Tensor:
@@ -334,13 +363,19 @@ def flatten(specs: Mapping[str, ParamSpec], params: Params) -> Tensor:
 
 def unflatten(specs: Mapping[str, ParamSpec], flat: Tensor) -> dict[str, Tensor]:
     """The inverse of ``flatten``: (*draw, m) -> values of the trainable parameters."""
-    values, start = {}, 0
-    for name, spec in specs.items():
-        if spec.trainable:
-            size = spec.constraint.size(spec.shape)
-            values[name] = spec.constraint.constrain(flat[..., start : start + size], spec.shape)
-            start += size
-    return values
+    blocks = _blocks(specs, flat)
+    return {name: specs[name].constraint.constrain(block, specs[name].shape) for name, block in blocks.items()}
+
+
+def read_outputs(specs: Mapping[str, ParamSpec], outputs: Tensor) -> dict[str, Tensor]:
+    """Values of the trainable parameters that a network's raw outputs (*B, m) stand for, see ``Constraint.read``."""
+    blocks = _blocks(specs, outputs)
+    return {name: specs[name].constraint.read(block, specs[name].shape) for name, block in blocks.items()}
+
+
+def _blocks(specs: Mapping[str, ParamSpec], flat: Tensor) -> dict[str, Tensor]:
+    sizes = {name: spec.constraint.size(spec.shape) for name, spec in specs.items() if spec.trainable}
+    return dict(zip(sizes, flat[..., : sum(sizes.values())].split(list(sizes.values()), -1), strict=True))
 
 
 def take_draw(params: Params, index: int | slice | Tensor) -> dict[str, Tensor]:

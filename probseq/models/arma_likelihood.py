@@ -254,10 +254,9 @@ class ARMAProfile(Profile):
         cross = of_x @ slopes.T
         rest = np.linalg.pinv(information, hermitian=True) + slopes @ cross
         whole = np.block([[of_x, cross], [cross.T, rest]])
-        # The model's flat parameter of the scale is its inverse softplus.
-        scale = math.sqrt(sigma2)
+        # The model's flat parameter of the scale is its logarithm.
         jacobian = np.ones(len(whole))
-        jacobian[-1] = 1.0 / -math.expm1(-scale) if scale < 700 else 1.0
+        jacobian[-1] = 1.0 / math.sqrt(sigma2)
         return whole * jacobian * jacobian[:, None]
 
     def problems(self, x: np.ndarray) -> tuple[str, ...]:

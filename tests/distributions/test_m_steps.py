@@ -21,7 +21,7 @@ from probseq.distributions.emissions import (
     VonMises,
     ZeroInflatedPoisson,
 )
-from probseq.distributions.params import flatten, unconstrained_size, unflatten
+from probseq.distributions.params import flatten, read_outputs, unconstrained_size, unflatten
 from probseq.distributions.tables import component_log_prob
 from probseq.errors import ParameterError, SupportError
 
@@ -259,5 +259,5 @@ def test_networks_give_laws_of_any_output():
         specs = emission.parameters(emission.observation(2))
         flat = raw[:, : unconstrained_size(specs)]
         x = torch.randn(4, 2, dtype=torch.float64)
-        one, two = emission.from_outputs(flat, emission.observation(2)), emission.distribution(unflatten(specs, flat))
+        one, two = emission.from_outputs(flat, emission.observation(2)), emission.distribution(read_outputs(specs, flat))
         assert_allclose(one.log_prob(x), two.log_prob(x), rtol=1e-10)

@@ -13,9 +13,9 @@ from probseq.distributions.params import (
     PositiveDefinite,
     Real,
     Simplex,
-    draw_shape,
     flatten,
     n_free_parameters,
+    read_outputs,
     take_draw,
     unconstrained_size,
     unflatten,
@@ -110,8 +110,44 @@ def test_flat_view():
     assert n_free_parameters(specs) == 2 + 1 + 4
     flat = torch.randn(3, 9, dtype=torch.float64)
     values = unflatten(specs, flat)
-    assert draw_shape({"b": specs["b"]}, values) == (3,)
+    assert values["b"].shape == (3,)
     assert_allclose(
         unflatten(specs, flatten(specs, {**values, "fixed": torch.zeros(3, 5)}))["c"], values["c"], rtol=1e-10
     )
     assert take_draw(values, 1)["a"].shape == (2,)
+
+
+def test_another_unit_is_a_shift_of_logarithms():
+    sizes = torch.tensor([1e-15, 1e-6, 1.0, 1e6, 1e15], dtype=torch.float64)
+    flat = Positive().unconstrain(sizes, (5,))
+    assert_allclose(flat, sizes.log(), rtol=1e-14)
+    assert_allclose(Positive().constrain(flat, (5,)), sizes, rtol=1e-13)
+    root = torch.tensor([[1.3, 0.0], [-0.4, 0.2]], dtype=torch.float64)
+    one = PositiveDefinite().unconstrain(root @ root.T, (2, 2))
+    for unit in sizes:
+        other = PositiveDefinite().unconstrain(unit**2 * root @ root.T, (2, 2))
+        assert_allclose(other[[0, 2]], one[[0, 2]] + unit.log(), rtol=1e-12, atol=1e-12)
+        assert_allclose(other[1], unit * one[1], rtol=1e-12)
+
+
+def test_coordinates_far_out_give_allowed_values():
+    for dtype in (torch.float32, torch.float64):
+        flat = torch.tensor([-1e5, 1e5], dtype=dtype)
+        for constraint in (Positive(), Positive(1.0)):
+            value = constraint.constrain(flat, (2,))
+            assert constraint.violation(value) is None
+            assert bool(torch.isfinite(value**2).all()) and bool((value > constraint.low).all())
+
+
+def test_raw_outputs_grow_no_faster_than_lines():
+    specs = {
+        "a": ParamSpec((2,), Real()),
+        "b": ParamSpec((), Positive(1.0)),
+        "c": ParamSpec((2, 2), PositiveDefinite()),
+    }
+    outputs = torch.tensor([[-3.0, 2.0, 50.0, 60.0, 1.0, 70.0]], dtype=torch.float64)
+    values = read_outputs(specs, outputs)
+    assert_allclose(values["a"], outputs[:, :2])
+    assert_allclose(values["b"], [51.0])
+    assert_allclose(values["c"], [[[3600.0, 60.0], [60.0, 4901.0]]])
+    assert read_outputs({}, outputs[:, :0]) == {} and unflatten({}, outputs[:, :0]) == {}

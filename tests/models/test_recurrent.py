@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from probseq.distributions.emissions import Bernoulli, Categorical, Normal, Poisson, StudentT
-from probseq.distributions.params import unflatten
+from probseq.distributions.params import read_outputs
 from probseq.errors import CovariateError, ParameterError
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
@@ -191,7 +191,7 @@ def test_a_full_covariance_survives_single_precision():
     emission = Normal("full")
     observation = emission.observation(3)
     outputs = torch.randn(50, 9, generator=torch.Generator().manual_seed(0))
-    double = emission.distribution(unflatten(emission.parameters(observation), outputs.double()))
+    double = emission.distribution(read_outputs(emission.parameters(observation), outputs.double()))
     torch.testing.assert_close(emission.from_outputs(outputs.double(), observation).scale_tril, double.scale_tril)
     outputs[:, 3:] *= 30.0
     law = emission.from_outputs(outputs, observation)

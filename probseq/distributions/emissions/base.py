@@ -14,7 +14,7 @@ from torch import Tensor
 from probseq._types import Configuration
 from probseq.distributions.ascent import ascend
 from probseq.distributions.base import Distribution
-from probseq.distributions.params import Params, ParamSpec, flatten, unconstrained_size, unflatten
+from probseq.distributions.params import Params, ParamSpec, flatten, read_outputs, unconstrained_size, unflatten
 from probseq.distributions.tables import component_log_prob
 
 __all__ = ["CategoryCounts", "Emission", "Observation"]
@@ -153,7 +153,7 @@ class Emission(Configuration, ABC):
 
     def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
         """The law given by a network's raw outputs (*B, m), m = ``unconstrained_size(parameters(observation))``."""
-        return self.distribution(unflatten(self.parameters(observation), outputs))
+        return self.distribution(read_outputs(self.parameters(observation), outputs))
 
     def check_arguments(self) -> None:
         """Raise ``ParameterError`` for arguments of the constructor that no data could make right."""

@@ -21,8 +21,8 @@ from probseq.distributions.params import (
     PositiveDefinite,
     Real,
     Simplex,
+    read_outputs,
     unconstrained_size,
-    unflatten,
 )
 from probseq.errors import ParameterError
 
@@ -96,13 +96,13 @@ class GaussianMixture(Emission):
         n = specs["weights"].shape[0]
         log_weights = torch.log_softmax(outputs[..., :n], -1)
         if "scale" in specs:
-            params = unflatten(specs, outputs)
+            params = read_outputs(specs, outputs)
             return self._law(log_weights, params["mean"], params["scale"], None)
         # The outputs are the factors: multiplying them out to factor them again fails in single precision.
         known = {name: specs[name] for name in ("weights", "mean")}
         end = unconstrained_size(known)
         factor = PositiveDefinite().factor(outputs[..., end:], specs["covariance"].shape)
-        return self._law(log_weights, unflatten(known, outputs[..., :end])["mean"], None, factor)
+        return self._law(log_weights, read_outputs(known, outputs[..., :end])["mean"], None, factor)
 
     def _law(self, log_weights: Tensor, mean: Tensor, scale: Tensor | None, factor: Tensor | None) -> Distribution:
         if factor is not None:
