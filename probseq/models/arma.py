@@ -24,6 +24,7 @@ from probseq.models.base import Batch, Scan, SequenceModel, Steps
 from probseq.models.concentrated import ConcentratedLikelihood
 from probseq.models.deterministic import Deterministic
 from probseq.models.innovations import GappedInnovations, Innovations, Lags
+from probseq.models.missing_likelihood import MissingProfile, few_missing
 from probseq.models.sparse_likelihood import SparseProfile
 from probseq.models.sparse_stationary import stationary_at
 
@@ -122,7 +123,8 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
         return dict(self._specs)
 
     def concentrated(self, batch: Batch, weights: Tensor | None = None) -> ARMAProfile:
-        return (SparseProfile if self.sparse else ARMAProfile)(self, batch, weights)
+        kind = MissingProfile if few_missing(self, batch) else SparseProfile if self.sparse else ARMAProfile
+        return kind(self, batch, weights)
 
     def _initial_guess(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         profile = self.concentrated(batch)

@@ -112,7 +112,7 @@ class ARMAProfile(Profile):
         regressors = self.n_columns - 1
         n = self.model.n_differences
         # With gaps only the filter knows when the diffuse start is resolved; it does not depend on the parameters.
-        scored = self._whitened(np.zeros(self.size))[2] if self.gapped else self.scored
+        scored = self._white_noise()[2] if self.gapped else self.scored
         self.count = float((scored.sum(-1) * self.weights).sum())
         if scored.sum() <= regressors + 1 or self.scored.sum() <= regressors + 1:
             raise EmptyDataError(
@@ -189,6 +189,12 @@ class ARMAProfile(Profile):
         e, f, _ = innovations(lags.ar, ar, lags.ma, ma, self.columns, False)
         return e, np.ascontiguousarray(np.broadcast_to(f, self.scored.shape)), self.scored
 
+    def _white_noise(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `_whitened` without any coefficient, for sequences with gaps."""
+        lags, none = np.zeros(0, dtype=np.int64), np.zeros(0)
+        system, cov, diffuse, *_ = state_space(lags, none, lags, none, self.model.lags.differences)
+        return innovations_with_gaps(system, cov, diffuse, self.columns, self.seen, self.n_columns)
+
     def _location_and_scale(self, x: np.ndarray) -> np.ndarray:
         if self.gapped:
             beta, sigma2, *_ = concentrate(*self._whitened(x), self.weights, self.n_columns)
@@ -243,13 +249,10 @@ class ARMAProfile(Profile):
             width = up[i] - down[i]
             curvature[i] = (self.objective(up)[1] - self.objective(down)[1]) * self.count / width
             slopes[:, i] = (self._location_and_scale(up) - self._location_and_scale(down)) / width
-        e, f, scored = self._whitened(x)
-        beta, sigma2, *_ = concentrate(e, f, scored, self.weights, self.n_columns)
+        sigma2 = float(self._location_and_scale(x)[-1] ** 2)
         information = np.zeros((k + 1, k + 1))
         information[k, k] = 2.0 * self.count / sigma2
-        regressors = e.reshape(len(f), self.n_columns, -1)[:, 1:]
-        information[:k, :k] = np.einsum("sit,sjt,st->ij", regressors, regressors, self.weights[:, None] * scored / f)
-        information[:k, :k] /= sigma2
+        information[:k, :k] = self._gram(x) / sigma2
         of_x = np.linalg.pinv(0.5 * (curvature + curvature.T), hermitian=True)
         cross = of_x @ slopes.T
         rest = np.linalg.pinv(information, hermitian=True) + slopes @ cross
@@ -258,6 +261,12 @@ class ARMAProfile(Profile):
         jacobian = np.ones(len(whole))
         jacobian[-1] = 1.0 / math.sqrt(sigma2)
         return whole * jacobian * jacobian[:, None]
+
+    def _gram(self, x: np.ndarray) -> np.ndarray:
+        """X' Omega^-1 X of the regressors, (k, k), for innovations of variance 1."""
+        e, f, scored = self._whitened(x)
+        regressors = e.reshape(len(f), self.n_columns, -1)[:, 1:]
+        return np.einsum("sit,sjt,st->ij", regressors, regressors, self.weights[:, None] * scored / f)
 
     def problems(self, x: np.ndarray) -> tuple[str, ...]:
         model = self.model
