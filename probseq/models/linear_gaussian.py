@@ -17,9 +17,10 @@ from probseq.kernels.linear_gaussian_diffuse import proper_coordinates
 from probseq.kernels.linear_gaussian_forecast import forecast_covs, forecast_joint, forecast_means, simulate
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
 from probseq.models.linear_gaussian_likelihood import FilteredValues, patterns_of
+from probseq.models.linear_gaussian_smoothing import SmoothedStates, smooth_groups
 from probseq.models.linear_gaussian_state import GaussianState, StateSpace, Workspace, as_array, systems
 
-__all__ = ["GaussianState", "LinearGaussianModel", "StateSpace"]
+__all__ = ["GaussianState", "LinearGaussianModel", "SmoothedStates", "StateSpace"]
 
 
 class LinearGaussianModel(SequenceModel[GaussianState]):
@@ -143,6 +144,19 @@ class LinearGaussianModel(SequenceModel[GaussianState]):
         scored = batch.seen & proper.reshape(-1, *batch.x.shape)[0]
         final = work.close(state.age + batch.lengths)
         return Steps(values.reshape(*draw, batch.n, batch.t), scored, None, final)
+
+    def smooth(self, params: Params, batch: Batch, state: GaussianState | None = None) -> SmoothedStates:
+        """Moments of states, values and disturbances given all values of each sequence; exact, no gradients."""
+        start = self.initial_state(params, batch.n) if state is None else state
+        draw = self._draw(params)
+        y, seen = as_array(self._centred(params, batch)), as_array(batch.seen)
+        found = list(systems(self._space(params)))
+        smoothed = smooth_groups(found, Workspace(start, draw), y, seen, batch.lengths.numpy())
+        shaped = SmoothedStates(*(leaf.reshape(*draw, *leaf.shape[1:]) for leaf in smoothed))
+        added = self.inputs(params, batch.u, 2)
+        if isinstance(added, Tensor):
+            added = torch.where(batch.real.unsqueeze(-1), added.detach(), torch.zeros_like(added))
+        return shaped._replace(x=shaped.x + added, signal=shaped.signal + added)
 
     # the future -------------------------------------------------------------------------------------------------------
 
