@@ -17,6 +17,7 @@ _HOMES = {
     "probseq.estimators.arma": ("ARMA", "ARIMA"),
     "probseq.estimators.auto_arma": ("AutoARMA",),
     "probseq.estimators.per_sequence": ("PerSequence",),
+    "probseq.estimators.structural": ("LocalLevel", "LocalTrend"),
     "probseq.estimators.recurrent": ("RNN", "LSTM", "GRU"),
     "probseq.estimators.baseline": ("IID", "RandomWalk", "SeasonalNaive", "MarkovChain", "PoissonProcess"),
     "probseq.estimators.storage": ("load",),

@@ -9,6 +9,8 @@ FAMILIES = {
     "HSMM": "probseq.estimators.hsmm",
     "ARMA": "probseq.estimators.arma",
     "AutoARMA": "probseq.estimators.auto_arma",
+    "LocalLevel": "probseq.estimators.structural",
+    "LocalTrend": "probseq.estimators.structural",
     "RNN": "probseq.estimators.recurrent",
     "LSTM": "probseq.estimators.recurrent",
     "GRU": "probseq.estimators.recurrent",

@@ -118,10 +118,11 @@ class LinearGaussianModel(SequenceModel[GaussianState]):
         return means, covs, diffuses, propers
 
     def _centred(self, params: Params, batch: Batch) -> Tensor:
-        """x_t less what covariates add, (D, n, t, k)."""
+        """x_t less what covariates add, (D, n, t, k), zero on padding; x may carry the draw dimensions."""
+        shape = batch.x.shape[-3:]
         x = batch.x.to(self.dtype) - self.inputs(params, batch.u, 2)
-        x = x.expand(*self._draw(params), *batch.x.shape).reshape(-1, *batch.x.shape)
-        return torch.where(batch.real.unsqueeze(-1), x, torch.zeros_like(x))
+        x = x.expand(*self._draw(params), *shape).reshape(-1, *shape)
+        return torch.where(_real(batch), x, torch.zeros_like(x))
 
     def _scan(self, params: Params, batch: Batch, state: GaussianState) -> Scan[GaussianState]:
         draw = self._draw(params)
@@ -155,8 +156,30 @@ class LinearGaussianModel(SequenceModel[GaussianState]):
         shaped = SmoothedStates(*(leaf.reshape(*draw, *leaf.shape[1:]) for leaf in smoothed))
         added = self.inputs(params, batch.u, 2)
         if isinstance(added, Tensor):
-            added = torch.where(batch.real.unsqueeze(-1), added.detach(), torch.zeros_like(added))
+            added = torch.where(_real(batch), added.detach(), torch.zeros_like(added))
         return shaped._replace(x=shaped.x + added, signal=shaped.signal + added)
+
+    def sample_values(
+        self,
+        params: Params,
+        batch: Batch,
+        n_paths: int,
+        generator: torch.Generator | None = None,
+        state: GaussianState | None = None,
+    ) -> Tensor:
+        """Joint draws of all values given those that were seen, (n_paths, *draw, n, t, k); zero variance at these.
+
+        A path from the model's own law is moved by what smoothing says of it and of the data (Durbin and Koopman 2002,
+        Biometrika 89, 603-615); where the start is diffuse any finite one will do.
+        """
+        start = self.initial_state(params, batch.n) if state is None else state
+        expected = self.smooth(params, batch, start).x
+        certain = start._replace(diffuse=torch.zeros_like(start.diffuse))
+        paths = []
+        for _ in range(n_paths):
+            x, _ = self.sample(params, certain, batch.t, generator, batch.u)
+            paths.append(expected + x - self.smooth(params, batch._replace(x=x), start).x)
+        return torch.stack(paths)
 
     # the future -------------------------------------------------------------------------------------------------------
 
@@ -225,3 +248,8 @@ class LinearGaussianModel(SequenceModel[GaussianState]):
                 proper_coordinates(system.z, start[2], proper)
                 work.put(d, rows, *start, proper)
         return torch.from_numpy(x).reshape(shape) + self.inputs(params, u, 2), work.close(state.age + length)
+
+
+def _real(batch: Batch) -> Tensor:
+    """(n, t, 1) bool, False for padding, also where x carries draw dimensions."""
+    return (torch.arange(batch.x.shape[-2]) < batch.lengths.unsqueeze(-1)).unsqueeze(-1)

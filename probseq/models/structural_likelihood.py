@@ -167,7 +167,9 @@ class StructuralProfile(Profile):
     def parameters(self, x: np.ndarray) -> dict[str, Tensor]:
         beta, variance, _ = self._concentrate(self._system(x))
         scales = math.sqrt(max(variance, 1e-300)) * np.maximum(np.sqrt(self._shares(x)), _LEAST)
-        params = {name: torch.tensor(max(s, 1e-150)) for name, s in zip(self.model.scales, scales.tolist(), strict=True)}
+        params = {
+            name: torch.tensor(max(s, 1e-150)) for name, s in zip(self.model.scales, scales.tolist(), strict=True)
+        }
         params = {name: value.to(torch.float64) for name, value in params.items()}
         if self.model.damped:
             params["damping"] = torch.tensor(self._damping(x), dtype=torch.float64)
