@@ -76,8 +76,7 @@ class _Structural(GaussianStates):
         behind = ~data.mask()
         labelled = {}
         for name, value in parts.items():
-            array = np.full(behind.shape, np.nan)
-            array[:, first:] = value.numpy()[:, : array.shape[1] - first]
+            array = np.pad(value.numpy(), ((0, 0), (first, 0)), constant_values=np.nan)
             labelled[name] = data.label(np.where(behind, np.nan, array), ("sequence", "time"), name=name)
         return xr.Dataset(labelled)
 

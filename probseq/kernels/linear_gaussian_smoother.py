@@ -1,9 +1,9 @@
 """Fixed-interval smoother of a linear-Gaussian state space, exact with gaps and a diffuse start.
 
 What the values from t on say about the state is r_t and its variance N_t, so that E[s_t | x] = a_t + P_t r_t and
-Var[s_t | x] = P_t - P_t N_t P_t. While P = P* + kappa D they are series in 1 / kappa: r0 + r1 / kappa, N0 + N1 / kappa +
-N2 / kappa^2 (Durbin and Koopman 2012, Time Series Analysis by State Space Methods, section 5.3; values are conditioned
-on one by one). The disturbances follow (Koopman 1993, Biometrika 80, 117-126).
+Var[s_t | x] = P_t - P_t N_t P_t. While P = P* + kappa D they are series in 1 / kappa: r0 + r1 / kappa and N0 +
+N1 / kappa + N2 / kappa^2 (Durbin and Koopman 2012, Time Series Analysis by State Space Methods, section 5.3; values are
+conditioned on one by one). The disturbances follow (Koopman 1993, Biometrika 80, 117-126).
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ class StructuralProfile(Profile):
         self._check(seen, y)
 
     def _check(self, seen: np.ndarray, y: np.ndarray) -> None:
-        scored = sum(float((w * self._whitened(group, self._system(self._even()))[2].sum()).sum())
-                     for group, w in ((g, g[2]) for g in self.groups))  # fmt: skip
+        system = self._system(self._even())
+        scored = sum(float(group[2].sum()) * int(self._whitened(group, system)[2].sum()) for group in self.groups)
         self.count = scored
         regressors = self.model.n_covariates
         if scored <= regressors + 1:
@@ -167,10 +167,8 @@ class StructuralProfile(Profile):
     def parameters(self, x: np.ndarray) -> dict[str, Tensor]:
         beta, variance, _ = self._concentrate(self._system(x))
         scales = math.sqrt(max(variance, 1e-300)) * np.maximum(np.sqrt(self._shares(x)), _LEAST)
-        params = {
-            name: torch.tensor(max(s, 1e-150)) for name, s in zip(self.model.scales, scales.tolist(), strict=True)
-        }
-        params = {name: value.to(torch.float64) for name, value in params.items()}
+        scales = np.maximum(scales, 1e-150)
+        params = dict(zip(self.model.scales, torch.from_numpy(scales).unbind(), strict=True))
         if self.model.damped:
             params["damping"] = torch.tensor(self._damping(x), dtype=torch.float64)
         if self.model.n_covariates:
