@@ -230,6 +230,44 @@ def condition_diffuse(system, y, seen, mean, cov, diffuse, proper, values):
 
 
 @kernel
+def run_steady(z, d, turn, c, pointers, columns, rows, lower, f, w, y, mean, values):
+    """Filter y (n, k), seen whole, of one series whose covariance is constant; ``mean`` (r,) moves, values (n,) fill.
+
+    Plain arrays and no calls: a step costs no more than its arithmetic.
+    """
+    n, k = y.shape
+    r = mean.size
+    e, old = np.empty(k), np.empty(r)
+    constant = 0.0
+    for a in range(k):
+        constant -= 0.5 * math.log(2.0 * math.pi * f[a]) if f[a] > 0.0 else np.inf
+    for t in range(n):
+        value = constant
+        for a in range(k):
+            row = rows[a]
+            total = y[t, row] - d[row]
+            for j in range(r):
+                total -= z[row, j] * mean[j]
+            for b in range(a):
+                total -= lower[a, b] * e[b]
+            e[a] = total
+        for j in range(r):
+            old[j] = mean[j]
+        for a in range(k):
+            if f[a] > 0.0:
+                gain = e[a] / f[a]
+                value -= 0.5 * e[a] * gain
+                for i in range(r):
+                    old[i] += w[i, a] * gain
+        for i in range(r):
+            total = c[i]
+            for m in range(pointers[i], pointers[i + 1]):
+                total += turn[i, columns[m]] * old[columns[m]]
+            mean[i] = total
+        values[t] = value
+
+
+@kernel
 def same(before, after):
     """Whether two covariances agree up to rounding, each entry on the scale of its variances."""
     r = before.shape[0]
@@ -275,7 +313,10 @@ def filter_series(system, y, seen, mean, cov, diffuse, keep):
     e, old, at_once = np.empty(k), np.empty(r), np.empty(n_series)
     steady = False
     certain = nothing_left(diffuse)
+    done = 0
     for t in range(n):
+        if t < done:
+            continue
         if keep:
             means[t] = mean
             covs[t] = cov
@@ -293,6 +334,16 @@ def filter_series(system, y, seen, mean, cov, diffuse, keep):
         whole = True
         for i in range(k):
             whole = whole and seen[t, i]
+        if steady and whole and not keep:
+            done = t + 1
+            while done < n and np.all(seen[done]):
+                done += 1
+            for s in range(n_series):
+                run_steady(
+                    system.z, system.d, system.t, system.c, system.pointers, system.columns, factor.rows,
+                    factor.lower, factor.f, factor.w, y[s, t:done], mean[s], values[s, t:done],
+                )  # fmt: skip
+            continue
         if not (steady and whole):
             before[:] = cov
             factorise(system, cov, seen[t], factor)

@@ -126,6 +126,8 @@ class StructuralProfile(Profile):
     def _concentrate(self, system: System) -> tuple[np.ndarray, float, float]:
         """Coefficients, common variance, and sum of log F."""
         m = self.model.n_covariates
+        if m == 0:
+            return self._spread(system)
         products, logs = np.zeros((m + 1, m + 1)), 0.0
         for group in self.groups:
             e, f, scored = self._whitened(group, system)
@@ -138,6 +140,23 @@ class StructuralProfile(Profile):
         beta = np.linalg.lstsq(products[1:, 1:], products[1:, 0], rcond=None)[0] if m else np.zeros(0)
         left = products[0, 0] - products[0, 1:] @ beta
         return beta, max(float(left), 0.0) / self.count, logs
+
+    def _spread(self, system: System) -> tuple[np.ndarray, float, float]:
+        """As `_concentrate` without regressors: a series of zeros, whose innovations are zero, gives sum of log F."""
+        squares, logs = 0.0, 0.0
+        r = self.model.row.size
+        for columns, seen, weights in self.groups:
+            c, t = columns.shape[1:]
+            both = np.concatenate([columns[0], np.zeros((1, t))])[..., None]
+            start = np.zeros((c + 1, r)), np.zeros((r, r)), np.eye(r)
+            values, proper, *_ = filter_series(system, both, seen, *start, False)
+            each = values.sum(1)
+            scored = int((proper[:-1] & seen).sum())
+            if not np.isfinite(each).all():
+                return np.zeros(0), math.nan, math.nan
+            squares += float(weights @ (2.0 * (each[-1] - each[:-1])))
+            logs -= float(weights.sum()) * (2.0 * each[-1] + scored * math.log(2.0 * math.pi))
+        return np.zeros(0), max(squares, 0.0) / self.count, logs
 
     def objective(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         system = self._system(x)
