@@ -62,7 +62,7 @@ class AutoARMA(ARMA):
         "heldout" is minus twice the one-step log-likelihood of the last part of each sequence, to which the candidates
         are not fitted; the chosen one is then fitted to all.
     search : {"stepwise", "exhaustive"}
-        From neighbour to neighbour while the criterion falls, or all candidates.
+        All neighbours of the best two candidates so far until none is new, or all candidates.
     test : {"kpss", "adf"}
         Unit-root test that chooses d.
     average : bool, int or float

@@ -31,19 +31,17 @@ class SharedData:
     Parameters
     ----------
     profile : ARMAProfile
-        Of the model without lags.
+        Of the model without lags, for complete sequences.
     n_fixed : int
         Free parameters of that model.
-
-    Attributes
-    ----------
-    complete : bool
-        Whether no value is missing, so that candidates need nothing else.
+    count : float
+        Values that are scored.
+    gapped : bool
+        Whether missing values were interpolated, so that candidates only start here.
     """
 
-    def __init__(self, profile: ARMAProfile, n_fixed: int) -> None:
-        self.count, self.n_fixed, self.scored = profile.count, n_fixed, profile.scored
-        self.complete = not profile.gapped
+    def __init__(self, profile: ARMAProfile, n_fixed: int, count: float, gapped: bool = False) -> None:
+        self.n_fixed, self.count, self.gapped, self.scored = n_fixed, count, gapped, profile.scored
         self.columns = (profile.columns, profile.lengths, profile.weights, profile.n_columns)
         self.response = profile._unexplained()
 

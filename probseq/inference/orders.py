@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from probseq.errors import ProbseqError
-from probseq.inference.candidates import CandidateLikelihood, Likelihood, SharedData, descend
+from probseq.inference.candidates import CandidateLikelihood, SharedData, descend
 from probseq.kernels.polynomials import partial_from_coefficients
 from probseq.kernels.profile import unpack
 from probseq.kernels.threads import run_blocks
@@ -33,6 +33,7 @@ __all__ = [
 
 # The chosen candidates are fitted to full accuracy afterwards.
 _MAX_ITER, _TOL = 200, 1e-8
+_LEADERS = 2
 # Starts are this far inside the stationary region: on its edge the likelihood has no slope to follow.
 _EDGE = 0.98 / math.sqrt(1.0 - 0.98**2)
 
@@ -180,8 +181,12 @@ class CandidateFits:
     @property
     def best(self) -> CandidateFit | None:
         """The candidate with the lowest criterion; of equals that with fewer parameters."""
+        return next(iter(self.leaders(1)), None)
+
+    def leaders(self, count: int) -> list[CandidateFit]:
+        """The best so many candidates that have a criterion."""
         usable = [fit for fit in self.found.values() if math.isfinite(fit.criterion)]
-        return min(usable, key=lambda fit: (fit.criterion, fit.n_parameters, fit.candidate), default=None)
+        return sorted(usable, key=lambda fit: (fit.criterion, fit.n_parameters, fit.candidate))[:count]
 
     def add(self, candidates: Iterable[Candidate]) -> None:
         """Fit those not yet fitted, in parallel, from the best so far among other starts."""
@@ -211,13 +216,14 @@ class CandidateFits:
         k, count = shared.n_fixed + sum(candidate.orders), shared.count
         if self.criterion == "aicc" and count <= k + 1:
             return CandidateFit(candidate, np.zeros(0), math.inf, -math.inf, k, "undefined")
-        function: Likelihood
-        if shared.complete:
-            function = CandidateLikelihood(shared, candidate.orders, self.period)
-            starts = [function.start(), np.zeros(function.size)]
-        else:
-            profile = self.build(candidate).concentrated(self.batch, self.weights)
-            function, starts = profile.objective, profile.starts(0, torch.Generator())
+        quick = CandidateLikelihood(shared, candidate.orders, self.period)
+        starts, function = [quick.start(), np.zeros(quick.size)], quick.__call__
+        if shared.gapped:
+            # A filter of gaps costs much more: it only finishes what interpolated data have begun.
+            values = [function(x)[0] for x in starts]
+            x, _, _ = descend(function, starts[int(np.argmin(values))], _MAX_ITER, _TOL)
+            starts = [np.minimum(np.maximum(x, -_EDGE), _EDGE)]
+            function = self.build(candidate).concentrated(self.batch, self.weights).objective
         if near is not None:
             starts.append(_carried(near, candidate))
         values = [function(x)[0] for x in starts]
@@ -249,7 +255,9 @@ class CandidateFits:
         """Find what the candidates of a trend have in common, or why none can be fitted."""
         try:
             model = self.build(Candidate(0, 0, 0, 0, trend))
-            self._data[trend] = SharedData(model.concentrated(self.batch, self.weights), model.n_parameters)
+            profile = model.concentrated(self.batch, self.weights)
+            whole = model.concentrated(_bridged(self.batch), self.weights) if profile.gapped else profile
+            self._data[trend] = SharedData(whole, model.n_parameters, profile.count, profile.gapped)
         except ProbseqError as error:
             self._errors[trend] = error
 
@@ -264,18 +272,18 @@ class CandidateFits:
 
 
 def stepwise(fits: CandidateFits, space: SearchSpace) -> None:
-    """Climb from the best of a few models to its best neighbour, until no neighbour is better.
+    """From a few models to all neighbours of the best two so far, until neither has one that was not fitted.
 
     References
     ----------
     Hyndman and Khandakar (2008), Automatic time series forecasting: the forecast package for R, Journal of Statistical
-    Software 27, section 3.2; here all neighbours of a model are compared before the next move.
+    Software 27, section 3.2; there the search goes on from the best one only, at its first neighbour that is better.
     """
     fits.add(space.starts())
-    before = None
-    while fits.best is not None and fits.best is not before:
-        before = fits.best
-        fits.add(space.neighbours(before.candidate))
+    explored: set[Candidate] = set()
+    while open_ends := [fit.candidate for fit in fits.leaders(_LEADERS) if fit.candidate not in explored]:
+        explored.add(open_ends[0])
+        fits.add(space.neighbours(open_ends[0]))
 
 
 def exhaustive(fits: CandidateFits, space: SearchSpace) -> None:
@@ -304,6 +312,15 @@ def _first_part(batch: Batch, fraction: float) -> Batch:
     inside = (torch.arange(t) < lengths.unsqueeze(-1)).unsqueeze(-1)
     u = None if batch.u is None else batch.u[:, :t]
     return Batch(batch.x[:, :t], batch.seen[:, :t] & inside, lengths, u)
+
+
+def _bridged(batch: Batch) -> Batch:
+    """The batch with missing values interpolated, as if they had been seen."""
+    x, steps = batch.x.clone(), np.arange(batch.t)
+    for i, seen in enumerate(batch.seen[..., 0].numpy()):
+        if seen.any():
+            x[i, :, 0] = torch.from_numpy(np.interp(steps, steps[seen], batch.x[i, seen, 0].numpy()))
+    return batch._replace(x=x, seen=batch.real.unsqueeze(-1))
 
 
 def _carried(fit: CandidateFit, candidate: Candidate) -> np.ndarray:
