@@ -13,6 +13,7 @@ from probseq.inference.base import Draws, Inference, Progress
 from probseq.inference.information import information
 from probseq.inference.options import TrainingOptions
 from probseq.inference.posterior import LogPosterior
+from probseq.inference.profile_search import ProfileSearch
 from probseq.inference.search import Search, check_search, climb, latent_problems, wants_covariance
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.baseline import ClosedForm
@@ -101,7 +102,7 @@ class MLE(Inference):
         return self._fit_flat(model, batch, generator, weights, progress)
 
     def _fit_profile(self, profile: Profile, generator: torch.Generator, progress: Progress | None) -> Draws:
-        search = Search(profile.objective, profile.count, self.max_iter, self.tol, progress)
+        search = ProfileSearch(profile, self.max_iter, self.tol, progress)
         starts = profile.starts(self.n_init, generator)
         reasoned = starts[: len(starts) - self.n_init] if profile.size else starts
         values = [search.evaluate(x)[0] for x in reasoned]

@@ -20,6 +20,7 @@ from probseq.kernels.polynomials import (
     multiply,
     multiply_adjoint,
 )
+from probseq.kernels.quasi_newton import RUNNING, STATUS, VALUE, advance
 
 LOG_2PI = math.log(2.0 * math.pi)
 # Partial autocorrelations stay this far inside (-1, 1), so that a root on the circle is approached, not reached.
@@ -347,3 +348,37 @@ def _combine(trace, beta, n_columns, n_sequences, n):
         trace.rows,
         trace.ok,
     )
+
+
+@kernel
+def descend_profile(
+    descent, values, max_iter, tol, orders, period, ar_lags, ma_lags, w, lengths, weights, n_columns
+):
+    """Go on minimising `objective` in z = arsinh(x) for at most ``values.size`` evaluations.
+
+    A partial autocorrelation is tanh z: a root that goes to the unit circle does so by a constant factor a step.
+
+    Parameters
+    ----------
+    descent : Descent
+        In z; changed in place.
+    values : float64
+        Receives the lowest value after each evaluation.
+    max_iter, tol
+        As for `probseq.kernels.quasi_newton.advance`.
+    orders, ...
+        As for `objective`.
+
+    Returns
+    -------
+    int, the number of evaluations.
+    """
+    for i in range(values.size):
+        if descent.counts[STATUS] != RUNNING:
+            return i
+        value, gradient = objective(
+            np.sinh(descent.trial), orders, period, ar_lags, ma_lags, w, lengths, weights, n_columns
+        )
+        advance(descent, value, gradient * np.cosh(descent.trial), max_iter, tol)
+        values[i] = descent.line[VALUE]
+    return values.size

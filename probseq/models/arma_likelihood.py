@@ -20,7 +20,8 @@ from probseq.kernels.arima import (
 from probseq.kernels.arma import innovations
 from probseq.kernels.hannan_rissanen import free_from_coefficients, hannan_rissanen
 from probseq.kernels.polynomials import multiply
-from probseq.kernels.profile import concentrate, objective, profile_at, unpack
+from probseq.kernels.profile import concentrate, descend_profile, objective, profile_at, unpack
+from probseq.kernels.quasi_newton import Descent
 from probseq.models.arma_roots import Factor, root_problems
 from probseq.models.base import Batch
 from probseq.models.concentrated import Profile
@@ -169,6 +170,19 @@ class ARMAProfile(Profile):
             data = (model.lags.differences, self.columns, self.seen, self.weights, self.n_columns)
             return objective_with_gaps(*common, *data)
         return objective(*common, self.columns, self.lengths, self.weights, self.n_columns)
+
+    def descend(self, descent: Descent, values: np.ndarray, max_iter: int, tol: float) -> int:
+        if self.gapped:
+            return super().descend(descent, values, max_iter, tol)
+        model = self.model
+        common = (self.orders, model.period, model.lags.ar, model.lags.ma)
+        data = (self.columns, self.lengths, self.weights, self.n_columns)
+        return descend_profile(descent, values, max_iter, tol, *common, *data)
+
+    @property
+    def work(self) -> float:
+        size = self.model.state_size**2 if self.gapped else self.model.state_size + 10
+        return 10.0 * size * self.columns.size
 
     def _factors(self, x: np.ndarray) -> list[np.ndarray]:
         """Coefficients of phi, theta, Phi and Theta at their lags."""

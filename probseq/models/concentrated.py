@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from probseq.kernels.quasi_newton import RUNNING, STATUS, VALUE, Descent, advance
 from probseq.models.base import Batch
 
 __all__ = ["ConcentratedLikelihood", "Profile"]
@@ -25,6 +27,37 @@ class Profile(ABC):
     @abstractmethod
     def objective(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """-l_p(x) / count, in nats per scored value, and its gradient (size,)."""
+
+    def descend(self, descent: Descent, values: np.ndarray, max_iter: int, tol: float) -> int:
+        """Go on minimising the objective in z = arsinh(x) for at most ``values.size`` evaluations.
+
+        Models with a compiled objective override this loop by an equal one that is compiled.
+
+        Parameters
+        ----------
+        descent : Descent
+            In z; changed in place.
+        values : (m,) float64
+            Receives the lowest value after each evaluation.
+        max_iter, tol
+            As for `probseq.kernels.quasi_newton.advance`.
+
+        Returns
+        -------
+        int, the number of evaluations.
+        """
+        for i in range(values.size):
+            if descent.counts[STATUS] != RUNNING:
+                return i
+            value, gradient = self.objective(np.sinh(descent.trial))
+            advance(descent, value, gradient * np.cosh(descent.trial), max_iter, tol)
+            values[i] = descent.line[VALUE]
+        return values.size
+
+    @property
+    def work(self) -> float:
+        """Rough number of elementary operations of one evaluation of the objective."""
+        return math.inf
 
     @abstractmethod
     def starts(self, n_random: int, generator: torch.Generator) -> list[np.ndarray]:

@@ -17,6 +17,7 @@ from probseq.kernels.sparse_profile import (
     whole_polynomials,
 )
 from probseq.models.arma_likelihood import ARMAProfile
+from probseq.models.concentrated import Profile
 
 __all__ = ["SparseProfile"]
 
@@ -34,6 +35,8 @@ class SparseProfile(ARMAProfile):
             data = (model.lags.differences, self.columns, self.seen, self.weights, self.n_columns)
             return sparse_objective_with_gaps(*common, *data)
         return sparse_objective(*common, self.columns, self.lengths, self.weights, self.n_columns)
+
+    descend = Profile.descend
 
     @property
     def _lags(self) -> np.ndarray:

@@ -295,15 +295,15 @@ def test_sequence_weights_count_like_copies(generator):
 def test_an_interrupted_fit_keeps_the_best_point(monkeypatch):
     model, batch = make_model((2, 0, 1)), make_batch(lake())
     calls = []
-    original = ARMAProfile.objective
+    original = ARMAProfile.descend
 
-    def interrupted(self, x):
-        calls.append(x)
-        if len(calls) > 6:
+    def interrupted(self, descent, values, max_iter, tol):
+        calls.append(len(values))
+        if len(calls) > 2:
             raise KeyboardInterrupt
-        return original(self, x)
+        return original(self, descent, values[:2], max_iter, tol)
 
-    monkeypatch.setattr(ARMAProfile, "objective", interrupted)
+    monkeypatch.setattr(ARMAProfile, "descend", interrupted)
     draws = fit(model, batch)
     assert draws.status == "interrupted" and not draws.converged
     assert draws.log_prob == pytest.approx(float(model.log_prob(draws.params, batch).sum()), abs=1e-8)
