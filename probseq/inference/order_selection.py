@@ -12,7 +12,8 @@ from probseq.errors import EmptyDataError
 from probseq.inference.base import Draws, Progress
 from probseq.inference.optimize import MLE
 from probseq.inference.orders import Candidate, CandidateFits
-from probseq.inference.search import Search, wants_covariance
+from probseq.inference.profile_search import ProfileSearch
+from probseq.inference.search import wants_covariance
 from probseq.models.average import AverageModel
 from probseq.models.concentrated import Profile
 
@@ -124,7 +125,7 @@ def settle(
 
     Also the free parameters at which it is.
     """
-    search = Search(profile.objective, profile.count, inference.max_iter, inference.tol, progress)
+    search = ProfileSearch(profile, inference.max_iter, inference.tol, progress)
     search.evaluate(x)
     if profile.size:
         random = profile.starts(inference.n_init, generator) if inference.n_init else []

@@ -351,9 +351,7 @@ def _combine(trace, beta, n_columns, n_sequences, n):
 
 
 @kernel
-def descend_profile(
-    descent, values, max_iter, tol, orders, period, ar_lags, ma_lags, w, lengths, weights, n_columns
-):
+def descend_profile(descent, values, max_iter, tol, orders, period, ar_lags, ma_lags, w, lengths, weights, n_columns):
     """Go on minimising `objective` in z = arsinh(x) for at most ``values.size`` evaluations.
 
     A partial autocorrelation is tanh z: a root that goes to the unit circle does so by a constant factor a step.
