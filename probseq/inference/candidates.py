@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from probseq.kernels.hannan_rissanen import free_from_coefficients, hannan_rissanen
 from probseq.kernels.polynomials import support
-from probseq.kernels.profile import objective
+from probseq.kernels.profile import descend_profile, objective
+from probseq.kernels.quasi_newton import CONVERGED, RUNNING, STALLED, STATUS, VALUE, begin
 from probseq.models.arma_likelihood import ARMAProfile
 
-__all__ = ["CandidateLikelihood", "Likelihood", "SharedData", "descend"]
-
-Likelihood = Callable[[np.ndarray], tuple[float, np.ndarray]]
-"""Minus a log-likelihood per value, and its gradient, at free parameters."""
+__all__ = ["CandidateLikelihood", "SharedData"]
 
 _INSIDE = 0.98
-_FLAT = 1e-7
-_ARMIJO, _WOLFE = 1e-4, 0.9
-_TRIALS = 25
-# Longer first steps would leave the region in which the starting point was reasoned.
-_FIRST_STEP = 0.5
+# Evaluations without a look at the interpreter.
+_AT_ONCE = 256
 
 
 class SharedData:
@@ -78,62 +72,11 @@ class CandidateLikelihood:
         guess = hannan_rissanen(*data, self.orders, self.period, min(wanted, n // 3))
         return free_from_coefficients(guess, self.orders, _INSIDE)
 
-
-def descend(function: Likelihood, x: np.ndarray, max_iter: int, tol: float) -> tuple[np.ndarray, float, str]:
-    """Minimise a smooth function of few variables by BFGS; little work besides the function itself.
-
-    Parameters
-    ----------
-    function : returns a value and its gradient; inf where there is none
-    tol : float
-        It has converged when a step lowers the value by less than this, relative to it, or no slope exceeds 1e-7.
-
-    Returns
-    -------
-    x, value, status : "converged" or "max_iter"
-
-    References
-    ----------
-    Nocedal and Wright (2006), Numerical Optimization, algorithm 6.1; the step is found by bisection under the weak
-    conditions of Wolfe.
-    """
-    value, gradient = function(x)
-    inverse = np.eye(x.size)
-    fresh = True
-    for _ in range(max_iter):
-        if np.abs(gradient).max(initial=0.0) <= _FLAT:
-            return x, value, "converged"
-        direction = -(inverse @ gradient)
-        slope = float(direction @ gradient)
-        if slope >= 0.0:
-            inverse, direction, fresh = np.eye(x.size), -gradient, True
-            slope = -float(gradient @ gradient)
-        step = min(1.0, _FIRST_STEP / math.sqrt(-slope)) if fresh else 1.0
-        low, high = 0.0, math.inf
-        for _ in range(_TRIALS):
-            after = x + step * direction
-            new_value, new_gradient = function(after)
-            if not new_value <= value + _ARMIJO * step * slope:
-                high = step
-            elif float(new_gradient @ direction) < _WOLFE * slope:
-                low = step
-            else:
-                break
-            step = 0.5 * (low + high) if high < math.inf else 2.0 * low
-        if not new_value < value:
-            return x, value, "converged"  # nothing lower along the steepest way that rounding leaves
-        moved, turned = after - x, new_gradient - gradient
-        gain, curvature = value - new_value, float(moved @ turned)
-        x, value, gradient = after, new_value, new_gradient
-        if gain <= tol * max(abs(value), 1.0):
-            return x, value, "converged"
-        if curvature > 1e-14:
-            if fresh:
-                inverse *= curvature / float(turned @ turned)
-                fresh = False
-            image = inverse @ turned
-            mixed = (0.5 * (1.0 + float(turned @ image) / curvature) / curvature) * moved - image / curvature
-            cross = mixed[:, None] * moved
-            inverse += cross
-            inverse += cross.T
-    return x, value, "max_iter"
+    def descend(self, x: np.ndarray, max_iter: int, tol: float) -> tuple[np.ndarray, float, str]:
+        """Minimise from x, compiled; where it ends, the value there, "converged" or "max_iter"."""
+        descent, values = begin(np.arcsinh(x)), np.empty(_AT_ONCE)
+        data = (self.orders, self.period, *self.lags, *self.shared.columns)
+        while descent.counts[STATUS] == RUNNING:
+            descend_profile(descent, values, max_iter, tol, *data)
+        status = "converged" if descent.counts[STATUS] in (CONVERGED, STALLED) else "max_iter"
+        return np.sinh(descent.point), float(descent.line[VALUE]), status

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from probseq.errors import ProbseqError
-from probseq.inference.candidates import CandidateLikelihood, SharedData, descend
+from probseq.inference.candidates import CandidateLikelihood, SharedData
+from probseq.inference.profile_search import ProfileSearch
 from probseq.kernels.polynomials import partial_from_coefficients
 from probseq.kernels.profile import unpack
 from probseq.kernels.threads import run_blocks
@@ -217,17 +218,17 @@ class CandidateFits:
         if self.criterion == "aicc" and count <= k + 1:
             return CandidateFit(candidate, np.zeros(0), math.inf, -math.inf, k, "undefined")
         quick = CandidateLikelihood(shared, candidate.orders, self.period)
-        starts, function = [quick.start(), np.zeros(quick.size)], quick.__call__
-        if shared.gapped:
-            # A filter of gaps costs much more: it only finishes what interpolated data have begun.
-            values = [function(x)[0] for x in starts]
-            x, _, _ = descend(function, starts[int(np.argmin(values))], _MAX_ITER, _TOL)
-            starts = [np.minimum(np.maximum(x, -_EDGE), _EDGE)]
-            function = self.build(candidate).concentrated(self.batch, self.weights).objective
+        starts = [quick.start(), np.zeros(quick.size)]
         if near is not None:
             starts.append(_carried(near, candidate))
-        values = [function(x)[0] for x in starts]
-        x, value, status = descend(function, starts[int(np.argmin(values))], _MAX_ITER, _TOL)
+        first = min(starts, key=lambda x: quick(x)[0])
+        x, value, status = quick.descend(first, _MAX_ITER, _TOL)
+        if shared.gapped:
+            # A filter of gaps costs much more: it only finishes what interpolated data have begun.
+            profile = self.build(candidate).concentrated(self.batch, self.weights)
+            search = ProfileSearch(profile, _MAX_ITER, _TOL)
+            search.descend(np.minimum(np.maximum(x, -_EDGE), _EDGE))
+            x, value, status = search.x, search.value, search.status
         if not math.isfinite(value):
             return CandidateFit(candidate, np.zeros(0), math.inf, -math.inf, k, "failed")
         return self._judged(CandidateFit(candidate, x, 0.0, -count * value, k, status))

@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import rosen, rosen_der
 
 from probseq.distributions.emissions import Observation
-from probseq.inference.candidates import CandidateLikelihood, SharedData, descend
+from probseq.inference.candidates import CandidateLikelihood, SharedData
 from probseq.inference.optimize import MLE
 from probseq.inference.orders import Candidate, CandidateFits, SearchSpace, exhaustive
 from probseq.models.arma import ARMAModel
@@ -59,27 +58,23 @@ def test_gaps_are_filtered_to_the_same_maximum():
         assert fit.n_parameters == sum(candidate.orders) + 3
 
 
-@pytest.mark.parametrize("start", [[-1.2, 1.0], [0.0, 0.0], [2.0, -1.5, 0.5]])
-def test_descent_finds_the_minimum_of_rosenbrock(start):
-    # scipy's rosen has its only minimum in two and three variables, zero, where all are one.
-    x, value, status = descend(lambda x: (rosen(x), rosen_der(x)), np.array(start), 500, 0.0)
-    np.testing.assert_allclose(x, 1.0, atol=1e-6)
-    assert value < 1e-12 and status == "converged"
-
-
-def test_descent_steps_back_from_where_there_is_no_value():
-    def barrier(x):
-        return (x[0] - math.log(x[0]), np.array([1.0 - 1.0 / x[0]])) if x[0] > 0 else (math.inf, np.zeros(1))
-
-    x, value, status = descend(barrier, np.array([30.0]), 100, 0.0)
-    np.testing.assert_allclose((x[0], value), (1.0, 1.0), atol=1e-7)
-    assert status == "converged"
+@pytest.mark.parametrize("orders", [(0, 0, 0, 0), (2, 0, 0, 0), (1, 1, 0, 0), (1, 0, 0, 1)])
+def test_descent_ends_where_maximum_likelihood_does(orders):
+    batch = series(seed=2)
+    empty = model((0, 0, 0, 0))
+    profile = empty.concentrated(batch)
+    fast = CandidateLikelihood(SharedData(profile, empty.n_parameters, profile.count), orders, 4)
+    x, value, status = fast.descend(fast.start(), 200, 1e-12)
+    draws = MLE(n_init=6, covariance=False).fit(model(orders), batch, torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(-profile.count * value, draws.log_prob, atol=1e-6)
+    assert status == "converged" and fast(x)[0] == pytest.approx(value, rel=1e-12)
 
 
 def test_descent_says_when_it_was_stopped():
-    assert descend(lambda x: (rosen(x), rosen_der(x)), np.array([-1.2, 1.0]), 3, 0.0)[2] == "max_iter"
-    x, value, status = descend(lambda x: (3.0, np.zeros(0)), np.zeros(0), 10, 1e-8)
-    assert (x.size, value, status) == (0, 3.0, "converged")
+    empty = model((0, 0, 0, 0))
+    profile = empty.concentrated(series())
+    fast = CandidateLikelihood(SharedData(profile, empty.n_parameters, profile.count), (2, 2, 0, 0), 4)
+    assert fast.descend(np.full(4, 0.8), 2, 0.0)[2] == "max_iter"
 
 
 def test_near_unit_roots_have_no_criterion():
