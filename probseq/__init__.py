@@ -53,6 +53,7 @@ _HOMES = {
     "probseq.inference.online": ("OnlineEM",),
     "probseq.inference.optimize": ("MLE",),
     "probseq.inference.map": ("MAP",),
+    "probseq.inference.collapsed": ("Collapsed",),
     "probseq.inference.laplace": ("Laplace",),
     "probseq.inference.nuts": ("NUTS",),
     "probseq.inference.vb": ("VB",),

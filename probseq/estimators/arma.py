@@ -16,6 +16,7 @@ from probseq.estimators.arma_diagnostics import ARMADiagnostics
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.pipeline import DataInfo
 from probseq.inference.base import Inference
+from probseq.inference.collapsed import Collapsed
 from probseq.inference.laplace import Laplace
 from probseq.inference.map import MAP
 from probseq.inference.nuts import NUTS
@@ -78,7 +79,7 @@ class ARMA(ARMADiagnostics, SequenceEstimator):
     and Athanasopoulos (2021), Forecasting: Principles and Practice, section 10.5.
     """
 
-    inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP, Laplace, NUTS)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP, Laplace, NUTS, Collapsed)
 
     def __init__(
         self,

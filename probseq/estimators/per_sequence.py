@@ -207,7 +207,7 @@ class PerSequence(BaseEstimator):
             raise DataError(
                 got=f"series {name!r}" + (", which could not be fitted" if failed else ""),
                 expected=f"one of the {len(self.models_)} series with a model",
-                remedy=str(self.failures_["message"].to_dict()[name]) if failed else "Check the names: models_ lists them.",
+                remedy=str(self.failures_["message"].to_dict()[name]) if failed else "Check the names; see models_.",
             )
         return self.models_[name]
 

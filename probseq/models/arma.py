@@ -24,6 +24,7 @@ from probseq.models.base import Batch, Scan, SequenceModel, Steps
 from probseq.models.concentrated import ConcentratedLikelihood
 from probseq.models.deterministic import Deterministic
 from probseq.models.innovations import GappedInnovations, Innovations, Lags
+from probseq.models.integrated import IntegratedLikelihood
 from probseq.models.missing_likelihood import MissingProfile, few_missing
 from probseq.models.sparse_likelihood import SparseProfile
 from probseq.models.sparse_stationary import stationary_at
@@ -33,7 +34,7 @@ __all__ = ["ARMAModel", "ARMAState"]
 _FACTORS = ("ar", "ma", "seasonal_ar", "seasonal_ma")
 
 
-class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
+class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood, IntegratedLikelihood):
     r"""phi(B) Phi(B^s) (Delta(B) (x_t - u_t' beta - w_t' gamma) - mu - tau t) = theta(B) Theta(B^s) e_t.
 
     e_t ~ N(0, scale^2), phi(B) = 1 - sum_j ar_j B^j, theta(B) = 1 + sum_j ma_j B^j, Delta(B) = (1 - B)^d (1 - B^s)^D,
@@ -125,6 +126,9 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood):
     def concentrated(self, batch: Batch, weights: Tensor | None = None) -> ARMAProfile:
         kind = MissingProfile if few_missing(self, batch) else SparseProfile if self.sparse else ARMAProfile
         return kind(self, batch, weights)
+
+    def integrated(self, batch: Batch, weights: Tensor | None = None) -> ARMAProfile:
+        return (SparseProfile if self.sparse else ARMAProfile)(self, batch, weights)
 
     def _initial_guess(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         profile = self.concentrated(batch)

@@ -24,7 +24,7 @@ from probseq.kernels.profile import concentrate, descend_profile, objective, pro
 from probseq.kernels.quasi_newton import Descent
 from probseq.models.arma_roots import Factor, root_problems
 from probseq.models.base import Batch
-from probseq.models.concentrated import Profile
+from probseq.models.integrated import Integrated, IntegratedProfile
 
 if TYPE_CHECKING:
     from probseq.models.arma import ARMAModel
@@ -37,7 +37,7 @@ _COLLINEAR = 1e-9
 _NAMES = ("autoregressive", "moving-average", "seasonal autoregressive", "seasonal moving-average")
 
 
-class ARMAProfile(Profile):
+class ARMAProfile(IntegratedProfile):
     """Columns of responses and regressors, whitened together by one filter; without gaps on the differenced data.
 
     Parameters
@@ -219,9 +219,11 @@ class ARMAProfile(Profile):
         return np.append(beta, math.sqrt(sigma2))
 
     def parameters(self, x: np.ndarray) -> dict[str, Tensor]:
+        return self.parameters_at(x, self._location_and_scale(x))
+
+    def parameters_at(self, x: np.ndarray, other: np.ndarray) -> dict[str, Tensor]:
         values = dict(zip(_BLOCKS, self._factors(x), strict=True))
         params = {name: torch.from_numpy(value) for name, value in values.items() if value.size}
-        other = self._location_and_scale(x)
         if self.model.constant:
             # Differences do not see the centre.
             shift = 0.0 if self.model.n_differences else self.centre
@@ -235,6 +237,22 @@ class ARMAProfile(Profile):
             params["coefficients"] = torch.from_numpy(other[self.n_terms : -1].copy())
         params["scale"] = torch.tensor(max(other[-1], 1e-150), dtype=torch.float64)
         return params
+
+    def integrated(self, x: np.ndarray) -> Integrated:
+        e, f, scored = self._whitened(x)
+        if not np.isfinite(e).all():
+            return Integrated(-math.inf, np.zeros(self.n_columns - 1), np.eye(self.n_columns - 1), 1.0, 1.0)
+        weights = self.weights[:, None] * scored
+        rows = e.reshape(len(f), self.n_columns, -1)
+        both = np.einsum("sit,sjt,st->ij", rows, rows, weights / f)
+        moment, gram = both[1:, 0], both[1:, 1:]
+        location = np.linalg.lstsq(gram, moment, rcond=1e-14)[0]
+        left = rows[:, 0] - np.einsum("sit,i->st", rows[:, 1:], location)
+        rest = float((weights * left**2 / f).sum())
+        df = float(weights.sum()) - len(location)
+        log_det = float(np.linalg.slogdet(gram)[1]) if len(location) else 0.0
+        log_prob = -0.5 * float((weights * np.log(f)).sum()) - 0.5 * log_det - 0.5 * df * math.log(max(rest, 1e-300))
+        return Integrated(log_prob, location, gram, rest, df)
 
     # starts -----------------------------------------------------------------------------------------------------------
 
