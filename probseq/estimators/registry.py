@@ -14,6 +14,7 @@ FAMILIES = {
     "LocalLevel": "probseq.estimators.structural",
     "LocalTrend": "probseq.estimators.structural",
     "StateSpaceModel": "probseq.estimators.state_space",
+    "RegimeModel": "probseq.estimators.regimes",
     "RNN": "probseq.estimators.recurrent",
     "LSTM": "probseq.estimators.recurrent",
     "GRU": "probseq.estimators.recurrent",

@@ -12,7 +12,7 @@ from probseq.errors import UnsupportedError
 from probseq.estimators.state_space import StateSpaceModel
 from probseq.models.fixed_state_space import KnownSystem
 
-__all__ = ["adopt_state_space", "training_data"]
+__all__ = ["adopt_state_space", "labelled", "status_of"]
 
 _DEGREE = 6
 _ROUNDING = 1e-9
@@ -38,8 +38,7 @@ def adopt_state_space(results: Any, exact_diffuse: bool) -> StateSpaceModel:
         names, values = [*names, "sigma2"], np.append(values, results.filter_results.scale)
         free, covariance = [*free, True], None
     system = _system(results, regression, exact_diffuse, tuple(names), sum(free))
-    data = training_data(model, model.endog, regression.exog, regression.names)
-    return StateSpaceModel(system)._take(values, covariance, status_of(results), data)
+    return StateSpaceModel(system)._take(values, covariance, status_of(results), _training(model, regression))
 
 
 def status_of(results: Any) -> str:
@@ -50,28 +49,33 @@ def status_of(results: Any) -> str:
     return "converged" if not hasattr(found, "get") or found.get("converged", True) else "max_iter"
 
 
-def training_data(model: Any, endog: Any, exog: np.ndarray, exog_names: list[str]) -> Sequences:
-    """The data of a fit, named and stamped as they were given."""
-    values, given = np.asarray(endog, dtype=np.float64), model.data.orig_endog
-    values = values.reshape(len(values), -1)
-    pandas = isinstance(given, pd.Series | pd.DataFrame)
-    index = None if model._index is None or model._index_generated else model._index
-    if index is None and pandas:
-        index = given.index
+def labelled(
+    values: np.ndarray, given: Any, index: pd.Index | None, exog: np.ndarray, exog_names: list[str], named: bool
+) -> Sequences:
+    """Values (n, k) under the names and in the form of the data that were given, at ``index``, beside covariates."""
     block: Any = values
     if isinstance(given, pd.DataFrame):
         block = pd.DataFrame(values, index, given.columns)
-    elif pandas or (index is not None and values.shape[1] == 1):
-        block = pd.Series(values[:, 0], index, name=given.name if pandas else None)
+    elif isinstance(given, pd.Series) or (index is not None and values.shape[1] == 1):
+        block = pd.Series(values[:, 0], index, name=getattr(given, "name", None))
     elif index is not None:
         block = pd.DataFrame(values, index)
     elif np.ndim(given) == 1:
         block = values[:, 0]
     inputs: Any = None
     if exog.shape[1]:
-        named = isinstance(model.data.orig_exog, pd.Series | pd.DataFrame)
         inputs = pd.DataFrame(exog, index, exog_names) if named else exog
     return sequences(block, covariates=inputs)
+
+
+def _training(model: Any, regression: Regression) -> Sequences:
+    """The data of a fit, named and stamped as they were given."""
+    values, given = np.asarray(model.endog, dtype=np.float64), model.data.orig_endog
+    index = None if model._index is None or model._index_generated else model._index
+    if index is None and isinstance(given, pd.Series | pd.DataFrame):
+        index = given.index
+    named = isinstance(model.data.orig_exog, pd.Series | pd.DataFrame)
+    return labelled(values.reshape(len(values), -1), given, index, regression.exog, regression.names, named)
 
 
 def _covariance(results: Any, free: np.ndarray) -> np.ndarray | None:
