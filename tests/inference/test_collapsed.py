@@ -54,8 +54,8 @@ def test_integral_is_that_of_the_dense_normal(holes: tuple[int, ...]) -> None:
     design = np.column_stack([np.ones(30), u[0]])
     points = [np.array([0.3, 0.2]), np.array([1.5, -0.4]), np.array([-0.6, 0.9])]
     ours = [profile.integrated(x) for x in points]
-    # One coefficient is its partial autocorrelation, x / sqrt(1 + x^2), with the sign of theta turned.
-    theirs = [dense(*(x / np.sqrt(1 + x**2) * [1, -1]), y, design) for x in points]
+    coefficients = [profile.parameters_at(x, np.ones(4)) for x in points]
+    theirs = [dense(float(one["ar"]), float(one["ma"]), y, design) for one in coefficients]
     values = np.array([one.log_prob for one in ours])
     assert_allclose(np.diff(values), np.diff([value for value, _ in theirs]), rtol=1e-9, atol=1e-9)
     for one, (_, beta) in zip(ours, theirs):
