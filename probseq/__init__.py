@@ -15,6 +15,7 @@ _HOMES = {
     "probseq.estimators.hmm": ("HMM",),
     "probseq.estimators.hsmm": ("HSMM",),
     "probseq.estimators.arma": ("ARMA", "ARIMA"),
+    "probseq.models.volatility": ("GARCH",),
     "probseq.estimators.auto_arma": ("AutoARMA",),
     "probseq.estimators.per_sequence": ("PerSequence",),
     "probseq.estimators.structural": ("LocalLevel", "LocalTrend"),

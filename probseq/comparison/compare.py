@@ -226,6 +226,8 @@ class Comparison:
         row["draws"] = math.nan if e.effective_draws is None else e.effective_draws
         if not e.estimator.model_.exact:
             notes.append("log score is an estimate")
+        if e.estimator.model_.likelihood != "exact":
+            notes.append(f"{e.estimator.model_.likelihood} likelihood")
         row["note"] = "; ".join(notes)
         return row
 

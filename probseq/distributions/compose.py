@@ -12,8 +12,10 @@ from probseq.distributions.base import Distribution
 from probseq.distributions.bijections import Affine, Bijection
 from probseq.distributions.counts import discrete_icdf
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
+from probseq.distributions.laplace import DiagonalLaplace
 from probseq.distributions.product import IndependentParts
 from probseq.distributions.pushforward import Pushforward
+from probseq.distributions.skewed import DiagonalSkewedStudentT
 from probseq.errors import IncompatibleError
 
 __all__ = ["Mixture", "Pushforward", "mixture", "push"]
@@ -238,6 +240,11 @@ def push(law: Distribution, bijection: Bijection) -> Distribution:
             return FullNormal(loc=bijection.forward(law.loc), scale_tril=law.scale_tril * scale.unsqueeze(-1))
         if isinstance(law, DiagonalStudentT):
             return DiagonalStudentT(df=law.df, loc=bijection.forward(law.loc), scale=law.scale * bijection.scale)
+        if isinstance(law, DiagonalLaplace):
+            return DiagonalLaplace(loc=bijection.forward(law.loc), scale=law.scale * bijection.scale)
+        if isinstance(law, DiagonalSkewedStudentT):
+            loc, scale = bijection.forward(law.loc), law.scale * bijection.scale
+            return DiagonalSkewedStudentT(df=law.df, skewness=law.skewness, loc=loc, scale=scale)
     return Pushforward(law, bijection)
 
 

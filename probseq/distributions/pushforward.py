@@ -13,6 +13,8 @@ from torch import Tensor
 from probseq.distributions.base import Distribution
 from probseq.distributions.bijections import Affine, Bijection, BoxCoxInverse, Exponential, Extended
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
+from probseq.distributions.laplace import DiagonalLaplace
+from probseq.distributions.skewed import DiagonalSkewedStudentT
 from probseq.errors import IncompatibleError
 
 __all__ = ["Pushforward"]
@@ -116,13 +118,18 @@ class Pushforward(Distribution):
         return self.bijection.forward(self.base.icdf(q))
 
     def has_moment(self, order: float) -> Tensor:
-        """E|x|^order is finite: never for the exponential of a Student t; for Box-Cox by the tail of its power."""
+        """E|x|^order is finite: never for the exponential of a Student t, by its scale for that of a Laplace law.
+
+        For Box-Cox by the tail of its power.
+        """
         g, every = self.bijection, self.base.has_moment(0.0)
         g = g.inner if isinstance(g, Extended) else g
         if isinstance(g, Affine):
             return self.base.has_moment(order)
         if isinstance(g, Exponential):
-            return every & (order == 0 or not isinstance(self.base, DiagonalStudentT))
+            if isinstance(self.base, DiagonalLaplace):
+                return order * self.base.scale < 1
+            return every & (order == 0 or not isinstance(self.base, DiagonalStudentT | DiagonalSkewedStudentT))
         if isinstance(g, BoxCoxInverse):
             # lmbda < 0: P(X > x) falls as x^lmbda, since the density of z is positive at the end of its range.
             return self.base.has_moment(order / g.lmbda) if g.lmbda > 0 else every & (order == 0 or g.lmbda < -order)
@@ -157,7 +164,11 @@ class Pushforward(Distribution):
             m, v = base.mean, base.variance
             mean = torch.exp(m + 0.5 * v)
             return g.shift + mean, torch.expm1(v) * mean**2
-        if isinstance(g, Exponential) and isinstance(base, DiagonalStudentT):
+        if isinstance(g, Exponential) and isinstance(base, DiagonalLaplace):
+            first, second = (torch.exp(k * base.loc) / (1.0 - (k * base.scale) ** 2) for k in (1.0, 2.0))
+            variance = self._where_finite(2, second - first**2)
+            return g.shift + self._where_finite(1, first), variance
+        if isinstance(g, Exponential) and isinstance(base, DiagonalStudentT | DiagonalSkewedStudentT):
             infinite = torch.full_like(base.loc, torch.inf)
             return infinite, infinite
         return None

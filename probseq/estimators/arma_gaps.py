@@ -164,6 +164,12 @@ class ARMAGaps(Predicting):
                 expected="differences inside the ARMA model",
                 remedy="Write them into the order: order=(1, 1, 1).",
             )
+        if not isinstance(innermost(self.model_.model), ARMAModel):
+            raise UnsupportedError(
+                got="missing values or outliers under innovations that are not normal, or whose variance moves",
+                expected="normal innovations of constant variance, which can be smoothed exactly",
+                remedy='Use innovations="normal" without volatility.',
+            )
         batch = self._batch(data)
         start = self.model_.initial_state({}, batch.n)
         log_weights = start.log_weights

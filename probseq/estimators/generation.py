@@ -87,7 +87,8 @@ def generate(
         )
     state, index = _start(estimator, history, n, int(length))
     ready = model.scores_next(state)
-    if ready is not None and not bool(ready.all()):
+    begins = history is None and model.starts_itself
+    if not begins and ready is not None and not bool(ready.all()):
         raise HistoryError(
             got="generation without the values that the model starts from",
             expected=f"a history, since {type(estimator).__name__} conditions on its first values",

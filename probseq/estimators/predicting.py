@@ -181,6 +181,12 @@ class Predicting(FittedModel):
             observation = self.model_.observation
             backend = PathsBackend(paths, observation.discrete_variables.numpy(), observation.n_categories)
             method = f"{n_paths} simulated paths"
+            u = None if inputs is None else torch.as_tensor(inputs)
+            with torch.no_grad():
+                means = self.model_.forecast_mean({}, tree, steps, u)
+            if means is not None:
+                backend.paths += means.double().numpy() - backend.paths.mean(0)
+                method = f"{method}, moved to the exact means"
         return Forecast(
             backend, labels, index, joint=joint, history=past, method=method, future=True, random_state=random_state
         )

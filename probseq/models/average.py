@@ -62,6 +62,7 @@ class AverageModel(SequenceModel[AverageState]):
         self.models, self.adapt = tuple(models), adapt
         self.observation, self.n_covariates, self.dtype = first.observation, first.n_covariates, first.dtype
         self.exact = all(m.exact for m in models)
+        self.likelihood = "conditional" if any(m.likelihood == "conditional" for m in models) else "exact"
         self._names = [
             {name: name if i == 0 else f"{name}_{i + 1}" for name in model.parameters()}
             for i, model in enumerate(models)

@@ -109,6 +109,10 @@ class SequenceModel(ABC, Generic[S]):
     """Free parameters settled before inference, such as the mean and scale of a standardisation."""
     exact: bool = True
     """Whether ``log_prob_steps`` is exact, or an estimate with an error."""
+    likelihood: str = "exact"
+    """How a sequence begins: "exact", or "conditional" on its first values with all that came before set to zero."""
+    starts_itself: bool = False
+    """Whether simulation from the initial state draws the values that ``scores_next`` only conditions on."""
 
     # what a family defines ------------------------------------------------------------------------------------------
 
@@ -173,6 +177,10 @@ class SequenceModel(ABC, Generic[S]):
 
         A `FullNormal`, a mixture of such, or either through a monotone map of each value; None if not available.
         """
+        return None
+
+    def _forecast_mean(self, params: Params, state: S, u: Tensor | None, horizon: int) -> Tensor | None:
+        """E[x_{T+1}], ..., E[x_{T+h}] given the state, exact, (*draw, n, h, k); None if not available."""
         return None
 
     def _initial_guess(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -243,6 +251,10 @@ class SequenceModel(ABC, Generic[S]):
         Batch shape (*draw, n), event shape (horizon * k,): the k variables of the first step, then of the second.
         """
         return self._forecast_joint(params, state, u, horizon)
+
+    def forecast_mean(self, params: Params, state: S, horizon: int, u: Tensor | None = None) -> Tensor | None:
+        """Exact means of the next ``horizon`` steps, also where only paths have their laws; None if not available."""
+        return self._forecast_mean(params, state, u, horizon)
 
     def sample(
         self,

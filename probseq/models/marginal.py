@@ -50,7 +50,7 @@ class Marginalized(SequenceModel[MarginalState]):
         self.observation = model.observation
         self.dtype = model.dtype
         self.n_covariates = model.n_covariates
-        self.exact = model.exact
+        self.exact, self.likelihood, self.starts_itself = model.exact, model.likelihood, model.starts_itself
 
     @property
     def n_parameters(self) -> int:
@@ -156,6 +156,10 @@ class Marginalized(SequenceModel[MarginalState]):
         """Exact forecast marginals of each draw, batch (n, horizon, draw), or None."""
         laws = self.model._forecast_marginals(self.params, self._unpack(state), u, horizon)
         return None if laws is None else laws.movedim(0, 2)
+
+    def _forecast_mean(self, params: Params, state: MarginalState, u: Tensor | None, horizon: int) -> Tensor | None:
+        means = self.model._forecast_mean(self.params, self._unpack(state), u, horizon)
+        return None if means is None else torch.einsum("dnhk,nd->nhk", means, state.log_weights.to(means.dtype).exp())
 
     def _forecast_joint(
         self, params: Params, state: MarginalState, u: Tensor | None, horizon: int

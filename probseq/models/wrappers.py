@@ -53,7 +53,7 @@ class WrapperModel(SequenceModel[Any]):
         self.observation = inner.observation
         self.dtype = inner.dtype
         self.n_covariates = inner.n_covariates
-        self.exact = inner.exact
+        self.exact, self.likelihood = inner.exact, inner.likelihood
         self.n_settled = inner.n_settled
 
     def parameters(self) -> dict[str, ParamSpec]:
@@ -115,6 +115,7 @@ class ElementwiseModel(WrapperModel):
 
     def __init__(self, inner: SequenceModel[Any], bijection: Bijection, n_settled: int = 0) -> None:
         super().__init__(inner, bijection.changes(inner.observation.n_variables))
+        self.starts_itself = inner.starts_itself
         self.bijection = bijection
         self.n_settled += n_settled
         fill = bijection.forward(torch.tensor(inner.observation.fills, dtype=self.dtype))
@@ -188,6 +189,12 @@ class ElementwiseModel(WrapperModel):
         if inner is None or not self._reaches(inner):
             return None
         return push(inner, self.bijection)
+
+    def _forecast_mean(self, params: Params, state: Any, u: Tensor | None, horizon: int) -> Tensor | None:
+        if not isinstance(self.bijection, Affine):
+            return None  # a map that bends does not send means to means
+        means = self.inner._forecast_mean(params, state, u, horizon)
+        return None if means is None else self.bijection.forward(means)
 
     def _forecast_joint(self, params: Params, state: Any, u: Tensor | None, horizon: int) -> Distribution | None:
         inner = self.inner._forecast_joint(params, state, u, horizon)

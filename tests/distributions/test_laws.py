@@ -15,7 +15,9 @@ from probseq.distributions.compose import Mixture, mixture, push
 from probseq.distributions.counts import NegativeBinomialCounts, PoissonCounts, ZeroInflatedCounts
 from probseq.distributions.gamma import DiagonalGamma
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
+from probseq.distributions.laplace import DiagonalLaplace
 from probseq.distributions.multinomial import MultinomialCounts
+from probseq.distributions.skewed import DiagonalSkewedStudentT
 from probseq.errors import IncompatibleError
 from probseq.testing import check_distribution
 
@@ -34,6 +36,10 @@ LAWS = {
     "diagonal normal": DiagonalNormal(loc=t(3, 2), scale=t(3, 2, low=0.3)),
     "full normal": FullNormal(loc=t(3, 2), scale_tril=factors(3)),
     "student": DiagonalStudentT(df=t(3, 2, low=2.5, high=9), loc=t(3, 2), scale=t(3, 2, low=0.3)),
+    "laplace": DiagonalLaplace(loc=t(3, 2), scale=t(3, 2, low=0.3)),
+    "skewed student": DiagonalSkewedStudentT(
+        df=t(3, 2, low=2.5, high=9), skewness=t(3, 2, low=0.4, high=2.5), loc=t(3, 2), scale=t(3, 2, low=0.3)
+    ),
     "poisson": PoissonCounts(rate=t(3, 2, low=0.2, high=9)),
     "categories": Categories(logits=t(3, 2, 4)),
     "bits": Bits(logit=t(3, 2)),
