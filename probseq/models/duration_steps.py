@@ -17,6 +17,7 @@ _ASCENTS = 4
 _NEWTONS = 4
 _LONGEST = 2.0
 _HALVINGS = 12
+_MOST_LOSS = 0.95
 
 Objective = Callable[[Tensor], Tensor]
 
@@ -147,7 +148,6 @@ def _climb(objective: Objective, previous: Tensor, closed: Tensor, size: Tensor,
 
     ``size`` (D, ..., 1) is the number of observations behind each row, ``free`` the entries that may change.
     """
-    axes = tuple(range(1, previous.ndim))
     here, value = previous, _finite(objective(previous))
     other = _finite(objective(closed))
     better = other > value
@@ -160,10 +160,15 @@ def _climb(objective: Objective, previous: Tensor, closed: Tensor, size: Tensor,
         slope = torch.nan_to_num(slope, 0.0, 0.0, 0.0)
         movable = here * free
         share = movable / movable.sum(-1, keepdim=True).clamp_min(_EMPTY)
-        centred = movable * (slope - (share * slope).sum(-1, keepdim=True)) / size
-        # The longest step that keeps every probability above zero, and no longer than one.
+        growth = (slope - (share * slope).sum(-1, keepdim=True)) / size
+        # No probability loses more than nearly all; a monotone map of the growth rates still points uphill.
+        growth = growth.clamp_min(-_MOST_LOSS)
+        centred = movable * (growth - (share * growth).sum(-1, keepdim=True))
+        # In each row the longest step that keeps its probabilities above zero, and no longer than one: a row with a
+        # probability near zero must not hold up the others.
         shrink = torch.where(centred < 0, -here / centred.clamp_max(-1e-300), torch.inf)
-        length = (0.95 * shrink.amin(axes)).clamp_max(1.0)
+        centred = centred * (_MOST_LOSS * shrink.amin(-1, keepdim=True)).clamp_max(1.0)
+        length = torch.ones_like(value)
         moved = torch.zeros_like(better)
         for _ in range(_HALVINGS):
             trial = here + _lift(length, here) * centred
