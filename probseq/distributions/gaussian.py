@@ -12,6 +12,7 @@ from torch import Tensor
 
 from probseq.distributions.base import Distribution, ProductDistribution
 from probseq.distributions.exponential import linear_table
+from probseq.distributions.special import log_half_step
 
 __all__ = ["DiagonalNormal", "DiagonalStudentT", "FullNormal", "lower_factor"]
 
@@ -211,7 +212,7 @@ class DiagonalStudentT(ProductDistribution):
     def coordinate_log_prob(self, value: Tensor) -> Tensor:
         z = (value - self.loc) / self.scale
         half = 0.5 * (self.df + 1)
-        constant = torch.lgamma(half) - torch.lgamma(0.5 * self.df) - 0.5 * torch.log(self.df * math.pi)
+        constant = log_half_step(0.5 * self.df) - _HALF_LOG_2PI
         return constant - self.scale.log() - half * torch.log1p(z * z / self.df)
 
     @property

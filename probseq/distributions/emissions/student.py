@@ -19,6 +19,7 @@ from probseq.distributions.estimation import (
 )
 from probseq.distributions.gaussian import DiagonalStudentT
 from probseq.distributions.params import Params, ParamSpec, Positive, Real
+from probseq.distributions.special import log_half_step
 
 __all__ = ["StudentT"]
 
@@ -153,8 +154,7 @@ def _df_value(df: Tensor, x: Tensor, mask: Tensor, weights: Tensor, loc: Tensor,
 
 
 def _without_data(df: Tensor, n: Tensor, logs: Tensor) -> Tensor:
-    half = 0.5 * (df + 1.0)
-    return n * (torch.lgamma(half) - torch.lgamma(0.5 * df) - 0.5 * df.log()) - half * logs
+    return n * log_half_step(0.5 * df) - 0.5 * (df + 1.0) * logs
 
 
 def _df_profile(
