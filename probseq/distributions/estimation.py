@@ -4,8 +4,8 @@ Every M-step maximises sum_t w_t log p(x_t seen | params) (or an EM lower bound 
 lowers it), for all draws and states at once.
 
 Shapes: x and seen (n, t, k); weights (D, n, t, s), zero on padding; parameters (D, s, ...), tied ones (D, ...).
-A state without weight keeps its previous parameters. Variances stay above 1e-6 of the variance of the data: since the
-constrained maximum is attained by clipping, EM with the floor stays monotone.
+A state without weight keeps its previous parameters. Variances stay above 1e-6 of the variance of the data, and above
+the rounding of the values: since the constrained maximum is attained by clipping, EM with the floor stays monotone.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = [
     "above",
     "code_weights",
     "flat_rows",
+    "floor_name",
     "logarithms",
     "never_lower",
     "pooled_moments",
@@ -41,6 +42,9 @@ __all__ = [
 EMPTY = 1e-8
 """A sum of weights below which a state is taken to have none."""
 _FLOOR = 1e-6
+# The variance of the rounding of values of size one, with room for sums of many; and that of values that are all zero.
+_ROUNDING = (16 * torch.finfo(torch.float64).eps) ** 2
+_POINT = 1e-24
 # Half a megabyte at a time stays in the cache.
 _CHUNK = 1 << 16
 _MOST_CODES = 4096
@@ -64,9 +68,27 @@ class Moments(NamedTuple):
 
 
 def variance_floor(x: Tensor, seen: Tensor) -> Tensor:
-    """Smallest variance that a fit may give to each variable, (k,): 1e-6 of the variance of the data."""
+    """Smallest variance that a fit may give to each variable, (k,): 1e-6 of the variance of the data.
+
+    More only where that is lost in the rounding of the values, such as for constants.
+    """
     _, centre, spread = _moments(x, seen)
-    return torch.maximum(_FLOOR * spread, 1e-12 * (1e-12 + centre**2 + spread))
+    return torch.maximum(_FLOOR * spread, _of_rounding(centre, spread))
+
+
+def floor_name(x: Tensor, seen: Tensor, values: str = "the data") -> str:
+    """What ``variance_floor`` is, in words; ``values`` says what x are."""
+    _, centre, spread = _moments(x, seen)
+    share = _FLOOR * spread >= _of_rounding(centre, spread)
+    words = [f"1e-6 of the variance of {values}"] if bool(share.any()) else []
+    if not bool(share.all()):
+        words.append(f"the rounding of {values}, which hardly vary at all")
+    return " or ".join(words)
+
+
+def _of_rounding(centre: Tensor, spread: Tensor) -> Tensor:
+    rounding = _ROUNDING * (centre**2 + spread)
+    return torch.where(rounding > 0, rounding, torch.full_like(rounding, _POINT))
 
 
 def pooled_moments(x: Tensor, seen: Tensor) -> Moments:

@@ -332,6 +332,8 @@ class ParamSpec:
         Density of one value (broadcasts over ``shape``); None is flat.
     trainable : bool
         False for constants that inference leaves alone and that are not counted.
+    unitless : bool
+        True where ``dims`` are those of the data but a value has no unit of theirs: logits, logarithms, angles.
     """
 
     shape: tuple[int, ...]
@@ -339,6 +341,7 @@ class ParamSpec:
     dims: tuple[str, ...] = ()
     prior: torch.distributions.Distribution | None = None
     trainable: bool = True
+    unitless: bool = False
 
     @property
     def n_free(self) -> int:

@@ -60,6 +60,7 @@ class DurationFit(ExpectationMaximization):
     def em_problems(self, params: Params, batch: Batch, occupancy: Tensor) -> list[tuple[str, ...]]:
         flat = self.emission.states_at_floor(self.observation, batch.x, batch.seen, params)
         emission = type(self.emission).__name__
+        floor = self.emission.floor_name(self.observation, batch.x, batch.seen)
         total = int(batch.lengths.sum())
         problems = []
         for used, collapsed in zip(occupancy, flat.expand_as(occupancy), strict=True):
@@ -68,10 +69,7 @@ class DurationFit(ExpectationMaximization):
                 if used[j] < _EMPTY_STEPS:
                     found.append(f"state {j} is empty: {float(used[j]):.2g} of {total} steps are expected in it")
                 elif collapsed[j]:
-                    found.append(
-                        f"the variance of state {j} ({emission}) collapsed to its floor, 1e-6 of the variance of the "
-                        "data"
-                    )
+                    found.append(f"the variance of state {j} ({emission}) collapsed to its floor, {floor}")
             problems.append(tuple(found))
         return problems
 

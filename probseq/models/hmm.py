@@ -231,6 +231,7 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
     def em_problems(self, params: Params, batch: Batch, occupancy: Tensor) -> list[tuple[str, ...]]:
         flat = self.emission.states_at_floor(self.observation, batch.x, batch.seen, params)
         emission = type(self.emission).__name__
+        floor = self.emission.floor_name(self.observation, batch.x, batch.seen)
         total = int(batch.lengths.sum())
         problems = []
         for used, collapsed in zip(occupancy, flat.expand_as(occupancy), strict=True):
@@ -240,7 +241,7 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
                 if used[j] < _EMPTY_STEPS
             ]
             found += [
-                f"the variance of state {j} ({emission}) collapsed to its floor, 1e-6 of the variance of the data"
+                f"the variance of state {j} ({emission}) collapsed to its floor, {floor}"
                 for j in range(self.n_states)
                 if collapsed[j] and used[j] >= _EMPTY_STEPS
             ]

@@ -17,10 +17,13 @@ from probseq.distributions.emissions import (
     NegativeBinomial,
     Normal,
     Poisson,
+    Product,
     StudentT,
+    Tied,
     VonMises,
     ZeroInflatedPoisson,
 )
+from probseq.distributions.estimation import floor_name, variance_floor
 from probseq.distributions.params import flatten, read_outputs, unconstrained_size, unflatten
 from probseq.distributions.tables import component_log_prob
 from probseq.errors import ParameterError, SupportError
@@ -259,5 +262,41 @@ def test_networks_give_laws_of_any_output():
         specs = emission.parameters(emission.observation(2))
         flat = raw[:, : unconstrained_size(specs)]
         x = torch.randn(4, 2, dtype=torch.float64)
-        one, two = emission.from_outputs(flat, emission.observation(2)), emission.distribution(read_outputs(specs, flat))
+        one = emission.from_outputs(flat, emission.observation(2))
+        two = emission.distribution(read_outputs(specs, flat))
         assert_allclose(one.log_prob(x), two.log_prob(x), rtol=1e-10)
+
+
+def test_the_floor_is_rounding_where_data_hardly_vary():
+    def floor(x):
+        x = torch.as_tensor(np.asarray(x, dtype=float)).reshape(1, -1, 1)
+        seen = torch.ones_like(x, dtype=torch.bool)
+        return float(variance_floor(x, seen)), floor_name(x, seen)
+
+    noise = np.random.default_rng(0).normal(size=500)
+    for zero, unit in [(0.0, 1.0), (0.0, 1e-30), (1e8, 1.0), (1.7e9, 60.0), (1e5, 1e-3)]:
+        least, name = floor(zero + unit * noise)
+        assert_allclose(least, 1e-6 * unit**2 * noise.var(), rtol=1e-3)
+        assert name == "1e-6 of the variance of the data"
+    for value in (0.0, 1.0, -0.1, 1.7e9):
+        least, name = floor(np.full(500, value))
+        assert 1e-16 * abs(value) < np.sqrt(least) <= max(1e-12, 1e-14 * abs(value))
+        assert name == "the rounding of the data, which hardly vary at all"
+
+
+@pytest.mark.parametrize(
+    ("emission", "name"),
+    [
+        (StudentT(), "1e-6 of the variance of the data"),
+        (LogNormal(), "1e-6 of the variance of the data's logarithms"),
+        (Gamma(), "1e-6 of the variance of the data's logarithms"),
+        (Tied(Gamma(), shared=["shape"]), "1e-6 of the variance of the data's logarithms"),
+        (
+            Product([Normal(), Gamma()]),
+            "1e-6 of the variance of the data or 1e-6 of the variance of the data's logarithms",
+        ),
+    ],
+)
+def test_emissions_name_their_floor(emission, name):
+    x = torch.rand(1, 30, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.1
+    assert emission.floor_name(emission.observation(2), x, torch.ones_like(x, dtype=torch.bool)) == name

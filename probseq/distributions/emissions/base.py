@@ -14,6 +14,7 @@ from torch import Tensor
 from probseq._types import Configuration
 from probseq.distributions.ascent import ascend
 from probseq.distributions.base import Distribution
+from probseq.distributions.estimation import floor_name
 from probseq.distributions.params import Params, ParamSpec, flatten, read_outputs, unconstrained_size, unflatten
 from probseq.distributions.tables import component_log_prob
 
@@ -211,6 +212,10 @@ class Emission(Configuration, ABC):
         """Which states have collapsed onto a point, (D, s) bool (D, 1 where the spread is tied)."""
         value = next(iter(params.values()))
         return torch.zeros(value.shape[:2], dtype=torch.bool)
+
+    def floor_name(self, observation: Observation, x: Tensor, seen: Tensor) -> str:
+        """What the variance of a collapsed state is, in words."""
+        return floor_name(x, seen)
 
 
 class SufficientEmission(Emission):

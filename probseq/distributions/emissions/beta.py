@@ -19,6 +19,8 @@ __all__ = ["Beta"]
 
 _ROUNDS = 30
 _LEAST = 1e-4
+# Beyond it the gamma function has too few digits left.
+_MOST = 1e11
 
 
 class Beta(SufficientEmission):
@@ -88,7 +90,7 @@ class Beta(SufficientEmission):
                 torch.minimum(torch.maximum(old + s, old / 4), old * 4) for old, s in ((a, step_a), (b, step_b))
             )
             settled = ((new_a - a).abs() <= 1e-12 * a) & ((new_b - b).abs() <= 1e-12 * b)
-            a, b = new_a.clamp(_LEAST, 1e12), new_b.clamp(_LEAST, 1e12)
+            a, b = new_a.clamp(_LEAST, _MOST), new_b.clamp(_LEAST, _MOST)
             if bool(settled.all()):
                 break
         a, b = _below(a, b, g, h, highest)
@@ -104,7 +106,7 @@ class Beta(SufficientEmission):
         return (params["concentration"] >= 0.999 * self._highest(x, seen)).any(-1)
 
     def _highest(self, x: Tensor, seen: Tensor) -> Tensor:
-        return 0.25 / variance_floor(x, seen)
+        return (0.25 / variance_floor(x, seen)).clamp_max(_MOST)
 
 
 def _shapes(params: Params) -> tuple[Tensor, Tensor]:

@@ -116,7 +116,7 @@ class Bernoulli(SufficientEmission):
 
     def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
         dims = ("state",) * len(components) + ("variable",)
-        return {"logit": ParamSpec((*components, observation.n_variables), Real(), dims)}
+        return {"logit": ParamSpec((*components, observation.n_variables), Real(), dims, unitless=True)}
 
     def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
         return Bits(logit=params["logit"])

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from probseq.distributions.base import Distribution
 from probseq.distributions.emissions.base import Observation, SufficientEmission, masked, standardized
-from probseq.distributions.estimation import EMPTY, logarithms, never_lower, pooled_moments, ratio, variance_floor
+from probseq.distributions.estimation import (
+    EMPTY,
+    floor_name,
+    logarithms,
+    never_lower,
+    pooled_moments,
+    ratio,
+    variance_floor,
+)
 from probseq.distributions.gamma import DiagonalGamma
 from probseq.distributions.params import Params, ParamSpec, Positive
 from probseq.errors import SupportError
@@ -19,6 +27,8 @@ __all__ = ["Gamma", "check_positive"]
 
 _ROUNDS = 20
 _LEAST_SHAPE = 1e-4
+# Beyond it the gamma function has too few digits left.
+_MOST_SHAPE = 1e11
 
 
 class Gamma(SufficientEmission):
@@ -70,7 +80,7 @@ class Gamma(SufficientEmission):
         total, logs, first = sums.chunk(3, -1)
         mean = torch.where(total > EMPTY, ratio(first, total), 1.0).clamp_min(1e-300)
         gap = (mean.log() - ratio(logs, total)).clamp_min(1e-300)
-        highest = 1.0 / variance_floor(logarithms(x, seen), seen)
+        highest = self._highest(x, seen)
         shape = (3 - gap + torch.sqrt((gap - 3) ** 2 + 24 * gap)) / (12 * gap)
         for _ in range(_ROUNDS):
             slope = shape.log() - torch.digamma(shape) - gap
@@ -90,7 +100,14 @@ class Gamma(SufficientEmission):
         return never_lower(likelihood, {"mean": mean * unit, "shape": shape}, params, total > EMPTY)
 
     def states_at_floor(self, observation: Observation, x: Tensor, seen: Tensor, params: Params) -> Tensor:
-        return (params["shape"] * variance_floor(logarithms(x, seen), seen) >= 0.999).any(-1)
+        return (params["shape"] >= 0.999 * self._highest(x, seen)).any(-1)
+
+    def floor_name(self, observation: Observation, x: Tensor, seen: Tensor) -> str:
+        return floor_name(logarithms(x, seen), seen, "the data's logarithms")
+
+    @staticmethod
+    def _highest(x: Tensor, seen: Tensor) -> Tensor:
+        return (1.0 / variance_floor(logarithms(x, seen), seen)).clamp_max(_MOST_SHAPE)
 
 
 def check_positive(values: np.ndarray, name: str, family: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from probseq.distributions.compose import push
 from probseq.distributions.emissions.base import Observation, SufficientEmission
 from probseq.distributions.emissions.gamma import check_positive
 from probseq.distributions.emissions.normal import Normal
-from probseq.distributions.estimation import logarithms
+from probseq.distributions.estimation import floor_name, logarithms
 from probseq.distributions.params import Params, ParamSpec
 
 __all__ = ["LogNormal"]
@@ -39,7 +40,10 @@ class LogNormal(SufficientEmission):
         self.covariance = covariance
 
     def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
-        return _ours(self._normal.parameters(observation, components))
+        return {
+            name: replace(spec, unitless=True)
+            for name, spec in _ours(self._normal.parameters(observation, components)).items()
+        }
 
     def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
         return push(self._normal.distribution(_normals(params), components), Exponential())
@@ -75,6 +79,9 @@ class LogNormal(SufficientEmission):
 
     def states_at_floor(self, observation: Observation, x: Tensor, seen: Tensor, params: Params) -> Tensor:
         return self._normal.states_at_floor(observation, logarithms(x, seen), seen, _normals(params))
+
+    def floor_name(self, observation: Observation, x: Tensor, seen: Tensor) -> str:
+        return floor_name(logarithms(x, seen), seen, "the data's logarithms")
 
     @property
     def _normal(self) -> Normal:

@@ -151,6 +151,13 @@ class Product(Emission):
             )
         return low
 
+    def floor_name(self, observation: Observation, x: Tensor, seen: Tensor) -> str:
+        names = [
+            part.emission.floor_name(observation.select(part.own), x[..., part.own], seen[..., part.own])
+            for part in self.parts()
+        ]
+        return " or ".join(dict.fromkeys(names))
+
     def parts(self) -> list[Part]:
         """The emissions, where their variables stand, and what their parameters' names begin with."""
         given = self.emissions

@@ -199,8 +199,8 @@ class PoissonRegression(ConditionalEmission):
         k, m = observation.n_variables, observation.n_covariates
         state = ("state",) * len(components)
         return {
-            "intercept": ParamSpec((*components, k), Real(), (*state, "variable")),
-            "coefficients": ParamSpec((*components, k, m), Real(), (*state, "variable", "covariate")),
+            "intercept": ParamSpec((*components, k), Real(), (*state, "variable"), unitless=True),
+            "coefficients": ParamSpec((*components, k, m), Real(), (*state, "variable", "covariate"), unitless=True),
         }
 
     def condition(self, params: Params, inputs: Tensor, components: tuple[int, ...]) -> Distribution:

@@ -164,6 +164,9 @@ class Tied(Emission):
             return low
         return low.expand(low.shape[0], size)[:, self._groups((len(self.states),))]
 
+    def floor_name(self, observation: Observation, x: Tensor, seen: Tensor) -> str:
+        return self._inner.floor_name(observation, x, seen)
+
     @property
     def _inner(self) -> Emission:
         inner = Normal() if self.emission is None else self.emission

@@ -35,7 +35,10 @@ class VonMises(SufficientEmission):
     def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
         dims = ("state",) * len(components) + ("variable",)
         shape = (*components, observation.n_variables)
-        return {"loc": ParamSpec(shape, Real(), dims), "concentration": ParamSpec(shape, Positive(), dims)}
+        return {
+            "loc": ParamSpec(shape, Real(), dims, unitless=True),
+            "concentration": ParamSpec(shape, Positive(), dims),
+        }
 
     def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
         return DiagonalVonMises(loc=params["loc"], concentration=params["concentration"])
