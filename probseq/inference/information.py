@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from probseq.distributions.params import Params, ParamSpec, Real, Simplex, unflatten
+from probseq.distributions.params import Params, ParamSpec, Real, Simplex, Sparse, unflatten
 from probseq.inference.coordinates import Coordinates
 from probseq.inference.posterior import LogPosterior
 from probseq.inference.priors import checked_priors
@@ -22,7 +22,9 @@ __all__ = ["Information", "curvature", "information", "observed_information", "s
 _BOUNDARY = 1e-3
 # Directions with less information than this, relative to coordinates of unit information, are not determined.
 _FLAT = 1e-9
-_FIRST_STEP, _STEP, _WIDEST, _NARROWEST = 1e-4, 1e-3, 1e-2, 1e-9
+# In the units of the coordinates, but the narrowest, which is relative to their size.
+_FIRST_STEP, _STEP, _WIDEST, _NARROWEST = 1e-4, 1e-3, 1e-2, 1e-12
+_ROUNDS = 4
 _LARGE_PART = 0.05
 _DEPENDS = 1e-3
 
@@ -90,20 +92,24 @@ def information(target: LogPosterior, flat: np.ndarray) -> Information:
 
 def curvature(target: LogPosterior, coordinates: Coordinates, z: np.ndarray) -> np.ndarray:
     """Minus the Hessian of the target over the coordinates at z (r,), (r, r)."""
-    step = _FIRST_STEP * (1.0 + np.abs(z))
-    matrix = _differences(target, coordinates, z, step, np.arange(z.size))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        wanted = _STEP / np.sqrt(np.abs(np.diag(matrix)))
-    # Only coordinates that are their own values may have any unit; the maps of the others bend over a step of one.
-    real = {name for name, spec in target.specs.items() if isinstance(spec.constraint, Real)}
-    any_unit = np.array([owner in real for owner in coordinates.owner[coordinates.index]], dtype=bool)
-    wanted = np.where(any_unit, wanted, np.minimum(wanted, _WIDEST))
-    # A step below the rounding of the coordinate is none.
-    wanted = np.maximum(wanted, _NARROWEST * np.abs(z))
-    rows = np.flatnonzero(np.isfinite(wanted) & ((step > 10 * wanted) | (step < 0.1 * wanted)))
-    if rows.size:
-        step[rows] = wanted[rows]
+    unit = target.units[coordinates.index]
+    # Only coordinates that are their own values may go far; the maps of the others bend over a step of one.
+    linear = {name for name, spec in target.specs.items() if isinstance(spec.constraint, Real | Sparse)}
+    bends = np.array([owner not in linear for owner in coordinates.owner[coordinates.index]], dtype=bool)
+    step = _FIRST_STEP * unit
+    rows = np.arange(z.size)
+    matrix = np.zeros((z.size, z.size))
+    for _ in range(_ROUNDS):
+        # A step below the rounding of the coordinate is none.
+        step = np.maximum(step, _NARROWEST * np.abs(z))
         matrix[rows] = _differences(target, coordinates, z, step[rows], rows)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            wanted = _STEP / np.sqrt(np.abs(np.diag(matrix)))
+        wanted = np.where(bends, np.minimum(wanted, _WIDEST * unit), wanted)
+        rows = np.flatnonzero(np.isfinite(wanted) & ((step > 10 * wanted) | (step < 0.1 * wanted)))
+        if not rows.size:
+            break
+        step[rows] = wanted[rows]
     return 0.5 * (matrix + matrix.T)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.distributions import Distribution
 from probseq.distributions.params import Params, ParamSpec, Simplex, flatten, unflatten
 from probseq.errors import ProbseqError
 from probseq.inference.priors import log_prior
+from probseq.inference.units import coordinate_units
 from probseq.models.base import Batch, SequenceModel
 
 __all__ = ["LogPosterior"]
@@ -55,6 +57,11 @@ class LogPosterior:
         self.count = float(max(1, int(batch.seen.sum())))
         states = max(1, int(getattr(model, "n_states", 1)))
         self._group = max(1, _TABLE // max(1, batch.n * batch.t * states))
+
+    @cached_property
+    def units(self) -> np.ndarray:
+        """The units (m,) that the coordinates are measured in, see ``coordinate_units``."""
+        return coordinate_units(self.specs, self.batch, self.model.observation.discrete)
 
     def flat(self, params: Params) -> Tensor:
         """Coordinates (m,) of values without draw dimensions."""

@@ -28,6 +28,8 @@ Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 # What the line search sees where the likelihood is not a number.
 _BARRIER = 1e100
 _INWARDS = 1e-3
+# Slopes that are none, in nats per value, and how often a search starts anew where it stops with steeper ones.
+_FLAT, _RUNS = 1e-7, 3
 _EM_STEPS, _EM_TOL = 40, 1e-2
 # Up to so many coordinates the observed information costs no more than the fit.
 _FEW = 100
@@ -48,6 +50,7 @@ class Search:
     optima: list[float] = field(default_factory=list)
     n_iter: int = 0
     status: str = "max_iter"
+    origin: float = math.nan
 
     def evaluate(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = self.objective(x)
@@ -57,6 +60,13 @@ class Search:
             self.value, self.x = value, x.copy()
             self.trace.append(-self.scale * value)
         return value, gradient
+
+    def _from_origin(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        # Another unit of the data adds a constant to the objective, which must not change when a step is small.
+        value, gradient = self.evaluate(x)
+        if math.isnan(self.origin) and value < _BARRIER:
+            self.origin = value
+        return (value if math.isnan(self.origin) else value - self.origin), gradient
 
     def descend_all(self, starts: list[np.ndarray]) -> None:
         """Follow every start; an interrupt keeps the best point so far."""
@@ -70,25 +80,33 @@ class Search:
 
     def descend(self, x: np.ndarray) -> None:
         """L-BFGS-B from one start; the status is that of the start that found the best point."""
-        before = self.value
-        result = minimize(
-            self.evaluate,
-            x,
-            jac=True,
-            method="L-BFGS-B",
-            callback=self._report if self.progress is not None else None,
-            options={"maxiter": self.max_iter, "ftol": self.tol, "gtol": 1e-7, "maxcor": 20, "maxls": 40},
-        )
-        self.optima.append(-self.scale * float(result.fun))
+        before, done = self.value, 0
+        for _ in range(_RUNS):
+            result = minimize(
+                self._from_origin,
+                x,
+                jac=True,
+                method="L-BFGS-B",
+                callback=self._report if self.progress is not None else None,
+                options={"maxiter": self.max_iter - done, "ftol": self.tol, "gtol": _FLAT, "maxcor": 20, "maxls": 40},
+            )
+            x, done = result.x, done + int(result.nit)
+            steepest = float(np.abs(result.jac).max(initial=0.0))
+            # One short step is no convergence: without what it remembers, the next run sees whether there are longer.
+            if steepest < _FLAT or result.nit == 0 or done >= self.max_iter:
+                break
+        origin = 0.0 if math.isnan(self.origin) else self.origin
+        self.optima.append(-self.scale * (float(result.fun) + origin))
         if self.value < before or len(self.optima) == 1:
-            self.n_iter = int(result.nit)
+            self.n_iter = done
             # A line search that finds nothing better has met the limit of the arithmetic where the slope is tiny.
-            flat = float(np.abs(result.jac).max(initial=0.0)) < 1e-4
+            flat = steepest < 1e-4
             self.status = "converged" if result.success or (result.status == 2 and flat) else "max_iter"
 
     def _report(self, intermediate_result: Any) -> None:
         if self.progress is not None:
-            self.progress(len(self.trace), -self.scale * float(intermediate_result.fun))
+            origin = 0.0 if math.isnan(self.origin) else self.origin
+            self.progress(len(self.trace), -self.scale * (float(intermediate_result.fun) + origin))
 
 
 def climb(
@@ -99,14 +117,26 @@ def climb(
     tol: float,
     progress: Progress | None,
 ) -> Search:
-    """Follow the model's guess and ``n_init`` random starts up a log posterior."""
+    """Follow the model's guess and ``n_init`` random starts up a log posterior.
+
+    The search moves in the units of the coordinates around the guess, so that another unit of the data, or another
+    zero, makes the same steps.
+    """
     first = starting_point(target, generator)
     target.constants = {name: value for name, value in first.items() if not target.specs[name].trainable}
     start = target.flat(first).numpy()
     noise = torch.randn(n_init, start.size, generator=generator, dtype=torch.float64).numpy()
-    search = Search(target.objective, target.count, max_iter, tol, progress)
-    search.evaluate(start)
-    search.descend_all([start, *(start + step for step in noise)])
+    unit = target.units
+
+    def objective(step: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = target.objective(start + unit * step)
+        return value, unit * gradient
+
+    search = Search(objective, target.count, max_iter, tol, progress)
+    still = np.zeros(start.size)
+    search.evaluate(still)
+    search.descend_all([still, *noise])
+    search.x = start + unit * search.x
     return search
 
 

@@ -19,12 +19,15 @@ from torch.distributions import (
 from probseq.distributions.params import ParamSpec, Positive, PositiveDefinite, Real, Simplex, Sparse
 from probseq.inference.posterior import LogPosterior
 from probseq.inference.search import starting_point
+from probseq.inference.units import real_unit
 from probseq.models.base import Batch
 
 __all__ = ["InverseWishart", "weak_priors"]
 
 _WIDE = 10.0
 _LOG_WIDE = 2.0
+# How near to its bound a positive value is believed to be, relative to the bound, or to the unit where that is zero.
+_LEAST = 1e-8
 
 
 class InverseWishart(Distribution):
@@ -80,7 +83,8 @@ def _weak(spec: ParamSpec, value: Tensor, batch: Batch, discrete: bool) -> Distr
         return Dirichlet(torch.ones(spec.shape[-1], dtype=torch.float64)) if spec.shape[-1] > 1 else None
     if isinstance(constraint, Positive):
         # The mean over the states before the logarithm: one state at zero must not drag the others along.
-        logs = torch.log((_over(value, axes) - constraint.low).clamp_min(1e-8))
+        least = _LEAST * (constraint.low or real_unit(spec, batch, discrete).clamp_max(1.0))
+        logs = torch.log(torch.maximum(_over(value, axes) - constraint.low, torch.as_tensor(least, dtype=value.dtype)))
         law = LogNormal(logs, torch.as_tensor(_LOG_WIDE, dtype=torch.float64))
         if not constraint.low:
             return law
@@ -90,32 +94,9 @@ def _weak(spec: ParamSpec, value: Tensor, batch: Batch, discrete: bool) -> Distr
         matrix = _over(value, axes).reshape(-1, k, k)[0]
         return InverseWishart(k + 2.0, matrix)
     if isinstance(constraint, Real | Sparse):
-        return Normal(_over(value, axes), _WIDE * _unit(spec, batch, discrete))
+        return Normal(_over(value, axes), _WIDE * real_unit(spec, batch, discrete))
     return None
 
 
 def _over(value: Tensor, axes: tuple[int, ...]) -> Tensor:
     return value.mean(axes, keepdim=True).expand(value.shape) if axes else value
-
-
-def _unit(spec: ParamSpec, batch: Batch, discrete: bool) -> Tensor:
-    """The unit of a real parameter: that of the data, that of data by covariate, or none."""
-    one = torch.ones((), dtype=torch.float64)
-    words = set(spec.dims) - {"state"}
-    if discrete or not words <= {"variable", "covariate"}:
-        return one
-    mask = batch.seen.double()
-    count = mask.sum((0, 1)).clamp_min(1.0)
-    x = batch.x.double()
-    mean = (mask * x).sum((0, 1)) / count
-    spread = ((mask * (x - mean) ** 2).sum((0, 1)) / count).sqrt()
-    spread = torch.where(spread > 0, spread, one)
-    if words == {"variable"} and spec.dims[-1:] == ("variable",) and spec.shape[-1] == len(spread):
-        return spread
-    if not words:
-        return spread.mean()
-    if spec.dims[-1:] == ("covariate",) and batch.u is not None and spec.shape[-1] == batch.u.shape[-1]:
-        real = batch.real.unsqueeze(-1).double()
-        size = ((real * batch.u.double() ** 2).sum((0, 1)) / real.sum((0, 1)).clamp_min(1.0)).sqrt()
-        return spread.mean() / torch.where(size > 0, size, one)
-    return one
