@@ -178,15 +178,17 @@ class Predicting(FittedModel):
             if not isinstance(n_paths, int | np.integer) or isinstance(n_paths, bool) or n_paths < 2:
                 raise ParameterError(got=f"n_paths={n_paths!r}", expected="a whole number from 2", remedy="Try 2000.")
             paths = joint.sample(int(n_paths), torch_generator(random_state))
-            observation = self.model_.observation
-            backend = PathsBackend(paths, observation.discrete_variables.numpy(), observation.n_categories)
-            method = f"{n_paths} simulated paths"
+            observation, method = self.model_.observation, f"{n_paths} simulated paths"
             u = None if inputs is None else torch.as_tensor(inputs)
             with torch.no_grad():
                 means = self.model_.forecast_mean({}, tree, steps, u)
+                # A moment that the next step does not have, no later one has.
+                law = self.model_.predict_next({}, tree, None if u is None else u[:, 0])
             if means is not None:
-                backend.paths += means.double().numpy() - backend.paths.mean(0)
+                paths = paths + (means.double().numpy() - paths.mean(0))
                 method = f"{method}, moved to the exact means"
+            finite = (law.has_moment(1.0).numpy(), law.has_moment(2.0).numpy())
+            backend = PathsBackend(paths, observation.discrete_variables.numpy(), observation.n_categories, finite)
         return Forecast(
             backend, labels, index, joint=joint, history=past, method=method, future=True, random_state=random_state
         )

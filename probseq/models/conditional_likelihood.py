@@ -37,7 +37,9 @@ _DEGREES = (4.0, 12.0)
 # slope everywhere; it costs about 1e-9 nats a value. Earlier, rounder rounds lead to the maximum.
 _SMOOTH = (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4)
 _SMOOTHEST = 1e-5
-_NEARLY_ONE, _NEARLY_NO_VARIANCE, _FLOOR = 0.9999, 0.02, 1e-7
+_NEARLY_ONE, _NEARLY_CONSTANT, _NEARLY_NO_VARIANCE, _FLOOR = 0.9999, 1e-4, 0.02, 1e-7
+# A coordinate without unit about which the data have less information than this, in nats, is not determined.
+_UNKNOWN = 1e-3
 
 
 class ConditionalProfile(Profile):
@@ -215,10 +217,19 @@ class ConditionalProfile(Profile):
     # after the fit ----------------------------------------------------------------------------------------------------
 
     def covariance(self, x: np.ndarray) -> np.ndarray:
-        """Inverse of the observed information; for Laplace's law, which has no curvature, of the scores' products."""
+        """Inverse of the observed information; for Laplace's law, which has no curvature, of the scores' products.
+
+        NaN for what depends on a coordinate of which the data know nothing, such as beta where alpha is zero.
+        """
         matrix = self._outer_product(x) if self.law.code == LAPLACE else self._curvature(x)
+        free = np.flatnonzero(np.diag(matrix) > _UNKNOWN)
+        inverse = np.zeros_like(matrix)
+        inverse[np.ix_(free, free)] = np.linalg.pinv(matrix[np.ix_(free, free)], hermitian=True)
         jacobian = self._jacobian(x)
-        return jacobian @ np.linalg.pinv(matrix, hermitian=True) @ jacobian.T
+        found = jacobian @ inverse @ jacobian.T
+        lost = (np.delete(jacobian, free, 1) != 0.0).any(1)
+        found[lost], found[:, lost] = np.nan, np.nan
+        return found
 
     def _curvature(self, x: np.ndarray) -> np.ndarray:
         matrix = np.empty((self.size, self.size))
@@ -262,6 +273,11 @@ class ConditionalProfile(Profile):
                 f"alpha + beta of the GARCH is {garch[1] + garch[2]:.6g}, nearly 1: shocks to the variance do not die "
                 "out, and the unconditional variance is hardly determined. The variance may have moved to another "
                 "level within the data."
+            )
+        if self.moves and garch[1] < _NEARLY_CONSTANT:
+            found.append(
+                "alpha of the GARCH is nearly 0: the variance does not move, and nothing tells omega from beta. Leave "
+                "volatility out."
             )
         if self.law.code in (STUDENT, SKEWED) and self._shapes(x)["df"] < LOWEST_DF + _NEARLY_NO_VARIANCE:
             found.append(

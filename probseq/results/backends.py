@@ -231,7 +231,10 @@ class LawBackend(Backend):
 
 
 class PathsBackend(Backend):
-    """Simulated trajectories, (path, n, t, k); every answer is that of their empirical distribution."""
+    """Simulated trajectories, (path, n, t, k); every answer is that of their empirical distribution.
+
+    ``finite`` are where mean and variance exist, both (n, k); they are inf elsewhere, and so is the CRPS without a mean.
+    """
 
     name = "paths"
 
@@ -240,8 +243,9 @@ class PathsBackend(Backend):
         paths: np.ndarray,
         discrete: bool | np.ndarray = False,
         n_categories: int | tuple[int | None, ...] | None = None,
+        finite: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
-        self.paths = paths
+        self.paths, self.finite = paths, finite
         self.shape = paths.shape[1:]  # type: ignore[assignment]
         k = paths.shape[-1]
         self.categories = n_categories if isinstance(n_categories, tuple) else (n_categories,) * k
@@ -265,10 +269,13 @@ class PathsBackend(Backend):
         return np.sort(self.paths, 0)
 
     def mean(self) -> np.ndarray:
-        return self.paths.mean(0)
+        return self._where_finite(0, self.paths.mean(0))
 
     def variance(self) -> np.ndarray:
-        return self.paths.var(0)
+        return self._where_finite(1, self.paths.var(0))
+
+    def _where_finite(self, which: int, value: np.ndarray) -> np.ndarray:
+        return value if self.finite is None else np.where(self.finite[which][:, None], value, np.inf)
 
     def quantile(self, q: np.ndarray) -> np.ndarray:
         return np.moveaxis(np.quantile(self.paths, q, axis=0, method="inverted_cdf"), 0, -1)
@@ -288,11 +295,13 @@ class PathsBackend(Backend):
         return self.paths[index]
 
     def crps(self, y: np.ndarray) -> np.ndarray:
-        return crps_of.crps_samples(y, self.paths)
+        score = crps_of.crps_samples(y, self.paths)
+        return np.where(np.isnan(y), score, self._where_finite(0, score))
 
     def marginal(self, variables: list[int]) -> PathsBackend:
         sizes = tuple(self.categories[i] for i in variables)
-        return PathsBackend(self.paths[..., variables], self._discrete[variables], sizes)
+        finite = None if self.finite is None else (self.finite[0][:, variables], self.finite[1][:, variables])
+        return PathsBackend(self.paths[..., variables], self._discrete[variables], sizes, finite)
 
     def probs(self) -> np.ndarray:
         if self.n_categories is None:

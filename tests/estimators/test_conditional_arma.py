@@ -7,6 +7,7 @@ from scipy import stats
 
 import probseq as ps
 from probseq.errors import (
+    ApproximationWarning,
     DataError,
     DegenerateWarning,
     HistoryError,
@@ -99,6 +100,27 @@ def test_means_stay_exact_under_affine_transforms_only(returns):
     logs = ps.ARMA((0, 1, 1), innovations="laplace", transform=ps.Log(), random_state=0)
     logs.fit(ps.datasets.air_passengers())
     assert "exact" not in logs.forecast(5).method
+
+
+def test_forecasts_have_the_moments_of_their_laws():
+    """The exponential of a Student t has no mean, that of a Laplace law has one while its scale is below 1."""
+    y = ps.datasets.air_passengers()
+    heavy = ps.ARMA((0, 1, 1), innovations="studentt", transform=ps.Log(), random_state=0).fit(y)
+    with pytest.warns(ApproximationWarning):
+        assert np.isinf(heavy.forecast(3).mean()).all()
+    with pytest.warns(ApproximationWarning, match="median"):
+        np.testing.assert_allclose(heavy.predict(horizon=3), heavy.forecast(3).median().values.ravel())
+    light = ps.ARMA((0, 1, 1), innovations="laplace", transform=ps.Log(), random_state=0).fit(y)
+    assert np.isfinite(light.forecast(3).mean()).all()
+
+
+def test_what_is_not_determined_has_no_error():
+    with pytest.warns(DegenerateWarning, match="alpha of the GARCH is nearly 0"):
+        model = ps.ARMA((0, 0), volatility=ps.GARCH()).fit(np.random.default_rng(0).normal(size=500))
+    errors = model.standard_errors_
+    assert np.isnan(errors["omega"])
+    assert np.isnan(errors["garch"]).all()
+    assert float(errors["mean"]) == pytest.approx(500**-0.5, rel=0.1)
 
 
 def test_streaming_equals_filtering(fitted, returns):
