@@ -8,8 +8,9 @@ import torch
 from hmmlearn.vhmm import VariationalCategoricalHMM, VariationalGaussianHMM
 from numpy.testing import assert_allclose
 from path_sums import log_beta, log_normaliser, over_paths
-from scipy.special import digamma, logsumexp
+from scipy.special import digamma, logsumexp, multigammaln
 
+import probseq as ps
 from probseq.data import datasets
 from probseq.distributions.emissions import Bernoulli, Categorical, Normal, Poisson, Product, StudentT
 from probseq.errors import IncompatibleError, ParameterError
@@ -330,3 +331,24 @@ def test_what_has_no_conjugate_prior_raises():
         VB().fit(hmm(StudentT()), x, generator())
     with pytest.raises(IncompatibleError, match="stationary"):
         VB().fit(hmm(Poisson(), start="stationary"), x, generator())
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied"])
+@pytest.mark.parametrize(("zero", "unit"), [(0.0, 1.0), (1e5, 1e-3)])
+def test_the_bound_of_one_state_is_the_evidence_under_a_normal_inverse_wishart_law(covariance, zero, unit):
+    rng = np.random.default_rng(5)
+    x = zero + unit * (rng.normal(size=(40, 2)) @ np.array([[1.0, 0.7], [0.0, 0.5]]))
+    model = ps.HMM(1, ps.Normal(covariance), inference=ps.VB(n_draws=4), random_state=0).fit(x)
+    # Murphy (2007), Conjugate Bayesian analysis of the Gaussian distribution, equation 266, under the default prior.
+    n, k, strength, dof = 40, 2, 0.01, 4.0
+    gap = x - x.mean(0)
+    before, after = np.diag((gap**2).mean(0)), np.diag((gap**2).mean(0)) + gap.T @ gap
+    evidence = (
+        -0.5 * n * k * np.log(np.pi)
+        + multigammaln(0.5 * (dof + n), k)
+        - multigammaln(0.5 * dof, k)
+        + 0.5 * dof * np.linalg.slogdet(before)[1]
+        - 0.5 * (dof + n) * np.linalg.slogdet(after)[1]
+        + 0.5 * k * np.log(strength / (strength + n))
+    )
+    assert_allclose(model.draws_.objective, evidence, rtol=1e-7)
