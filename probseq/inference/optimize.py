@@ -106,11 +106,14 @@ class MLE(Inference):
         starts = profile.starts(self.n_init, generator)
         reasoned = starts[: len(starts) - self.n_init] if profile.size else starts
         values = [search.evaluate(x)[0] for x in reasoned]
-        chosen = [reasoned[int(np.argmin(values))], *starts[len(reasoned) :]]
+        first = int(np.argmin(values))
+        chosen, others = [reasoned[first], *starts[len(reasoned) :]], reasoned[:first] + reasoned[first + 1 :]
         if profile.size == 0:
             search.status, search.optima = "exact", list(search.trace)
         else:
             search.descend_all(chosen)
+            if search.status != "interrupted":
+                search.challenge([*others, *profile.rivals()])
         params = profile.parameters(search.x)
         return self._draws(
             search,

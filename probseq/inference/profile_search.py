@@ -16,6 +16,8 @@ __all__ = ["ProfileSearch"]
 # Operations between two looks at the keyboard, a fraction of a second.
 _PATIENCE = 2e8
 _MOST = 64
+# Evaluations of a rival start between two looks at where it goes, and how near to the best point it goes there.
+_GLIMPSE, _SAME_HILL = 6, 0.2
 # What a line search of scipy sees where the likelihood is not a number.
 _BARRIER = 1e100
 
@@ -63,6 +65,25 @@ class ProfileSearch(Search):
         if self.value < before or len(self.optima) == 1:
             self.n_iter = int(descent.counts[ITERATIONS])
             self.status = "converged" if status in (CONVERGED, STALLED) else "max_iter"
+
+    def challenge(self, rivals: list[np.ndarray]) -> None:
+        """Follow further starts for as long as they lead elsewhere than to the best point so far."""
+        best = np.arcsinh(self.x)
+        values = np.empty(_GLIMPSE)
+        for x in rivals:
+            descent = begin(np.arcsinh(x))
+            while descent.counts[STATUS] == RUNNING and not self._joins(descent, best):
+                self.profile.descend(descent, values, self.max_iter, self.tol)
+            if float(descent.line[VALUE]) < self.value:
+                self._keep(descent)
+                self.trace.append(-self.scale * self.value)
+                self.optima.append(-self.scale * self.value)
+                best = np.arcsinh(self.x)
+
+    def _joins(self, descent: Descent, best: np.ndarray) -> bool:
+        """Whether a descent is on the slopes below the best point, with nothing left to find."""
+        near = np.abs(np.asarray(descent.point) - best).max(initial=0.0) < _SAME_HILL
+        return bool(near and float(descent.line[VALUE]) >= self.value)
 
     def _run(self, descent: Descent) -> None:
         size = 1 if self.progress is not None else int(min(max(_PATIENCE / self.profile.work, 1), _MOST))

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ARMAProfile"]
 
+# First partial autocorrelations in further starts, and operations of one likelihood up to which they are tried.
+_RIVALS, _RIVALS_WORK = (0.97, -0.8), 1e7
+
 _BLOCKS = ("ar", "ma", "seasonal_ar", "seasonal_ma")
 # A column of unit length of which the columns before leave less than this is theirs but for rounding.
 _COLLINEAR = 1e-9
@@ -269,6 +272,15 @@ class ARMAProfile(IntegratedProfile):
             partial = 1.8 * torch.rand(self.size, generator=generator, dtype=torch.float64).numpy() - 0.9
             found.append(partial / np.sqrt(1.0 - partial**2))
         return found
+
+    def rivals(self) -> list[np.ndarray]:
+        """A nearly integrated and an alternating series, where autoregression and moving average compete."""
+        p, q = self.orders[:2]
+        if not (p and q) or self.work > _RIVALS_WORK:
+            return []
+        found = np.zeros((len(_RIVALS), self.size))
+        found[:, 0] = _RIVALS
+        return list(found / np.sqrt(1.0 - found**2))
 
     # after the fit ----------------------------------------------------------------------------------------------------
 

@@ -63,6 +63,10 @@ class Profile(ABC):
     def starts(self, n_random: int, generator: torch.Generator) -> list[np.ndarray]:
         """Starting points, cheap and reasoned ones first, then ``n_random`` random ones."""
 
+    def rivals(self) -> list[np.ndarray]:
+        """Further points from which a higher maximum may be reached; none where one maximum is to be expected."""
+        return []
+
     @abstractmethod
     def parameters(self, x: np.ndarray) -> dict[str, Tensor]:
         """All parameters of the model at x, without draw dimensions."""

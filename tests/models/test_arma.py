@@ -328,7 +328,7 @@ def test_several_starts_never_end_lower():
     batch = make_batch(lake())
     one, many = (fit(make_model((2, 0, 2)), batch, n_init=n) for n in (0, 4))
     assert many.log_prob >= one.log_prob - 1e-6
-    assert len(many.optima) == 5 and (np.diff(many.optima) <= 0).all()
+    assert len(many.optima) >= 5 and (np.diff(many.optima) <= 0).all()
 
 
 def test_levels_and_units_far_from_one():
@@ -393,3 +393,12 @@ def test_bad_input_raises():
         model.log_prob(params, make_batch(np.arange(5.0)))
     with pytest.raises(ParameterError, match="n_init"):
         fit(make_model((1, 0, 0)), make_batch(lake()), n_init=-1)
+
+
+def test_one_fit_finds_the_higher_of_several_maxima():
+    # From the estimate of Hannan and Rissanen alone these end at -103.2053 and -336.5080.
+    both = lake(), np.diff(np.asarray(datasets.earthquakes().values, dtype=float).ravel())
+    found = [fit(make_model(order), make_batch(y)).log_prob for order, y in zip(((2, 0, 2), (1, 0, 2)), both)]
+    assert found[0] == pytest.approx(-102.79411, abs=1e-4)
+    many = fit(make_model((1, 0, 2)), make_batch(both[1]), n_init=30).log_prob
+    assert found[1] == pytest.approx(many, abs=1e-6)
