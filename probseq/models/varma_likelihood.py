@@ -174,6 +174,9 @@ class VARMAProfile(Profile):
 
     def _evaluate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         flat = torch.from_numpy(np.ascontiguousarray(points)).requires_grad_(True)
+        before = torch.get_num_threads()
+        # Matrices this small are faster on one thread.
+        torch.set_num_threads(1)
         try:
             with torch.enable_grad():
                 value = -self._log_likelihood(flat) / self.count
@@ -181,6 +184,8 @@ class VARMAProfile(Profile):
         except (torch.linalg.LinAlgError, ValueError):  # type: ignore[attr-defined]
             # A matrix without a factor: too far out.
             return np.full(len(points), np.inf), np.zeros(points.shape)
+        finally:
+            torch.set_num_threads(before)
         return value.detach().numpy(), gradient.numpy()
 
     # starts -----------------------------------------------------------------------------------------------------------

@@ -62,8 +62,10 @@ def varma_problems(ar: np.ndarray, ma: np.ndarray, information: np.ndarray | Non
                 "VAR."
             )
     for value in companion_values(ar):
-        left, moving = _annihilator(ar, value), _polynomial(ma, value)
-        if value.imag >= 0 and np.linalg.norm(left @ moving) < _NEAR_CANCEL * max(abs(value), _NEAR_CANCEL) ** len(ma):
+        # A root far out is what the rank of the last matrices speaks about.
+        if value.imag < 0 or abs(value) < _NEAR_CANCEL:
+            continue
+        if np.linalg.norm(_annihilator(ar, value) @ _polynomial(ma, value)) < _NEAR_CANCEL * abs(value) ** len(ma):
             messages.append(
                 f"The autoregressive root {_show(1.0 / value)} nearly cancels against the moving average: the "
                 "coefficients are not identified; lower both orders by one, or fit a VAR."

@@ -51,7 +51,9 @@ def regression_residuals(
     return residuals, mean, beta[int(constant) :]
 
 
-def least_squares(y: np.ndarray, lengths: np.ndarray, p: int, extra: np.ndarray | None = None, q: int = 0) -> LinearStart:
+def least_squares(
+    y: np.ndarray, lengths: np.ndarray, p: int, extra: np.ndarray | None = None, q: int = 0
+) -> LinearStart:
     """Regression of y_t (n, t, k) on y_(t-1), ..., y_(t-p) and on ``extra`` (n, t, k) at lags 1, ..., q.
 
     Raises
