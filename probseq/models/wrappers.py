@@ -184,6 +184,20 @@ class ElementwiseModel(WrapperModel):
         outside = 1.0 - self._range_probability(marginals)
         return bool((outside.sum((-2, -1)) <= _NEGLIGIBLE).all())
 
+    def _sample(
+        self,
+        params: Params,
+        state: Any,
+        length: int,
+        generator: torch.Generator | None,
+        u: Tensor | None,
+        temper: Callable[[Distribution], Distribution] | None,
+    ) -> tuple[Tensor, Any]:
+        if temper is not None or not self.bijection.onto_reals:
+            return super()._sample(params, state, length, generator, u, temper)
+        z, final = self.inner._sample(params, state, length, generator, u, None)
+        return self.bijection.forward(z), final
+
     def _forecast_marginals(self, params: Params, state: Any, u: Tensor | None, horizon: int) -> Distribution | None:
         inner = self.inner._forecast_marginals(params, state, u, horizon)
         if inner is None or not self._reaches(inner):
