@@ -15,6 +15,7 @@ from probseq.errors import EmptyDataError
 from probseq.kernels.conditional_profile import (
     LAPLACE,
     LOWEST_DF,
+    MOST_PERSISTENT,
     SKEWED,
     STUDENT,
     conditional_objective,
@@ -178,7 +179,8 @@ class ConditionalProfile(Profile):
         variance, garch = self._spread(x)
         if self.moves:
             found["omega"] = torch.tensor(max(garch[0] * self.unit**2, 1e-290), dtype=torch.float64)
-            found["garch"] = torch.from_numpy(garch[1:].copy())
+            # Strictly inside also where a search has gone to the boundary.
+            found["garch"] = torch.from_numpy(np.clip(garch[1:], 1e-16, MOST_PERSISTENT))
         else:
             found["scale"] = torch.tensor(max(math.sqrt(variance) * self.unit, 1e-150), dtype=torch.float64)
         found |= {name: torch.tensor(value, dtype=torch.float64) for name, value in self._shapes(x).items()}

@@ -262,6 +262,15 @@ def test_laplace_errors_are_those_of_the_theory():
     assert errors[1] == pytest.approx(1 / np.sqrt(2001), rel=0.05)
 
 
+@pytest.mark.parametrize("share", [-900.0, 900.0])
+def test_estimates_on_the_boundary_are_possible_values(share):
+    model = make_model((0, 0, 0), volatility=GARCH())
+    profile = model.concentrated(make_batch(np.random.default_rng(0).normal(size=50)))
+    params = profile.parameters(np.array([0.0, 0.0, 30.0, share]))
+    for name, spec in model.parameters().items():
+        assert spec.constraint.violation(params[name]) is None
+
+
 def test_the_unit_of_the_data_does_not_matter():
     y = returns()[:500]
     model = make_model((1, 0, 0), innovations="skewt", volatility=GARCH())
