@@ -50,8 +50,8 @@ class VARMAResponses(GaussianStates):
 
         Returns
         -------
-        DataArray, dims ``horizon`` from 1, ``variable``, ``other_variable``: the share of the orthogonal innovation of ``other_variable`` in Var[x_(t+h) | x_<=t] of
-        ``variable``; they sum to one over ``other_variable``.
+        DataArray, dims ``horizon`` from 1, ``variable``, ``other_variable``: the share of the orthogonal innovation of
+        ``other_variable`` in Var[x_(t+h) | x_<=t] of ``variable``; they sum to one over ``other_variable``.
         """
         count = _positive("n_steps", n_steps)
         self._check_fitted()
