@@ -17,7 +17,7 @@ _EXPECTED = (
 )
 
 
-def from_statsmodels(results: Any, exact_diffuse: bool = False) -> SequenceEstimator:
+def from_statsmodels(results: Any, native: bool = False) -> SequenceEstimator:
     """A fitted model with the law that statsmodels found: the same forecasts and one-step densities, to rounding.
 
     The model continues the data of the fit under their names and dates. ``params_`` and the number of parameters are
@@ -39,15 +39,18 @@ def from_statsmodels(results: Any, exact_diffuse: bool = False) -> SequenceEstim
         Of ``ARIMA``, ``SARIMAX``, ``VARMAX``, ``UnobservedComponents`` or another state-space model whose matrices do
         not change in time; intercepts may, with a polynomial trend and, in the four that are named, with regressors.
         Of ``MarkovAutoregression`` without regressors or ``MarkovRegression``, with a constant or without.
-    exact_diffuse : bool
-        Replaces an approximately diffuse start by the exact one. Likelihood and forecasts then differ from those of
-        statsmodels, by about the variance of the data over 1e6.
+    native : bool
+        True gives a model of this library's own where there is one of that specification: `ARMA` for ``ARIMA`` and
+        ``SARIMAX``, `LocalLevel` and `LocalTrend` for ``UnobservedComponents``, with their methods, the names of their
+        parameters and fits of their own. Any approximately diffuse start becomes exact: likelihood and forecasts then
+        differ from those of statsmodels, by about the squares of the data over its 1e6; without one they are equal.
 
     Returns
     -------
     StateSpaceModel or RegimeModel
-        Not to be fitted again. Regressors are covariates, whose future values ``forecast`` asks for. ``smooth(X)`` gives
-        the hidden states, or the probabilities of the regimes (``filter_states`` and ``decode`` too).
+        Not to be fitted again (another family where ``native`` finds one is). Regressors are covariates, whose future
+        values ``forecast`` asks for. ``smooth(X)`` gives the hidden states, or the probabilities of the regimes
+        (``filter_states`` and ``decode`` too).
 
     Raises
     ------
@@ -64,9 +67,9 @@ def from_statsmodels(results: Any, exact_diffuse: bool = False) -> SequenceEstim
     --------
     >>> import probseq as ps
     >>> from statsmodels.tsa.arima.model import ARIMA
-    >>> theirs = ARIMA(ps.datasets.lake_huron().to_series(), order=(2, 0, 0)).fit()
+    >>> theirs = ARIMA(ps.datasets.lake_huron().values, order=(2, 0, 0)).fit()
     >>> ours = ps.from_statsmodels(theirs)
-    >>> bool(abs(ours.forecast(3).mean().values - theirs.forecast(3)).max() < 1e-9)
+    >>> bool(abs(ours.forecast(3).mean() - theirs.forecast(3)).max() < 1e-9)
     True
     """
     plain = getattr(results, "_results", results)
@@ -91,4 +94,4 @@ def from_statsmodels(results: Any, exact_diffuse: bool = False) -> SequenceEstim
             expected="results for the data",
             remedy="Fit with simple_differencing=False.",
         )
-    return adopt_state_space(plain, exact_diffuse)
+    return adopt_state_space(plain, native)

@@ -9,7 +9,9 @@ import pandas as pd
 
 from probseq.data.sequences import Sequences, sequences
 from probseq.errors import UnsupportedError
+from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.state_space import StateSpaceModel
+from probseq.integrations.statsmodels_native import native_model
 from probseq.models.fixed_state_space import KnownSystem
 
 __all__ = ["adopt_state_space", "labelled", "status_of"]
@@ -27,18 +29,23 @@ class Regression(NamedTuple):
     drive: np.ndarray | None
 
 
-def adopt_state_space(results: Any, exact_diffuse: bool) -> StateSpaceModel:
-    """The fitted model of ``MLEResults``."""
+def adopt_state_space(results: Any, native: bool) -> SequenceEstimator:
+    """The fitted model of ``MLEResults``; ``native`` prefers our own families, and an exact diffuse start."""
     model = results.model
     regression = _regression(results)
+    data, status = _training(model, regression), status_of(results)
+    if native and regression.drive is None and not results.fixed_params:
+        own = native_model(results, regression.coefficients.ravel(), data, status)
+        if own is not None:
+            return own
     names, values = list(model.param_names), np.asarray(results.params, dtype=np.float64)
     free = [name not in results.fixed_params for name in names]
     covariance = _covariance(results, np.array(free))
     if results.filter_results.filter_concentrated:
         names, values = [*names, "sigma2"], np.append(values, results.filter_results.scale)
         free, covariance = [*free, True], None
-    system = _system(results, regression, exact_diffuse, tuple(names), sum(free))
-    return StateSpaceModel(system)._take(values, covariance, status_of(results), _training(model, regression))
+    system = _system(results, regression, native, tuple(names), sum(free))
+    return StateSpaceModel(system)._take(values, covariance, status, data)
 
 
 def status_of(results: Any) -> str:
