@@ -54,6 +54,7 @@ _HOMES = {
     "probseq.inference.online": ("OnlineEM",),
     "probseq.inference.optimize": ("MLE",),
     "probseq.inference.map": ("MAP",),
+    "probseq.inference.advi": ("ADVI",),
     "probseq.inference.collapsed": ("Collapsed",),
     "probseq.inference.laplace": ("Laplace",),
     "probseq.inference.nuts": ("NUTS",),

@@ -15,6 +15,7 @@ from probseq.errors import IncompatibleError, ParameterError
 from probseq.estimators.arma_diagnostics import ARMADiagnostics
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.pipeline import DataInfo
+from probseq.inference.advi import ADVI
 from probseq.inference.base import Inference
 from probseq.inference.collapsed import Collapsed
 from probseq.inference.laplace import Laplace
@@ -104,7 +105,7 @@ class ARMA(ARMADiagnostics, SequenceEstimator):
     and Athanasopoulos (2021), Forecasting: Principles and Practice, section 10.5.
     """
 
-    inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP, Laplace, NUTS, Collapsed)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP, Laplace, ADVI, NUTS, Collapsed)
 
     def __init__(
         self,

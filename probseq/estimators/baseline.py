@@ -11,6 +11,7 @@ from probseq.distributions.emissions import Categorical, Emission, Observation, 
 from probseq.errors import ParameterError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
+from probseq.inference.advi import ADVI
 from probseq.inference.base import Inference
 from probseq.inference.laplace import Laplace
 from probseq.inference.map import MAP
@@ -23,7 +24,7 @@ __all__ = ["IID", "MarkovChain", "PoissonProcess", "RandomWalk", "SeasonalNaive"
 
 
 class _Baseline(SequenceEstimator):
-    inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP, Laplace, NUTS)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP, Laplace, ADVI, NUTS)
 
     def _default_inference(self) -> Inference:
         return MLE()

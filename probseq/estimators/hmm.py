@@ -11,6 +11,7 @@ from probseq.estimators.known_states import SupervisedFit
 from probseq.estimators.online import OnlineLearning
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.estimators.states import StateMethods
+from probseq.inference.advi import ADVI
 from probseq.inference.base import Inference
 from probseq.inference.em import EM
 from probseq.inference.gibbs import Gibbs
@@ -57,7 +58,7 @@ class HMM(StateMethods, SupervisedFit, OnlineLearning):
     -341.8787
     """
 
-    inferences: ClassVar[tuple[type[Inference], ...]] = (EM, MLE, MAP, Laplace, NUTS, VB, Gibbs, OnlineEM)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (EM, MLE, MAP, Laplace, ADVI, NUTS, VB, Gibbs, OnlineEM)
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from probseq.errors import IncompatibleError, ParameterError
 from probseq.estimators.known_states import SupervisedFit
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.estimators.states import StateMethods
+from probseq.inference.advi import ADVI
 from probseq.inference.base import Inference
 from probseq.inference.em import EM
 from probseq.inference.laplace import Laplace
@@ -72,7 +73,7 @@ class HSMM(StateMethods, SupervisedFit):
     array([4., 7.])
     """
 
-    inferences: ClassVar[tuple[type[Inference], ...]] = (EM, MLE, MAP, Laplace, NUTS)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (EM, MLE, MAP, Laplace, ADVI, NUTS)
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from probseq._random import RandomState
 from probseq.distributions.emissions import Observation
 from probseq.estimators.gaussian_states import GaussianStates
 from probseq.estimators.pipeline import DataInfo
+from probseq.inference.advi import ADVI
 from probseq.inference.base import Inference
 from probseq.inference.laplace import Laplace
 from probseq.inference.map import MAP
@@ -24,7 +25,7 @@ __all__ = ["LocalLevel", "LocalTrend"]
 
 
 class _Structural(GaussianStates):
-    inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP, Laplace, NUTS)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP, Laplace, ADVI, NUTS)
 
     def _default_inference(self) -> Inference:
         return MLE()
