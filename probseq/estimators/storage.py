@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from safetensors.torch import save_file
 
 from probseq.data.sequences import Sequences
 from probseq.data.vocabulary import Vocabulary
+from probseq.distributions.params import ParamSpec, Positive, PositiveDefinite
 from probseq.errors import FileFormatError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.pipeline import DataInfo, FittedTransforms
@@ -163,7 +166,10 @@ def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Pat
     info = DataInfo.from_dict(header["info"])
     estimator.draws_ = draws  # where the fit has chosen the structure of the model, it is written there
     model = estimator._build(info)
-    for name, spec in model.parameters().items():
+    specs = model.parameters()
+    if header.get("softplus"):
+        fitted["draws_"] = estimator.draws_ = draws = _by_logarithms(draws, specs)
+    for name, spec in specs.items():
         value = draws.params[name]
         if tuple(value.shape[1:]) != spec.shape or spec.constraint.violation(value):
             raise _bad(file, f"an impossible value of parameter {name}", "Save it again with this version.")
@@ -224,7 +230,24 @@ def _since_version_2(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -
         fitted["path_log_prob_"] = fit["path_log_prob"]
     if header.get("state_names") is not None:
         fitted["state_names_"] = {"sequence": "tuple", "items": header["state_names"]}
-    return {**header, "records": [{"class": "Draws", "fields": draws}], "fitted": fitted}
+    return {**header, "records": [{"class": "Draws", "fields": draws}], "fitted": fitted, "softplus": True}
+
+
+def _by_logarithms(draws: Draws, specs: Mapping[str, ParamSpec]) -> Draws:
+    """Draws whose covariance is that of log(v - low) for positive parameters v, where it was that of their softplus."""
+    if draws.covariance is None:
+        return draws
+    if any(isinstance(spec.constraint, PositiveDefinite) for spec in specs.values()):
+        return replace(draws, covariance=None)  # its factor had other coordinates, too
+    slopes = []
+    for name, spec in specs.items():
+        if not spec.trainable:
+            continue
+        size = spec.constraint.size(spec.shape)
+        above = draws.params[name][0].double().reshape(-1).numpy() - getattr(spec.constraint, "low", 0.0)
+        slopes.append(-np.expm1(-above) / above if isinstance(spec.constraint, Positive) else np.ones(size))
+    slope = np.concatenate(slopes)
+    return replace(draws, covariance=draws.covariance * slope * slope[:, None])
 
 
 def _encode_labels(data: Sequences) -> dict[str, Any]:

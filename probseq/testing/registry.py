@@ -235,7 +235,7 @@ def _rows() -> list[Row]:
         ),
         Row("HMM by MLE", lambda: ps.HMM(2, inference=ps.MLE(tol=1e-5), random_state=0)),
         Row("ARMA", lambda: ps.ARMA(order=(1, 1))),
-        Row("ARIMA", lambda: ps.ARIMA(order=(1, 1, 1), inference=ps.MLE()), start=1),
+        Row("ARIMA", lambda: ps.ARIMA(order=(1, 1, 0), inference=ps.MLE()), start=1),
         Row("ARMA seasonal", lambda: ps.ARMA(order=(1, 0, 0), seasonal_order=(1, 1, 0, 4)), start=4),
         Row("AutoARMA", lambda: ps.AutoARMA(d=0, max_p=2, max_q=1)),
         Row("AutoARMA averaged", lambda: ps.AutoARMA(d=1, max_p=2, max_q=1, average=3), start=1),

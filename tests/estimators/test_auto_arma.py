@@ -84,6 +84,7 @@ def test_exhaustive_search_is_never_worse(seed):
     assert len(whole.candidates_) == 3 * 3 * 2 * 2 * trends > len(quick.candidates_)
 
 
+@pytest.mark.filterwarnings("ignore:The .* root:probseq.errors.DegenerateWarning")  # of neighbours that are too large
 def test_no_neighbour_of_the_best_is_better():
     y = simulate(200, order=(2, 1), parameters={"ar": [0.5, 0.2], "ma": [0.4], "mean": 0.0, "scale": 1.0})
     model = ps.AutoARMA(d=0).fit(y)
