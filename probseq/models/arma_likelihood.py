@@ -141,7 +141,7 @@ class ARMAProfile(IntegratedProfile):
         names = [name for name, has in (("the constant", terms.constant), ("the trend", terms.trend)) if has]
         rows = self.regressors[:, : self.n_terms].transpose(0, 2, 1)[self.scored]
         sizes = np.sqrt((rows**2).sum(0))
-        triangle = np.abs(np.linalg.qr(rows / np.where(sizes > 0, sizes, 1.0), mode="r").diagonal())
+        triangle = np.abs(np.linalg.qr(rows / np.where(sizes > 0, sizes, 1.0)).R.diagonal())
         for name, size, left in zip([*names, *terms.names], sizes, triangle, strict=True):
             if size == 0 or left < _COLLINEAR:
                 raise DataError(
@@ -264,7 +264,8 @@ class ARMAProfile(IntegratedProfile):
             return [np.zeros(0)]
         w = self._unexplained()
         n = w.shape[1]
-        (_, _, q), (_, _, seasonal_q, period) = self.model.order, self.model.seasonal_order
+        _, q, _, seasonal_q = self.orders.tolist()
+        period = self.model.period
         wanted = int(10 * math.log10(max(n, 2))) + period * seasonal_q if q + seasonal_q else 0
         guess = hannan_rissanen(w, self.scored, self.orders, period, min(wanted, n // 3))
         found = [free_from_coefficients(guess, self.orders, 0.98), np.zeros(self.size)]

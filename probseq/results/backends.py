@@ -233,7 +233,7 @@ class LawBackend(Backend):
 class PathsBackend(Backend):
     """Simulated trajectories, (path, n, t, k); every answer is that of their empirical distribution.
 
-    ``finite`` are where mean and variance exist, both (n, k); they are inf elsewhere, and so is the CRPS without a mean.
+    ``finite`` are where mean and variance exist, both (n, k); they are inf elsewhere, and so is a CRPS without a mean.
     """
 
     name = "paths"
