@@ -1,20 +1,25 @@
-"""ARMA against statsmodels, side by side in one process: one likelihood, one fit, six cases.
+"""ARMA against statsmodels and statsforecast, side by side in one process: likelihood, fit, paths, a panel.
 
-Run as ``python benchmarks/arma.py``. Every figure is the median over rounds of the ratio within a round; the peer goes
-first in one round and last in the next. All thread pools are pinned to one thread.
+Run as ``python benchmarks/arma.py``; statsforecast is left out where it is not installed, the panel without ``--data``,
+the folder of M3's quarterly series. Every figure is the median over rounds of the ratio within a round; the peer goes
+first in one round and last in the next. All thread pools are pinned to one thread; the panel is also run with as many
+threads as there are processors.
 
-The peer is ``statsmodels.tsa.arima.model.ARIMA`` with its defaults, and for the likelihood also its fastest form, a
-``SARIMAX`` without constant on the differenced data. Ours is, for the likelihood, the kernel on bare parameters, as
-``loglike`` takes them; for the fit, the inference on the mathematical model, and then the whole estimator. The last
-column says by how many nats our maximum is above the peer's.
+The peers are ``statsmodels.tsa.arima.model.ARIMA`` with its defaults, for the likelihood also its fastest form, a
+``SARIMAX`` without constant on the differenced data, for the fit also ``statsforecast.arima.ARIMA`` with ``CSS-ML``,
+for paths ``simulate`` with all repetitions in one call. Ours is, for the likelihood, the kernel on bare parameters, as
+``loglike`` takes them; for the fit, the inference on the mathematical model, and then the whole estimator; for paths
+``forecast().sample`` and the model's own ``sample``. "nats" says how far our maximum is above statsmodels'.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import statsmodels.api as sm
@@ -26,7 +31,21 @@ from probseq.distributions.emissions import Observation
 from probseq.inference.optimize import MLE
 from probseq.kernels.profile import free_from_partial, profile_at
 from probseq.models.arma import ARMAModel
-from probseq.models.base import Batch
+from probseq.models.base import Batch, map_state
+
+try:
+    from statsforecast import models as statsforecast
+except ImportError:
+    statsforecast = None
+
+# What each figure should reach: times faster than the peer, or seconds.
+MARKS = {
+    "likelihood x ARIMA": 150.0,
+    "estimator x ARIMA": 120.0,
+    "estimator x CSS-ML": 50.0,
+    "forecast().sample x simulate": 50.0,
+    "panel s": 1.5,
+}
 
 # order, seasonal order, length, coefficients ar, ma, seasonal ar, seasonal ma
 CASES = {
@@ -114,7 +133,10 @@ def likelihood(y, order, seasonal_order, rounds: int = 15) -> tuple[float, np.nd
 
 
 def fitting(y, order, seasonal_order, rounds: int = 5) -> tuple[np.ndarray, np.ndarray, float]:
-    """Seconds of the model's and the estimator's fit, their ratios, and the difference in log-likelihood."""
+    """Seconds of the model's and the estimator's fit, ratios to the peers, and the difference in log-likelihood.
+
+    The ratios are statsmodels' to both and, NaN without it, statsforecast's to the estimator.
+    """
     model = make_model(order, seasonal_order, order[1] + seasonal_order[1] == 0)
     batch = make_batch(y)
     inference = MLE(covariance=False)
@@ -124,13 +146,27 @@ def fitting(y, order, seasonal_order, rounds: int = 5) -> tuple[np.ndarray, np.n
     def peer() -> None:
         found["peer"] = sm.tsa.ARIMA(y, order=order, seasonal_order=seasonal_order).fit().params
 
+    def other() -> None:
+        statsforecast.ARIMA(
+            order=order,
+            season_length=max(seasonal_order[3], 1),
+            seasonal_order=seasonal_order[:3],
+            include_mean=model.constant,
+            method="CSS-ML",
+        ).fit(y)
+
     def mathematical() -> None:
         found["ours"] = inference.fit(model, batch, torch.Generator())
 
     def estimator() -> None:
         ps.ARMA(order=order, seasonal_order=seasonal, inference=inference).fit(y)
 
-    seconds = compare([peer], [mathematical, estimator], rounds, 5)
+    peers = [peer] if statsforecast is None else [peer, other]
+    seconds = compare(peers, [mathematical, estimator], rounds, 5)
+    ours = seconds[:, len(peers) :]
+    ratios = np.append(np.median(seconds[:, :1] / ours, 0), np.median(seconds[:, len(peers) - 1] / ours[:, 1]))
+    if len(peers) == 1:
+        ratios[2] = np.nan
     theirs, at = {}, 0
     sizes = {"mean": int(model.constant), "ar": order[0], "ma": order[2]}
     sizes |= {"seasonal_ar": seasonal_order[0], "seasonal_ma": seasonal_order[2], "scale": 1}
@@ -140,28 +176,92 @@ def fitting(y, order, seasonal_order, rounds: int = 5) -> tuple[np.ndarray, np.n
             theirs[name] = part.sqrt()[0] if name == "scale" else part[0] if name == "mean" else part
         at += size
     gain = found["ours"].log_prob - float(model.log_prob(theirs, batch))
-    return np.median(seconds[:, 1:], 0), np.median(seconds[:, :1] / seconds[:, 1:], 0), gain
+    return np.median(ours, 0), ratios, gain
+
+
+def paths(rounds: int, n: int = 1000, horizon: int = 24) -> np.ndarray:
+    """Seconds of simulate and of both of our ways (rounds, 3): the airline model on the air passengers."""
+    y = series((0, 1, 1), (0, 1, 1, 12), 144, None)
+    theirs = sm.tsa.SARIMAX(y, order=(0, 1, 1), seasonal_order=(0, 1, 1, 12)).fit(disp=0)
+    ours = ps.ARMA(order=(0, 1, 1), seasonal_order=(0, 1, 1, 12)).fit(y)
+    state = map_state(lambda leaf: leaf.expand(n, *leaf.shape[1:]), ours.training_state_)
+    generator = torch.Generator()
+    return compare(
+        [lambda: theirs.simulate(horizon, anchor="end", repetitions=n)],
+        [lambda: ours.forecast(horizon).sample(n), lambda: ours.model_.sample({}, state, horizon, generator)],
+        rounds,
+        5,
+    )
+
+
+def panel(folder: Path) -> tuple[int, float, float]:
+    """Number of series, and seconds that ``PerSequence`` takes for the airline model of each: one thread, all."""
+    rows = [line.split(",") for line in (folder / "quarterly-train.csv").read_text().split()]
+    data = {row[0]: np.log([float(cell) for cell in row[2:] if cell]) for row in rows}
+    airline = ps.ARMA(order=(0, 1, 1), seasonal_order=(0, 1, 1, 4))
+    few = dict(list(data.items())[:4])
+    seconds = []
+    for jobs in (1, os.cpu_count()):
+        ps.PerSequence(airline, n_jobs=jobs, progress=False).fit(few)
+        seconds.append(clock(lambda jobs=jobs: ps.PerSequence(airline, n_jobs=jobs, progress=False).fit(data)))
+    return len(data), *seconds
+
+
+def verdict(name: str, value: float) -> str:
+    """The figure beside its mark."""
+    mark, low = MARKS[name], name.endswith(" s")
+    good = value <= mark if low else value >= mark
+    return f"{name}: {value:.3g}, wanted {'at most' if low else 'at least'} {mark:g}: {'yes' if good else 'NO'}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="one short case, to see that it runs")
-    smoke = parser.parse_args().smoke
-    cases = dict(list(CASES.items())[:1]) if smoke else CASES
+    parser.add_argument("--data", type=Path, help="folder of M3's quarterly series, for the panel")
+    options = parser.parse_args()
+    cases = dict(list(CASES.items())[:1]) if options.smoke else CASES
     warnings.simplefilter("ignore")
-    heads = ("likelihood us", "x ARIMA", "x fastest", "fit ms", "x ARIMA", "estimator ms", "x ARIMA", "nats")
+    heads = (
+        "likelihood us",
+        "x ARIMA",
+        "x fastest",
+        "fit ms",
+        "x ARIMA",
+        "estimator ms",
+        "x ARIMA",
+        "x CSS-ML",
+        "nats",
+    )
     print(f"{'case':26s}" + "".join(f"{head:>14s}" for head in heads))
     ratios = []
     for name, (order, seasonal_order, n, coefficients) in cases.items():
         y = series(order, seasonal_order, n, coefficients)
         micro, first = likelihood(y, order, seasonal_order)
-        seconds, second, gain = fitting(y, order, seasonal_order, rounds=3 if n > 1000 else 7)
+        rounds = 1 if options.smoke else 3 if n > 1000 else 7
+        seconds, second, gain = fitting(y, order, seasonal_order, rounds)
         ratios.append([*first, *second])
-        row = (micro, *first, 1e3 * seconds[0], second[0], 1e3 * seconds[1], second[1], gain)
+        row = (micro, *first, 1e3 * seconds[0], second[0], 1e3 * seconds[1], *second[1:], gain)
         print(f"{name:26s}" + "".join(f"{value:14.4g}" for value in row), flush=True)
     mean = np.exp(np.log(ratios).mean(0))
-    row = ("", f"{mean[0]:.0f}", f"{mean[1]:.0f}", "", f"{mean[2]:.0f}", "", f"{mean[3]:.0f}", "")
+    row = ("", *(f"{one:.0f}" for one in mean[:2]), "", f"{mean[2]:.0f}", "", *(f"{one:.0f}" for one in mean[3:]), "")
     print(f"{'geometric mean':26s}" + "".join(f"{value:>14s}" for value in row))
+    found = {"likelihood x ARIMA": mean[0], "estimator x ARIMA": mean[3], "estimator x CSS-ML": mean[4]}
+    seconds = paths(1 if options.smoke else 9)
+    times = np.median(seconds[:, :1] / seconds[:, 1:], 0)
+    ms = 1e3 * np.median(seconds, 0)
+    print(
+        f"1000 paths of 24 steps: simulate {ms[0]:.3g} ms, forecast().sample {ms[1]:.3g} ms ({times[0]:.0f} times), "
+        f"model's sample {ms[2]:.3g} ms ({times[1]:.0f} times)"
+    )
+    found["forecast().sample x simulate"] = times[0]
+    if options.data is not None:
+        n, one, every = panel(options.data)
+        print(f"{n} series with the airline model: {one:.3g} s with one thread, {every:.3g} s with {os.cpu_count()}")
+        found["panel s"] = every
+    print("The search for orders has a file of its own: benchmarks/auto_arma.py")
+    for name, value in found.items():
+        if np.isfinite(value):
+            print(verdict(name, float(value)))
 
 
 if __name__ == "__main__":

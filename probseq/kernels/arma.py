@@ -22,6 +22,8 @@ from probseq.kernels.polynomials import autocovariances
 STEADY = 1e-14
 STEADY_AT_MOST = 1e-12
 BUFFER = 256
+# Steps of a division by a polynomial that are solved together.
+AHEAD = 4
 
 Trace = namedtuple("Trace", ["steady_from", "gains", "directions", "states", "last", "values", "gamma", "rows", "ok"])
 Trace.__doc__ = """What the adjoint needs from a forward pass.
@@ -61,7 +63,7 @@ def start(ar_lags, ar, ma_lags, ma, gamma, r):
     return covariance, variance, gain
 
 
-@kernel
+@kernel(fastmath={"contract"})
 def innovations(ar_lags, ar, ma_lags, ma, w, keep):
     """e_t = w_t - E[w_t | w_<t] and F_t = Var[w_t | w_<t] for unit innovation variance; exact.
 
@@ -109,6 +111,7 @@ def innovations(ar_lags, ar, ma_lags, ma, w, keep):
     direction[top:] = gain
     state = np.empty((n_series, top + r))
     state[:, top:] = 0.0
+    one, size, at = np.uint64(1), np.uint64(r), np.uint64(0)
     for t in range(n):
         if variance - 1.0 < tolerance:
             steady = t
@@ -119,22 +122,27 @@ def innovations(ar_lags, ar, ma_lags, ma, w, keep):
             state[:, top:] = state[:, :r].copy()
         f[t] = variance
         if keep:
-            gains[t] = gain
-            directions[t] = direction[base : base + r]
+            at = np.uint64(base)
+            for i in range(size):
+                gains[t, i] = gain[i]
+                directions[t, i] = direction[at + i]
         inverse = 1.0 / variance
+        # Indices that cannot be negative need no check, and only loops without checks use vector registers.
+        below = np.uint64(base - 1)
         for s in range(n_series):
             value = w[s, t] - state[s, base]
             for m in range(ma_lags.size):
                 value -= ma[m] * state[s, base + ma_lags[m]]
             e[s, t] = value
             if keep:
-                states[s, t] = state[s, base : base + r]
+                for i in range(size):
+                    states[s, t, i] = state[s, at + i]
             scaled = value * inverse
             head = gain[0] * scaled
             for m in range(ar_lags.size):
                 head += ar[m] * state[s, base + ar_lags[m] - 1]
-            for i in range(1, r):
-                state[s, base - 1 + i] += gain[i] * scaled
+            for i in range(one, size):
+                state[s, below + i] += gain[i] * scaled
             state[s, base - 1] = head
         z = direction[base]
         for m in range(ma_lags.size):
@@ -146,11 +154,11 @@ def innovations(ar_lags, ar, ma_lags, ma, w, keep):
         step = weight * z
         variance += step * z
         ratio = z / variance
-        for i in range(1, r):
-            u = direction[base - 1 + i]
+        for i in range(one, size):
+            u = direction[below + i]
             k = gain[i] + step * u
             gain[i] = k
-            direction[base - 1 + i] = u - ratio * k
+            direction[below + i] = u - ratio * k
         gain[0] += step * head
         direction[base - 1] = head - ratio * gain[0]
         base -= 1
@@ -163,61 +171,72 @@ def innovations(ar_lags, ar, ma_lags, ma, w, keep):
     return e, f, Trace(steady, gains, directions, states, last, values, gamma, rows, ok)
 
 
-@kernel
+@kernel(fastmath={"contract"})
 def _steady(ar_lags, ar, ma_lags, ma, w, values, e, predicted, steady, r):
     n = w.size
     _divide(ma_lags, ma, w, values, steady, r)
     e[steady] = values[r + steady] - predicted
-    for t in range(steady + 1, n):
-        e[t] = values[r + t]
+    after = steady + 1
+    if ar_lags.size == 0:
+        _difference(0.0, values[r + after : r + n], values[r + after : r + n], e[after:])
     for m in range(ar_lags.size):
-        subtract(ar[m], values[r + steady + 1 - ar_lags[m] : r + n - ar_lags[m]], e[steady + 1 :])
+        back = values[r + after - ar_lags[m] : r + n - ar_lags[m]]
+        if m == 0:
+            _difference(ar[m], back, values[r + after : r + n], e[after:])
+        else:
+            subtract(ar[m], back, e[after:])
 
 
-@kernel
+@kernel(fastmath={"contract"})
 def _divide(lags, coefficients, w, values, start, r):
     """v_t = w_t - sum_m c_m v_(t - lag_m) for t >= start, values[r + t] = v_t.
 
-    Each step waits for the one before only through lag 1, which is therefore subtracted last, from a register.
+    Each step waits for the one before only through lag 1. Where the other lags are longer than four steps, these four
+    are solved for the last of the four before, which all of them then wait for.
     """
     n, size = w.size, lags.size
-    if size == 0 or lags[0] != 1:
-        for t in range(start, n):
-            value = w[t]
-            for m in range(size):
-                value -= coefficients[m] * values[r + t - lags[m]]
-            values[r + t] = value
-        return
-    first, last = coefficients[0], values[r + start - 1]
-    if size == 1:
-        for t in range(start, n):
-            last = w[t] - first * last
-            values[r + t] = last
-    elif size == 2:
-        second, back = coefficients[1], r - lags[1]
-        for t in range(start, n):
-            last = (w[t] - second * values[back + t]) - first * last
-            values[r + t] = last
-    elif size == 3:
-        second, back = coefficients[1], r - lags[1]
-        third, far = coefficients[2], r - lags[2]
-        for t in range(start, n):
-            last = (w[t] - second * values[back + t] - third * values[far + t]) - first * last
-            values[r + t] = last
-    else:
-        for t in range(start, n):
-            value = w[t]
+    done = start
+    if size > 0 and lags[0] == 1 and (size == 1 or lags[1] >= AHEAD):
+        first, last = coefficients[0], values[r + start - 1]
+        first2, first3, first4 = first * first, first * first * first, first * first * first * first
+        done += AHEAD * ((n - start) // AHEAD)
+        one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
+        for t in range(start, done, AHEAD):
+            here = np.uint64(t)
+            a, b, c, d = w[here], w[here + one], w[here + two], w[here + three]
             for m in range(1, size):
-                value -= coefficients[m] * values[r + t - lags[m]]
-            last = value - first * last
-            values[r + t] = last
+                at, other = np.uint64(r + t - lags[m]), coefficients[m]
+                a -= other * values[at]
+                b -= other * values[at + one]
+                c -= other * values[at + two]
+                d -= other * values[at + three]
+            b -= first * a
+            d -= first * c
+            here = np.uint64(r + t)
+            values[here] = a - first * last
+            values[here + one] = b + first2 * last
+            values[here + two] = (c - first * b) - first3 * last
+            last = (d + first2 * b) + first4 * last
+            values[here + three] = last
+    for t in range(done, n):
+        value = w[t]
+        for m in range(size - 1, -1, -1):
+            value -= coefficients[m] * values[r + t - lags[m]]
+        values[r + t] = value
 
 
-@kernel
+@kernel(fastmath={"contract"})
 def subtract(coefficient, x, y):
     """y_t <- y_t - c x_t, in place."""
     for t in range(x.size):
         y[t] -= coefficient * x[t]
+
+
+@kernel(fastmath={"contract"})
+def _difference(coefficient, x, z, y):
+    # y_t <- z_t - c x_t, in place.
+    for t in range(x.size):
+        y[t] = z[t] - coefficient * x[t]
 
 
 @kernel(fastmath={"contract", "reassoc"})

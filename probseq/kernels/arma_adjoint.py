@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from probseq.kernels.arma import dot, start, state_size, subtract
+from probseq.kernels.arma import AHEAD, dot, start, state_size, subtract
 from probseq.kernels.compiler import kernel
 from probseq.kernels.polynomials import autocovariances_adjoint
 
 
-@kernel
+@kernel(fastmath={"contract", "reassoc"})
 def innovations_adjoint(ar_lags, ar, ma_lags, ma, e, f, trace, e_gradient, f_gradient):
     """Pull gradients with respect to e (c, n) and f (n,) back to ar, ma and w.
 
@@ -54,8 +54,11 @@ def innovations_adjoint(ar_lags, ar, ma_lags, ma, e, f, trace, e_gradient, f_gra
     direction = np.zeros(steady + r + 1)
     variance = 0.0
     first_gradient = 0.0
+    one, size = np.uint64(1), np.uint64(r)
     for t in range(steady - 1, -1, -1):
         base = steady - t
+        # Indices that cannot be negative need no check, and only loops without checks use vector registers.
+        below = np.uint64(base - 1)
         k, v = trace.gains[t], f[t]
         if t < steady - 1:
             later = trace.gains[t + 1]
@@ -70,14 +73,15 @@ def innovations_adjoint(ar_lags, ar, ma_lags, ma, e, f, trace, e_gradient, f_gra
             step = weight * z
             ratio = z / f[t + 1]
             ratio_gradient = 0.0
-            for i in range(r):
-                ratio_gradient -= direction[base - 1 + i] * later[i]
             step_gradient = 0.0
-            for i in range(1, r):
-                u_gradient = direction[base - 1 + i]
-                gain[i] -= ratio * u_gradient
-                step_gradient += gain[i] * here[i - 1]
-                direction[base - 1 + i] = u_gradient + step * gain[i]
+            for i in range(one, size):
+                u_gradient = direction[below + i]
+                ratio_gradient -= u_gradient * later[i]
+                k_gradient = gain[i] - ratio * u_gradient
+                gain[i] = k_gradient
+                step_gradient += k_gradient * here[i - one]
+                direction[below + i] = u_gradient + step * k_gradient
+            ratio_gradient -= direction[base - 1] * later[0]
             head_gradient = direction[base - 1]
             gain[0] -= ratio * head_gradient
             step_gradient += gain[0] * head
@@ -102,8 +106,8 @@ def innovations_adjoint(ar_lags, ar, ma_lags, ma, e, f, trace, e_gradient, f_gra
             head_gradient = state[s, base - 1]
             dot = head_gradient * k[0]
             gain[0] += head_gradient * scaled
-            for i in range(1, r):
-                g = state[s, base - 1 + i]
+            for i in range(one, size):
+                g = state[s, below + i]
                 dot += g * k[i]
                 gain[i] += g * scaled
             state[s, base - 1 + r] = 0.0
@@ -127,7 +131,7 @@ def innovations_adjoint(ar_lags, ar, ma_lags, ma, e, f, trace, e_gradient, f_gra
     return ar_gradient, ma_gradient, w_gradient
 
 
-@kernel
+@kernel(fastmath={"contract"})
 def _steady_adjoint(
     ar_lags, ar, ma_lags, ma, values, e_gradient, v_gradient, state_gradient, ar_gradient, ma_gradient, steady, r
 ):
@@ -150,40 +154,44 @@ def _steady_adjoint(
     state_gradient[0] -= e_gradient[steady]
 
 
-@kernel
+@kernel(fastmath={"contract"})
 def _divide_back(lags, coefficients, g, start):
     # g_t <- g_t - sum_m c_m g_(t + lag_m) from the end down to start, in place: the transpose of `_divide`.
     n, size = g.size, lags.size
-    inner = n - (lags[-1] if size > 0 else 0)
-    for t in range(n - 1, max(start, inner) - 1, -1):
+    if size == 0:
+        return
+    inner = max(n - lags[-1], start)
+    for t in range(n - 1, inner - 1, -1):
         for m in range(size):
             if t + lags[m] < n:
                 g[t] -= coefficients[m] * g[t + lags[m]]
-    if size == 0 or inner <= start:
-        return
-    if lags[0] != 1 or size > 3:
-        for t in range(inner - 1, start - 1, -1):
-            value = g[t]
-            for m in range(size - 1, -1, -1):
-                value -= coefficients[m] * g[t + lags[m]]
-            g[t] = value
-        return
-    first, last = coefficients[0], g[inner]
-    if size == 1:
-        for t in range(inner - 1, start - 1, -1):
-            last = g[t] - first * last
-            g[t] = last
-    elif size == 2:
-        second, ahead = coefficients[1], lags[1]
-        for t in range(inner - 1, start - 1, -1):
-            last = (g[t] - second * g[t + ahead]) - first * last
-            g[t] = last
-    else:
-        second, ahead = coefficients[1], lags[1]
-        third, far = coefficients[2], lags[2]
-        for t in range(inner - 1, start - 1, -1):
-            last = (g[t] - second * g[t + ahead] - third * g[t + far]) - first * last
-            g[t] = last
+    done = inner
+    if lags[0] == 1 and (size == 1 or lags[1] >= AHEAD) and inner < n:
+        first, last = coefficients[0], g[inner]
+        first2, first3, first4 = first * first, first * first * first, first * first * first * first
+        done -= AHEAD * ((inner - start) // AHEAD)
+        one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
+        for t in range(inner - 1, done - 1, -AHEAD):
+            here = np.uint64(t)
+            a, b, c, d = g[here], g[here - one], g[here - two], g[here - three]
+            for m in range(1, size):
+                at, other = np.uint64(t + lags[m]), coefficients[m]
+                a -= other * g[at]
+                b -= other * g[at - one]
+                c -= other * g[at - two]
+                d -= other * g[at - three]
+            b -= first * a
+            d -= first * c
+            g[here] = a - first * last
+            g[here - one] = b + first2 * last
+            g[here - two] = (c - first * b) - first3 * last
+            last = (d + first2 * b) + first4 * last
+            g[here - three] = last
+    for t in range(done - 1, start - 1, -1):
+        value = g[t]
+        for m in range(size - 1, -1, -1):
+            value -= coefficients[m] * g[t + lags[m]]
+        g[t] = value
 
 
 @kernel

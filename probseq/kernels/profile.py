@@ -142,7 +142,7 @@ def concentrate(e, f, scored, weights, n_columns):
     return beta, sigma2, log_likelihood, count, residual
 
 
-@kernel
+@kernel(fastmath={"contract"})
 def concentrate_complete(e, f, steady, lengths, weights, n_columns):
     """As `concentrate` for sequences without gaps, which share f (n,), equal to 1 from step `steady` on.
 
@@ -191,7 +191,7 @@ def concentrate_complete(e, f, steady, lengths, weights, n_columns):
     return beta, sigma2, log_likelihood, count, residual
 
 
-@kernel
+@kernel(fastmath={"contract"})
 def _log_product(f):
     # A product of variances and one logarithm now and then cost less than a logarithm a step.
     total, product = 0.0, 1.0
@@ -203,7 +203,7 @@ def _log_product(f):
     return total + math.log(product)
 
 
-@kernel
+@kernel(fastmath={"contract"})
 def complete_gradient(residual, f, steady, lengths, weights, sigma2):
     """Derivatives of the result of `concentrate_complete` with respect to the residuals (c, n) and to f (n,)."""
     e_gradient = np.zeros(residual.shape)
@@ -318,7 +318,7 @@ def profile_at(x, orders, period, ar_lags, ma_lags, w, lengths, weights, n_colum
     return beta, sigma2, log_likelihood
 
 
-@kernel
+@kernel(fastmath={"contract"})
 def _combine(trace, beta, n_columns, n_sequences, n):
     # The filter is linear in the data, so the states of y - X beta are those of the columns, combined.
     steady = trace.steady_from

@@ -17,8 +17,10 @@ from probseq.errors import CovariateError, ShapeError
 from probseq.kernels.arima import difference_coefficients, state_space
 from probseq.kernels.kalman import DIFFUSE_ZERO, SCORED, System, advance, condition, filter_states, forecast, simulate
 from probseq.kernels.sparse_profile import support_of
+from probseq.models.arma_filter import differentiable, filtered, fresh_state, plain_polynomials
 from probseq.models.arma_likelihood import ARMAProfile
 from probseq.models.arma_orders import Order, SeasonalOrder, check_orders, lag_set, multiply_factors, shortest
+from probseq.models.arma_paths import paths_from_one_state
 from probseq.models.arma_state import ARMAState, Workspace
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
 from probseq.models.concentrated import ConcentratedLikelihood
@@ -101,6 +103,8 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood, IntegratedLike
             support_of(plain_ma, seasonal_ma, period),
             difference_coefficients(d, seasonal_d, period),
         )
+        self.counts = np.array([lags.size for lags in self.own_lags])
+        self.all_lags = np.concatenate(self.own_lags)
         self.n_differences = self.lags.differences.size
         highest = [int(lags[-1]) if lags.size else 0 for lags in (self.lags.ar, self.lags.ma)]
         self.n_hidden = max(highest[0], highest[1] + 1)
@@ -149,6 +153,9 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood, IntegratedLike
 
     def polynomials(self, params: Params) -> tuple[Tensor, Tensor]:
         """Full autoregressive (D, a) and moving-average (D, b) coefficients at ``lags.ar`` and ``lags.ma``."""
+        if not differentiable(params):
+            ar, ma = plain_polynomials(self, params)
+            return torch.from_numpy(ar), torch.from_numpy(ma)
         return (
             self._product(params, 0, -1.0, self.lags.ar),
             self._product(params, 1, 1.0, self.lags.ma),
@@ -156,7 +163,7 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood, IntegratedLike
 
     def _systems(self, params: Params) -> list[tuple[System, np.ndarray, np.ndarray]]:
         """State space, first covariance and its infinite part, for every draw."""
-        ar, ma = (c.detach().numpy() for c in self.polynomials(params))
+        ar, ma = plain_polynomials(self, params)
         return [state_space(self.lags.ar, a, self.lags.ma, b, self.lags.differences)[:3] for a, b in zip(ar, ma)]
 
     def _means(self, params: Params) -> Tensor:
@@ -183,15 +190,7 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood, IntegratedLike
     # the one-step law -----------------------------------------------------------------------------------------------
 
     def initial_state(self, params: Params, n: int) -> ARMAState:
-        draw, k, m = self._draw(params), self.state_size, self.n_differences
-        systems = self._systems(params)
-        cov = torch.from_numpy(np.stack([cov for _, cov, _ in systems])).reshape(*draw, 1, k, k)
-        return ARMAState(
-            torch.zeros(*draw, n, k, dtype=self.dtype),
-            cov.expand(*draw, n, k, k),
-            torch.eye(m, dtype=self.dtype).expand(*draw, n, m, m),
-            torch.zeros(*draw, n, dtype=torch.long),
-        )
+        return fresh_state(self, params, n)
 
     def _weights(self, params: Params) -> tuple[Tensor, Tensor]:
         """Where the observation row is not zero (l,), and its values (*draw, l)."""
@@ -262,8 +261,12 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood, IntegratedLike
         return Scan(ARMAState(a, b, c, state.age.unsqueeze(-1) + step), final)
 
     def _log_prob_steps(self, params: Params, batch: Batch, state: ARMAState) -> Steps[ARMAState]:
-        e, f, scored, final = self._innovations(params, batch, state)
         draw = self._draw(params)
+        quick = None if differentiable(params, batch.x, batch.u) else filtered(self, params, batch, state)
+        if quick is not None:
+            values = quick.values.reshape(*draw, batch.n, batch.t)
+            return Steps(values, quick.scored.unsqueeze(-1), None, quick.final)
+        e, f, scored, final = self._innovations(params, batch, state)
         variance = f * params["scale"].reshape(-1, 1, 1) ** 2
         values = -0.5 * (math.log(2 * math.pi) + torch.log(variance) + e * e / variance)
         values = torch.where(scored, values, torch.zeros_like(values)).reshape(*draw, batch.n, batch.t)
@@ -389,10 +392,17 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood, IntegratedLike
     ) -> tuple[Tensor, ARMAState]:
         if temper is not None:
             return super()._sample(params, state, length, generator, u, temper)
-        work = Workspace(state, self._draw(params))
         shape = (*state.age.shape, length)
         noise = torch.randn(shape, generator=generator, dtype=self.dtype) * params["scale"][..., None, None]
         shocks = self._flat(noise, 1)
+        y, after = paths_from_one_state(self, params, state, shocks) or self._paths(params, state, shocks)
+        drift = self._means(params).reshape(*self._draw(params), 1, 1)
+        x = torch.from_numpy(y).reshape(shape) + drift + self._shift(params, state.age, u, length)
+        return x.unsqueeze(-1), after
+
+    def _paths(self, params: Params, state: ARMAState, shocks: np.ndarray) -> tuple[np.ndarray, ARMAState]:
+        """Paths (D, n, length) of innovations, step by step, and the state after them."""
+        work = Workspace(state, self._draw(params))
         y = np.empty(shocks.shape)
         for d, system, shift in self._draws(params):
             for rows in work.groups(d):
@@ -400,9 +410,7 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood, IntegratedLike
                 shifts = np.tile(shift, (len(rows), 1))
                 y[d, rows] = simulate(system, shifts, mean, cov, diffuse, shocks[d, rows])
                 work.put(d, rows, mean, cov, diffuse)
-        drift = self._means(params).reshape(*self._draw(params), 1, 1)
-        x = torch.from_numpy(y).reshape(shape) + drift + self._shift(params, state.age, u, length)
-        return x.unsqueeze(-1), work.close(state.age + length)
+        return y, work.close(state.age + shocks.shape[-1])
 
     # arrays -----------------------------------------------------------------------------------------------------------
 

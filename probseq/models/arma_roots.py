@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 from typing import NamedTuple
 
 import numpy as np
@@ -43,25 +44,33 @@ def factor_roots(factor: Factor) -> np.ndarray:
     signed = -row if factor.autoregressive else row
     if row.size == 1:
         return np.array([-1.0 / signed[0]]) if row[0] != 0.0 else np.zeros(0)
+    if row.size == 2 and row[1] != 0.0:
+        b, a = signed.tolist()
+        inner = cmath.sqrt(b * b - 4.0 * a)
+        # The sum that does not cancel; the product of the roots is 1 / a.
+        whole = -0.5 * (b + (inner if (b * inner.conjugate()).real >= 0.0 else -inner))
+        roots = np.array([whole / a, 1.0 / whole])
+        return roots if inner.imag else roots.real
     return np.roots(np.append(signed[::-1], 1.0))
 
 
 def root_problems(factors: list[Factor]) -> tuple[str, ...]:
     """Roots near the unit circle, and pairs that nearly cancel, in words."""
     messages = []
+    factors = [factor for factor in factors if factor.lags.size]
     roots = [factor_roots(factor) for factor in factors]
     for factor, found in zip(factors, roots, strict=True):
-        of = f" in B^{factor.step}" if factor.step != factor.season else ""
         for root in found[found.imag >= 0]:
             # The modulus of a root z^step says as much as that of z to the power of the step.
             if abs(root) < 1.0 + _NEAR_UNIT:
+                of = f" in B^{factor.step}" if factor.step != factor.season else ""
                 hint = "difference more" if factor.autoregressive else "difference less"
                 messages.append(
                     f"The {factor.name} root {_show(root)}{of} is within {_NEAR_UNIT:g} of the unit circle: {hint}."
                 )
     for one, found in zip(factors, roots, strict=True):
         for other, against in zip(factors, roots, strict=True):
-            if not one.autoregressive or other.autoregressive or one.step != other.step or not against.size:
+            if not one.autoregressive or other.autoregressive or not against.size or one.step != other.step:
                 continue
             for root in found[found.imag >= 0]:
                 nearest = against[np.abs(against - root).argmin()]

@@ -181,6 +181,10 @@ class Marginalized(SequenceModel[MarginalState]):
         n, n_draws = state.log_weights.shape
         if not self.adapt:
             return super()._sample(params, state, length, generator, u, temper)
+        if n_draws == 1:
+            future = None if u is None else u.unsqueeze(0)
+            x, last = self.model._sample(self.params, self._unpack(state), length, generator, future, temper)
+            return x[0], self._pack(last, state.log_weights)
         # Paths that chose the same draw run together: (draw, slot) holds the path's index, short rows repeat path 0.
         choice = torch.multinomial(state.log_weights.exp(), 1, generator=generator).squeeze(-1)
         used = torch.unique(choice)

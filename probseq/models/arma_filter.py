@@ -1,0 +1,88 @@
+"""Filtering with ARMA models where nothing is differentiated: compiled from the parameters to the last state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probseq.distributions.params import Params
+from probseq.kernels.arma_filter import draw_polynomials, filter_complete, stationary_covariances
+from probseq.models.arma_state import ARMAState
+from probseq.models.base import Batch
+
+if TYPE_CHECKING:
+    from probseq.models.arma import ARMAModel
+
+__all__ = ["Filtered", "differentiable", "filtered", "fresh_state", "plain_polynomials"]
+
+_FACTORS = ("ar", "ma", "seasonal_ar", "seasonal_ma")
+
+
+class Filtered(NamedTuple):
+    """What filtering gives.
+
+    values : (D, n, t), log densities, zero where not scored. scored : (n, t). final : the last state.
+    """
+
+    values: Tensor
+    scored: Tensor
+    final: ARMAState
+
+
+def differentiable(params: Params, *others: Tensor | None) -> bool:
+    """Whether gradients must flow."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (*params.values(), *others))
+
+
+def plain_polynomials(model: ARMAModel, params: Params) -> tuple[np.ndarray, np.ndarray]:
+    """Full autoregressive (D, a) and moving-average (D, b) coefficients, without gradients."""
+    n_draws = params["scale"].numel()
+    parts = [params[name].detach().reshape(n_draws, -1).numpy() for name in _FACTORS if name in params]
+    coefficients = np.concatenate(parts, 1) if parts else np.zeros((n_draws, 0))
+    lags = model.lags
+    return draw_polynomials(coefficients, model.counts, model.all_lags, model.period, lags.ar, lags.ma)
+
+
+def fresh_state(model: ARMAModel, params: Params, n: int) -> ARMAState:
+    """The state before the first step, draws of which share their memory."""
+    draw, k, m = model._draw(params), model.state_size, model.n_differences
+    ar, _ = plain_polynomials(model, params)
+    cov = torch.from_numpy(stationary_covariances(model.lags.ar, ar, model.lags.ma, m)).reshape(*draw, 1, k, k)
+    return ARMAState(
+        torch.zeros(*draw, n, k, dtype=model.dtype),
+        cov.expand(*draw, n, k, k),
+        torch.eye(m, dtype=model.dtype).expand(*draw, n, m, m),
+        torch.zeros(*draw, n, dtype=torch.long),
+    )
+
+
+def filtered(model: ARMAModel, params: Params, batch: Batch, state: ARMAState) -> Filtered | None:
+    """What filtering a batch gives, or None unless all its sequences are complete and start fresh."""
+    m, lengths, age = model.n_differences, batch.lengths.numpy(), state.age
+    seen = batch.seen[..., 0].numpy()
+    if age.numpy().any() or lengths.min() <= m or not np.array_equal(seen.sum(-1), lengths):
+        return None
+    draw, n_draws = model._draw(params), params["scale"].numel()
+    if model.n_covariates or model.terms.moving:
+        y = model._levels(params, batch, age).detach().reshape(n_draws, batch.n, batch.t).numpy()
+    else:
+        y = batch.x[..., 0].detach().to(model.dtype).reshape(-1, batch.n, batch.t).numpy()
+    ar, ma = plain_polynomials(model, params)
+    drift = model._means(params).detach().numpy()
+    scale = params["scale"].detach().reshape(-1).numpy()
+    lags = model.lags
+    arrays = (np.ascontiguousarray(x) for x in (y, drift, scale, lengths))
+    values, mean, cov = filter_complete(lags.ar, ar, lags.ma, ma, lags.differences, *arrays)
+    shape = (*draw, batch.n)
+    final = ARMAState(
+        torch.from_numpy(mean).reshape(*shape, -1),
+        torch.from_numpy(cov).reshape(*shape, *cov.shape[2:]),
+        torch.zeros(*shape, m, m, dtype=model.dtype),
+        age + batch.lengths,
+    )
+    scored = seen.copy()
+    scored[:, :m] = False
+    return Filtered(torch.from_numpy(values), torch.from_numpy(scored), final)
