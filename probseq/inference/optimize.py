@@ -22,25 +22,30 @@ from probseq.models.recurrent import RecurrentModel
 
 __all__ = ["MLE"]
 
+# In longer series the reasoned start is near the highest maximum, and further ones would only cost time.
+_SHORT = 500
+
 
 class MLE(Inference):
-    r"""theta = argmax log p(x_1:T | theta), over unconstrained coordinates, by L-BFGS-B.
+    r"""theta = argmax log p(x_1:T | theta), over unconstrained coordinates, by L-BFGS-B or, compiled, by BFGS.
 
     A model with a closed form is fitted by it. Where a model concentrates its location and scale out (ARMA), only the
-    other parameters are searched. A recurrent net is trained in mini-batches with Adam and early stopping instead, by
-    ``training``. All others use automatic differentiation of ``log_prob_steps``.
+    other parameters are searched, by BFGS. A recurrent net is trained in mini-batches with Adam and early stopping
+    instead, by ``training``. All others use automatic differentiation of ``log_prob_steps``.
 
     Parameters
     ----------
     n_init : int
         Random starts besides the reasoned ones (Hannan-Rissanen and white noise for ARMA, the best of a few short runs
         of EM for models with latent states, the model's guess otherwise).
-        The reasoned start with the highest likelihood and all random ones are followed.
+        The reasoned start with the highest likelihood and all random ones are followed; for short series the other
+        reasoned ones too, as far as they lead elsewhere.
     max_iter : int
         Iterations a start.
     tol : float
         A start has converged when an iteration lowers the objective (nats per scored value) by less than ``tol``
-        relative to it, or when no slope exceeds 1e-7.
+        relative to it, and, with BFGS, the next is expected to do so too; with L-BFGS-B also when no slope exceeds
+        1e-7.
     covariance : bool or None
         Whether the inverse observed information is computed, for ``standard_errors_``. None computes it where the model
         has a fast form for it, or at most 100 coordinates (two to four gradients each).
@@ -49,7 +54,8 @@ class MLE(Inference):
 
     References
     ----------
-    Byrd, Lu, Nocedal and Zhu (1995), A limited memory algorithm for bound constrained optimization.
+    Byrd, Lu, Nocedal and Zhu (1995), A limited memory algorithm for bound constrained optimization. Nocedal and Wright
+    (2006), Numerical Optimization, chapter 6.
     """
 
     fits = "any model with a differentiable likelihood"
@@ -112,7 +118,7 @@ class MLE(Inference):
             search.status, search.optima = "exact", list(search.trace)
         else:
             search.descend_all(chosen)
-            if search.status != "interrupted":
+            if search.status != "interrupted" and profile.count <= _SHORT:
                 search.challenge([*others, *profile.rivals()])
         params = profile.parameters(search.x)
         return self._draws(

@@ -17,7 +17,7 @@ __all__ = ["ProfileSearch"]
 _PATIENCE = 2e8
 _MOST = 64
 # Evaluations of a rival start between two looks at where it goes, and how near to the best point it goes there.
-_GLIMPSE, _SAME_HILL = 6, 0.2
+_GLIMPSE, _SAME_HILL = 4, 0.3
 # What a line search of scipy sees where the likelihood is not a number.
 _BARRIER = 1e100
 
