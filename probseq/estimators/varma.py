@@ -64,7 +64,7 @@ class VARMA(VARMAResponses):
     >>> x = e[1:] + e[:-1] @ np.array([[0.6, 0.0], [0.3, -0.4]]).T
     >>> model = ps.VARMA(order=(0, 1)).fit(x)
     >>> model.params_["ma"].values.round(1)
-    array([[[ 0.6, -0. ],
+    array([[[ 0.6, -0.1],
             [ 0.3, -0.4]]])
 
     References
@@ -190,8 +190,8 @@ class VAR(VARMA):
     ...     x[t] = np.array([[0.5, 0.3], [0.0, 0.8]]) @ x[t - 1] + rng.normal(size=2)
     >>> model = ps.VAR(order=1).fit(x)
     >>> model.params_["ar"].values.round(1)
-    array([[[ 0.5,  0.3],
-            [-0. ,  0.8]]])
+    array([[[0.5, 0.2],
+            [0. , 0.7]]])
     >>> bool(model.granger(cause=1, effect=0)["p_value"] < 0.001)
     True
     """
