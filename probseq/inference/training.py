@@ -84,10 +84,22 @@ class _Module(pl.LightningModule):
         return kind(self.parameters(), lr=self.options.learning_rate, weight_decay=decay)
 
     def _log_likelihood(self, vector: Tensor, mini: MiniBatch) -> Tensor:
-        """Weighted log-likelihood of the scored values, (b,)."""
+        """Weighted log-likelihood of the scored values without noise, (b,)."""
         params = unflatten(self.specs, vector)
         law, _ = self.model.predictive(params, mini.batch)
         return law.log_prob_seen(mini.batch.x, mini.scored).sum(-1) * mini.weight
+
+    def _training_log_likelihood(self, vector: Tensor, mini: MiniBatch) -> Tensor:
+        """The same as the model wants it trained, (b,)."""
+        params = unflatten(self.specs, vector)
+        values, _ = self.model._training_log_prob(params, mini.batch, mini.scored, None, self._noise())
+        return values * mini.weight
+
+    def _noise(self) -> torch.Generator:
+        if self.noise is None:
+            seed = int(torch.randint(2**62, (), generator=self.rounds.generator))
+            self.noise = torch.Generator(self.device).manual_seed(seed)
+        return self.noise
 
     def on_train_epoch_start(self) -> None:
         """Set the learning rate of the round."""
@@ -106,12 +118,9 @@ class _Module(pl.LightningModule):
             return None
 
     def _loss(self, mini: MiniBatch, index: int) -> Tensor:
-        if self.noise is None:
-            seed = int(torch.randint(2**62, (), generator=self.rounds.generator))
-            self.noise = torch.Generator(self.device).manual_seed(seed)
-        vectors = self.law.draw(self.noise)
+        vectors = self.law.draw(self._noise())
         pieces = mini.split(len(vectors))
-        fit = torch.stack([self._log_likelihood(v, piece).sum() for v, piece in zip(vectors, pieces)]).sum()
+        fit = torch.stack([self._training_log_likelihood(v, piece).sum() for v, piece in zip(vectors, pieces)]).sum()
         fit = fit / (mini.share * self.n_values)
         divergence = self.law.divergence()
         if divergence is None:

@@ -168,6 +168,18 @@ class SequenceModel(ABC, Generic[S]):
         """All one-step predictives, batch shape (*draw, n, t), and the scored mask (n, t, k)."""
         return self._fold(params, batch, self._scan(params, batch, state))
 
+    def _training_log_prob(
+        self, params: Params, batch: Batch, scored: Tensor, state: S | None, generator: torch.Generator
+    ) -> tuple[Tensor, S]:
+        """What gradient training maximises: log p of the values ``scored`` (n, t, k) by sequence, (n,), final state.
+
+        Families whose training needs noise of its own (dropout), or another score, override it.
+        """
+        start = self.initial_state(params, batch.n) if state is None else state
+        scan = self._scan(params, batch, start)
+        law, _ = self._fold(params, batch, scan)
+        return law.log_prob_seen(batch.x, scored).sum(-1), scan.final
+
     def _forecast_marginals(self, params: Params, state: S, u: Tensor | None, horizon: int) -> Distribution | None:
         """Exact laws of x_{T+1}, ..., x_{T+h} given the state, batch shape (*draw, n, h); None if not available."""
         return None

@@ -319,8 +319,25 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         law, final = self._pass(params, batch, state)
         values = law.log_prob_seen(self._filled(batch.x, batch.seen), batch.seen)
         values = torch.where(batch.seen.any(-1), values, torch.zeros_like(values))
+        return Steps(values, batch.seen, None, self._after(batch, state, final))
+
+    def _after(self, batch: Batch, state: RecurrentState, final: Memory) -> RecurrentState:
+        """The state after each sequence's last step, from that before the batch and the memory at the end."""
         x, seen = (leaf.squeeze(-3) for leaf in self._recent(batch, state, batch.lengths.unsqueeze(-1)))
-        return Steps(values, batch.seen, None, RecurrentState(final.hidden, final.cell, x, seen))
+        return RecurrentState(final.hidden, final.cell, x, seen)
+
+    def _training_log_prob(
+        self,
+        params: Params,
+        batch: Batch,
+        scored: Tensor,
+        state: RecurrentState | None,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, RecurrentState]:
+        start = self.initial_state(params, batch.n) if state is None else state
+        law, final = self._pass(params, batch, start)
+        values = law.log_prob_seen(self._filled(batch.x, scored), scored).sum(-1)
+        return values, self._after(batch, start, final)
 
     def _predictive(self, params: Params, batch: Batch, state: RecurrentState) -> tuple[Distribution, Tensor]:
         if not batch.t:
