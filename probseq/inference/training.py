@@ -50,6 +50,7 @@ class _Rounds:
         self.epochs = options.epochs(batches)
         self.passes = max(1, min(_STEPS_A_ROUND // batches, self.epochs))
         self.rounds = -(-self.epochs // self.passes)
+        self.steps = self.rounds * self.passes * batches
 
     def __iter__(self) -> Iterator[MiniBatch]:
         for _ in range(self.passes):
@@ -136,6 +137,10 @@ class _Module(pl.LightningModule):
         self.steps += 1
         return loss
 
+    def on_train_batch_end(self, outputs: Any, mini: MiniBatch, index: int) -> None:
+        """Let the law note the step."""
+        self.law.after_step(min(1.0, self.global_step / self.rounds.steps), self._noise())
+
     def _not_finite(self, value: float, mini: MiniBatch, index: int) -> ParameterError:
         rows = mini.rows.tolist()
         names = ", ".join(f"{s} (steps {a} to {b - 1})" for s, a, b in rows[:4]) + (", ..." if len(rows) > 4 else "")
@@ -213,6 +218,7 @@ def train(
     """
     if not windows.n_values:
         raise EmptyDataError(got="no value to learn from", expected="at least one value that is not missing")
+    options = options.completed(learning_rate=5e-3, validation_fraction=0.0)
     rounds = _Rounds(windows, options, generator)
     module = _Module(model, law, rounds, options, kl_weight, validation, progress)
     work = law.centre().numel() * min(options.batch_size, windows.n_windows) * windows.window
@@ -321,7 +327,7 @@ def train_point(
     weights : (n,) sequence weights or None
     progress : called with (epochs done, nats per value)
     """
-    options = options or TrainingOptions()
+    options = (options or TrainingOptions()).completed(learning_rate=5e-3, validation_fraction=0.15)
     specs = model.parameters()
     law = PointWeights(flatten(specs, model._initial_guess(batch, generator)))
     rest, rest_weights, held = batch, weights, None

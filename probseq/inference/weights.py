@@ -25,6 +25,9 @@ class WeightLaw(nn.Module, ABC):
     def centre(self) -> Tensor:
         """The vector used for validation, (m,)."""
 
+    def after_step(self, done: float, generator: torch.Generator) -> None:
+        """Called after each step of the optimiser; ``done`` in [0, 1] is the fraction of the training behind it."""
+
 
 class PointWeights(WeightLaw):
     """A single vector."""
