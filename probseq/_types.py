@@ -39,6 +39,10 @@ class Configuration:
         ParameterError
             For a name that the constructor does not have.
         """
+        for name in params:
+            part, _, inner = name.partition("__")
+            if inner and getattr(self, part, None) is None and self._default_part(part) is not None:
+                setattr(self, part, self._default_part(part))
         known = self.get_params()
         for name, value in params.items():
             if name not in known:
@@ -53,6 +57,10 @@ class Configuration:
             else:
                 setattr(self, name, value)
         return self
+
+    def _default_part(self, name: str) -> Configuration | None:
+        """A new object of what None stands for in an argument that is a configuration, or None."""
+        return None
 
     def __sklearn_clone__(self) -> Self:
         return type(self)(**{name: _copied(value) for name, value in self.get_params(deep=False).items()})

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from probseq._types import Configuration
 from probseq.distributions.params import Real, flatten, unflatten
 from probseq.errors import ApproximationWarning, IncompatibleError, ParameterError
 from probseq.inference.base import Draws, Inference, Progress
+from probseq.inference.law_fits import fit_law, log_prob_of_draws
 from probseq.inference.options import TrainingOptions
 from probseq.inference.weights import NormalWeights
-from probseq.inference.windows import Windows, whole_sequences
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
 
@@ -34,10 +34,6 @@ class MeanField(Inference):
     ----------
     n_draws : int
         Weight vectors drawn from q after training; the fitted model averages over them.
-    max_epochs : int or None
-        Passes over the data. None is as many as make 3000 steps, at least 40.
-    learning_rate : float
-        Of Adam; it falls to zero along a cosine.
     prior_scale : float
         Multiplies the standard deviations of the model's prior.
     initial_scale : float
@@ -48,10 +44,9 @@ class MeanField(Inference):
         Fraction of the training over which the weight of the divergence rises from 0 to ``kl_weight``.
     antithetic : bool
         Mirror every second draw at the mean.
-    batch_size, window, context, gradient_clip, device, trainer_kwargs
-        As in ``TrainingOptions``.
-    patience : float
-        With ``validation`` data, wait this fraction of ``max_epochs`` for a better score of the posterior mean.
+    training : TrainingOptions or None
+        Adam's learning rate is 2e-2 unless given. All data are trained on; with ``validation`` data, or where
+        ``validation_fraction`` holds some back, the weights with the best score of the posterior mean are kept.
     """
 
     fits: ClassVar[str] = "recurrent networks"
@@ -59,27 +54,19 @@ class MeanField(Inference):
     def __init__(
         self,
         n_draws: int = 30,
-        max_epochs: int | None = None,
-        learning_rate: float = 2e-2,
         prior_scale: float = 1.0,
         initial_scale: float = 0.1,
         kl_weight: float = 1.0,
         kl_warmup: float = 0.25,
         antithetic: bool = True,
-        batch_size: int = 32,
-        window: int | None = None,
-        context: int | None = None,
-        gradient_clip: float | None = 1.0,
-        patience: float = 0.2,
-        device: str = "auto",
-        trainer_kwargs: Mapping[str, Any] | None = None,
+        training: TrainingOptions | None = None,
     ) -> None:
-        self.n_draws, self.max_epochs, self.learning_rate = n_draws, max_epochs, learning_rate
-        self.prior_scale, self.initial_scale = prior_scale, initial_scale
+        self.n_draws, self.prior_scale, self.initial_scale = n_draws, prior_scale, initial_scale
         self.kl_weight, self.kl_warmup, self.antithetic = kl_weight, kl_warmup, antithetic
-        self.batch_size, self.window, self.context = batch_size, window, context
-        self.gradient_clip, self.patience = gradient_clip, patience
-        self.device, self.trainer_kwargs = device, trainer_kwargs
+        self.training = training
+
+    def _default_part(self, name: str) -> Configuration | None:
+        return TrainingOptions() if name == "training" else None
 
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
         return issubclass(model_class, RecurrentModel)
@@ -104,38 +91,30 @@ class MeanField(Inference):
         IncompatibleError
             For parameters that are not real numbers with a normal prior.
         """
-        from probseq.inference.training import train
-
         self._check()
         law = self.law(model, batch, generator)
-        options = TrainingOptions(
-            max_epochs=self.max_epochs,
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            window=self.window,
-            context=self.context,
-            gradient_clip=self.gradient_clip,
-            patience=self.patience,
-            device=self.device,
-            trainer_kwargs=self.trainer_kwargs,
-        )
-        windows = Windows(batch, batch.seen, weights, self.window, self.context)
-        held = None if validation is None else whole_sequences(validation)
-        done = train(
-            model, law, windows, generator, options, kl_weight=self._kl_weight, validation=held, progress=progress
+        options = (self.training or TrainingOptions()).completed(learning_rate=2e-2, validation_fraction=0.0)
+        done, n_values = fit_law(
+            model,
+            law,
+            batch,
+            generator,
+            options,
+            kl_weight=self._kl_weight,
+            validation=validation,
+            weights=weights,
+            progress=progress,
         )
         params = unflatten(model.parameters(), law.sample(self.n_draws, generator))
-        with torch.no_grad():
-            each = model.log_prob(params, batch).double()
-            total = (each if weights is None else each * weights).sum(-1)
-            divergence = float(law.divergence())
+        total = log_prob_of_draws(model, params, batch, weights)
+        divergence = float(law.divergence().detach())
         return Draws(
             params,
             log_prob=float(torch.logsumexp(total, 0) - math.log(len(total))),
             objective=float(total.mean()) - divergence,
             status=_status(done.status, done.trace),
             n_iter=done.n_epochs,
-            trace=np.asarray(done.trace) * windows.n_values,
+            trace=np.asarray(done.trace) * n_values,
             optima=np.asarray([float(total.mean()) - divergence]),
         )
 

@@ -158,7 +158,7 @@ def _net(cell: Callable[..., SequenceEstimator], head: Emission) -> SequenceEsti
 
 
 def _quick_net() -> Inference:
-    return ps.MeanField(n_draws=3, max_epochs=4)
+    return ps.MeanField(n_draws=3, training=ps.TrainingOptions(max_epochs=4))
 
 
 def _rows() -> list[Row]:

@@ -94,7 +94,9 @@ def test_densities_and_probabilities_do_not_meet():
 
 
 def test_both_scores_of_a_model_with_draws():
-    net = ps.LSTM(4, inference=ps.MeanField(n_draws=5, max_epochs=20), random_state=0).fit(TRAIN)
+    net = ps.LSTM(4, inference=ps.MeanField(n_draws=5, training=ps.TrainingOptions(max_epochs=20)), random_state=0).fit(
+        TRAIN
+    )
     row = ps.compare([net], TEST, history=TRAIN).table.loc["LSTM"]
     own = net.log_prob_steps(TEST, history=TRAIN).values.mean()
     held = net.log_prob_steps(TEST, history=TRAIN, weights="frozen").values.mean()

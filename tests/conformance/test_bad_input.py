@@ -35,7 +35,7 @@ def quiet():
 
 
 EM = ps.EM(n_init=1, max_iter=20, tol=1e-3)
-NET = ps.MeanField(n_draws=2, max_epochs=1)
+NET = ps.MeanField(n_draws=2, training=ps.TrainingOptions(max_epochs=1))
 NUMBERS = {
     "HMM": lambda: ps.HMM(inference=EM, random_state=0),
     "ARMA": lambda: ps.ARMA(),

@@ -36,8 +36,8 @@ FITS = [
     ("HMM Poisson", ps.NUTS(n_draws=4, n_chains=2, n_warmup=3, max_tree_depth=3)),
     ("ARIMA", ps.NUTS(n_draws=2, n_chains=1, n_warmup=2, max_tree_depth=2)),
     ("LSTM diag", ps.MLE(max_iter=5)),
-    ("LSTM diag", ps.MeanField(n_draws=3, max_epochs=2)),
-    ("GRU Categorical", ps.MeanField(n_draws=2, max_epochs=2)),
+    ("LSTM diag", ps.MeanField(n_draws=3, training=ps.TrainingOptions(max_epochs=2))),
+    ("GRU Categorical", ps.MeanField(n_draws=2, training=ps.TrainingOptions(max_epochs=2))),
 ]
 
 

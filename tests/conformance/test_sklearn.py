@@ -23,7 +23,9 @@ EXPECTED = {
 ESTIMATORS = [
     ps.HMM(n_states=2, inference=ps.EM(n_init=1, max_iter=20), random_state=0),
     ps.HMM(n_states=2, emission=ps.StudentT(df=4.0), inference=ps.EM(n_init=1, max_iter=20), random_state=0),
-    ps.LSTM(hidden_size=2, inference=ps.MeanField(n_draws=2, max_epochs=1), random_state=0),
+    ps.LSTM(
+        hidden_size=2, inference=ps.MeanField(n_draws=2, training=ps.TrainingOptions(max_epochs=1)), random_state=0
+    ),
     ps.IID(),
     ps.RandomWalk(),
     ps.SeasonalNaive(period=2),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+import probseq as ps
 from probseq.distributions.emissions import Normal
 from probseq.distributions.params import ParamSpec, Real
 from probseq.errors import ApproximationWarning, EmptyDataError, IncompatibleError, ParameterError
@@ -120,7 +121,7 @@ def fitted():
             laws.append(super().law(*args))
             return laws[0]
 
-    draws = Watched(n_draws=4000, max_epochs=1500).fit(model, batch, seeded())
+    draws = Watched(n_draws=4000, training=TrainingOptions(max_epochs=1500)).fit(model, batch, seeded())
     return model, batch, draws, laws[0].mean.detach().numpy(), laws[0].rho.detach().exp().numpy()
 
 
@@ -213,7 +214,7 @@ def test_divergence_is_counted_once_a_pass():
 def test_a_seed_repeats_and_global_generators_stay(tmp_path, monkeypatch, capfd, interruptible):
     monkeypatch.chdir(tmp_path)
     model, batch = small_net(), series(dtype=torch.float32)
-    inference = MeanField(n_draws=3, max_epochs=4)
+    inference = MeanField(n_draws=3, training=TrainingOptions(max_epochs=4))
     before, legacy = torch.random.get_rng_state(), np.random.get_state()[1].copy()
     levels = [logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")]
     results = [inference.fit(model, batch, seeded(s)).params["weights"] for s in (5, 5, 6)]
@@ -237,10 +238,14 @@ def test_draws_are_mirrored_around_the_mean():
 
 def test_a_tempered_posterior_says_so():
     with pytest.warns(ApproximationWarning, match="tempered"):
-        MeanField(n_draws=2, max_epochs=2, kl_weight=0.1).fit(small_net(), series(dtype=torch.float32), seeded())
+        MeanField(n_draws=2, kl_weight=0.1, training=TrainingOptions(max_epochs=2)).fit(
+            small_net(), series(dtype=torch.float32), seeded()
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        MeanField(n_draws=2, max_epochs=2).fit(small_net(), series(dtype=torch.float32), seeded())
+        MeanField(n_draws=2, training=TrainingOptions(max_epochs=2)).fit(
+            small_net(), series(dtype=torch.float32), seeded()
+        )
 
 
 def test_an_objective_that_is_not_finite_names_the_batch():
@@ -259,7 +264,7 @@ def test_an_interrupt_keeps_what_was_found(how, interruptible):
                 raise KeyboardInterrupt
             os.kill(os.getpid(), signal.SIGINT)
 
-    draws = MeanField(n_draws=3, max_epochs=500).fit(
+    draws = MeanField(n_draws=3, training=TrainingOptions(max_epochs=500)).fit(
         small_net(), series(dtype=torch.float32), seeded(), progress=interrupt
     )
     assert draws.status == "interrupted"
@@ -271,7 +276,7 @@ def test_an_interrupt_keeps_what_was_found(how, interruptible):
 def test_progress_tells_nats_per_value():
     told = []
     batch = series(dtype=torch.float32)
-    draws = MeanField(n_draws=2, max_epochs=100).fit(
+    draws = MeanField(n_draws=2, training=TrainingOptions(max_epochs=100)).fit(
         small_net(), batch, seeded(), progress=lambda epoch, value: told.append((epoch, value))
     )
     assert [epoch for epoch, _ in told] == [25, 50, 75, 100]
@@ -280,7 +285,9 @@ def test_progress_tells_nats_per_value():
 
 def test_a_weight_of_two_is_a_sequence_twice():
     model, batch = small_net(), series(n=2, dtype=torch.float32)
-    weighted = MeanField(n_draws=4, max_epochs=3).fit(model, batch, seeded(), weights=torch.tensor([2.0, 0.0]))
+    weighted = MeanField(n_draws=4, training=TrainingOptions(max_epochs=3)).fit(
+        model, batch, seeded(), weights=torch.tensor([2.0, 0.0])
+    )
     twice = Batch(*(None if leaf is None else leaf[[0, 0]] for leaf in batch))
     total = model.log_prob(weighted.params, twice).double().sum(-1)
     assert weighted.log_prob == pytest.approx(float(torch.logsumexp(total, 0)) - math.log(4), rel=1e-5)
@@ -318,7 +325,7 @@ def test_early_stopping_returns_to_the_best_validation_score():
 
 def test_validation_data_stop_the_mean_field_too():
     model, batch = small_net(hidden_size=8), series(t=20, dtype=torch.float32)
-    draws = MeanField(n_draws=2, max_epochs=200).fit(model, batch, seeded(), validation=batch)
+    draws = MeanField(n_draws=2, training=TrainingOptions(max_epochs=200)).fit(model, batch, seeded(), validation=batch)
     assert draws.n_iter <= 200
 
 
@@ -336,9 +343,6 @@ def test_only_recurrent_nets_are_fitted():
     [
         ({"n_draws": 0}, "n_draws=0"),
         ({"prior_scale": -1.0}, "prior_scale"),
-        ({"max_epochs": 0}, "max_epochs=0"),
-        ({"learning_rate": 0.0}, "learning_rate"),
-        ({"batch_size": 2.5}, "batch_size"),
     ],
 )
 def test_bad_options_are_named(options, message):
@@ -346,8 +350,32 @@ def test_bad_options_are_named(options, message):
         MeanField(**options).fit(small_net(), series(dtype=torch.float32), seeded())
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_epochs": 0}, "max_epochs=0"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"batch_size": 2.5}, "batch_size"),
+    ],
+)
+def test_bad_training_options_are_named(options, message):
+    with pytest.raises(ParameterError, match=message):
+        MeanField(training=TrainingOptions(**options)).fit(small_net(), series(dtype=torch.float32), seeded())
+
+
+def test_training_options_are_reached_by_nested_names():
+    inference = MeanField().set_params(training__max_epochs=7)
+    assert inference.training == TrainingOptions(max_epochs=7)
+    model = ps.LSTM().set_params(inference__training__batch_size=5)
+    assert model.inference == MeanField(training=TrainingOptions(batch_size=5))
+    with pytest.raises(ParameterError, match="n_draws__x"):
+        MeanField().set_params(n_draws__x=3)
+    with pytest.raises(ParameterError, match="max_epoch"):
+        MeanField().set_params(training__max_epoch=3)
+
+
 def test_nothing_seen_is_an_error():
     batch = series(dtype=torch.float32)
     batch = batch._replace(seen=torch.zeros_like(batch.seen))
     with pytest.raises(EmptyDataError):
-        MeanField(max_epochs=2).fit(small_net(), batch, seeded())
+        MeanField(training=TrainingOptions(max_epochs=2)).fit(small_net(), batch, seeded())

@@ -187,7 +187,9 @@ def test_one_variable_of_a_forecast_is_of_one_kind():
 
 
 def test_paths_remember_which_columns_are_counts():
-    net = ps.LSTM(2, head=emission(), inference=ps.MeanField(n_draws=2, max_epochs=1), random_state=0)
+    net = ps.LSTM(
+        2, head=emission(), inference=ps.MeanField(n_draws=2, training=ps.TrainingOptions(max_epochs=1)), random_state=0
+    )
     f = net.fit(simulated(40)).forecast(3, n_paths=200, random_state=0)
     assert f.backend == "paths" and f.marginal(f._labels.variables[1]).discrete
     one, two = (f.pit(simulated(3), random_state=seed).values for seed in (1, 2))

@@ -23,7 +23,9 @@ def arma():
 
 @pytest.fixture(scope="module")
 def net():
-    model = ps.LSTM(hidden_size=3, inference=ps.MeanField(n_draws=4, max_epochs=3), random_state=0)
+    model = ps.LSTM(
+        hidden_size=3, inference=ps.MeanField(n_draws=4, training=ps.TrainingOptions(max_epochs=3)), random_state=0
+    )
     return model.fit(X)
 
 
@@ -112,9 +114,12 @@ def test_scores_adapt_the_weights_and_frozen_scores_do_not(averaged):
 
 def test_entropy_of_categories_decomposes():
     codes = np.array([0, 1, 2, 1, 0, 1, 2, 2, 1, 0.0])
-    model = ps.LSTM(2, head=ps.Categorical(), inference=ps.MeanField(n_draws=3, max_epochs=2), random_state=0).fit(
-        codes
-    )
+    model = ps.LSTM(
+        2,
+        head=ps.Categorical(),
+        inference=ps.MeanField(n_draws=3, training=ps.TrainingOptions(max_epochs=2)),
+        random_state=0,
+    ).fit(codes)
     parts = model.predictive(codes).decompose()
     assert (parts["epistemic"] >= -1e-6).all() and (parts["total"] <= np.log(3) + 1e-6).all()
 
@@ -197,7 +202,12 @@ def test_map_and_aggregate_check_what_they_get(arma):
 def test_crps_of_a_mixture_outside_its_support(averaged):
     """Below the support the score grows by the distance: F is 0 all the way."""
     x = np.exp(X / 20)
-    model = ps.LSTM(2, transform=ps.Log(), inference=ps.MeanField(n_draws=3, max_epochs=2), random_state=0).fit(x)
+    model = ps.LSTM(
+        2,
+        transform=ps.Log(),
+        inference=ps.MeanField(n_draws=3, training=ps.TrainingOptions(max_epochs=2)),
+        random_state=0,
+    ).fit(x)
     forecast = model.forecast(1) if model.forecast(1).exact else model.predictive(x)
     n = forecast.n_steps
     near, far = forecast.crps(np.full(n, 0.0)).values, forecast.crps(np.full(n, -2.0)).values
