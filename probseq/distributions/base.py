@@ -120,6 +120,10 @@ class Distribution(torch.distributions.Distribution):
         """log p(value), (*B,), in nats."""
         return self.log_prob_seen(value, torch.ones_like(value, dtype=torch.bool))
 
+    def training_score(self, value: Tensor, seen: Tensor) -> Tensor:
+        """What training maximises, (*B,): log p(value[seen]), or the score of a law that has no density of its own."""
+        return self.log_prob_seen(value, seen)
+
     def component_table(self, value: Tensor, seen: Tensor) -> Tensor:
         """log p(value_r seen | component j) for rows (r, k) and components in the last batch dimension.
 

@@ -173,12 +173,12 @@ class SequenceModel(ABC, Generic[S]):
     ) -> tuple[Tensor, S]:
         """What gradient training maximises: log p of the values ``scored`` (n, t, k) by sequence, (n,), final state.
 
-        Families whose training needs noise of its own (dropout), or another score, override it.
+        Families whose training needs noise of its own (dropout) override it.
         """
         start = self.initial_state(params, batch.n) if state is None else state
         scan = self._scan(params, batch, start)
         law, _ = self._fold(params, batch, scan)
-        return law.log_prob_seen(batch.x, scored).sum(-1), scan.final
+        return law.training_score(batch.x, scored).sum(-1), scan.final
 
     def _forecast_marginals(self, params: Params, state: S, u: Tensor | None, horizon: int) -> Distribution | None:
         """Exact laws of x_{T+1}, ..., x_{T+h} given the state, batch shape (*draw, n, h); None if not available."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -126,6 +126,12 @@ class Emission(Configuration, ABC):
     """Values are labels without order, so that tokens may be read."""
     whole_line: ClassVar[bool] = True
     """Every number is possible (where the law is a density)."""
+    binary: ClassVar[bool] = False
+    """Values are 0 or 1."""
+    constants: ClassVar[tuple[str, ...]] = ()
+    """Names of the parameters that a network learns once, instead of giving them anew at every step."""
+    is_likelihood: ClassVar[bool] = True
+    """Whether training maximises the law's own log probability, so that it may be compared with other likelihoods."""
 
     @property
     def shiftable(self) -> bool | tuple[bool, ...]:
@@ -152,9 +158,39 @@ class Emission(Configuration, ABC):
     def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
         """The law of the event, batch shape (*B, *components), for parameters of shape (*B, *spec.shape)."""
 
-    def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
-        """The law given by a network's raw outputs (*B, m), m = ``unconstrained_size(parameters(observation))``."""
-        return self.distribution(read_outputs(self.parameters(observation), outputs))
+    def output_specs(self, observation: Observation) -> dict[str, ParamSpec]:
+        """The parameters that a network gives anew at every step."""
+        names = self.constants
+        return {name: spec for name, spec in self.parameters(observation).items() if name not in names}
+
+    def constant_specs(self, observation: Observation) -> dict[str, ParamSpec]:
+        """The parameters that a network learns once."""
+        names = self.constants
+        return {name: spec for name, spec in self.parameters(observation).items() if name in names}
+
+    def initial_constants(self, observation: Observation, generator: torch.Generator) -> dict[str, Tensor]:
+        """Values that training starts from, (*spec.shape); by default near the origin of the unconstrained space."""
+        specs = self.constant_specs(observation)
+        flat = torch.randn(unconstrained_size(specs), generator=generator, dtype=torch.float64)
+        return unflatten(specs, 0.01 * flat)
+
+    def from_outputs(self, outputs: Tensor, observation: Observation, constants: Params | None = None) -> Distribution:
+        """The law given by a network.
+
+        Parameters
+        ----------
+        outputs : (*draw, ..., m), m = ``unconstrained_size(output_specs(observation))``
+            Raw, any number.
+        observation : Observation
+        constants : (*draw, *spec.shape) for each of ``constant_specs(observation)``
+            Allowed values; None where there is none.
+
+        Returns
+        -------
+        Distribution of batch shape (*draw, ...).
+        """
+        known = along(constants or {}, self.constant_specs(observation), outputs.ndim - 1)
+        return self.distribution({**read_outputs(self.output_specs(observation), outputs), **known})
 
     def check_arguments(self) -> None:
         """Raise ``ParameterError`` for arguments of the constructor that no data could make right."""
@@ -269,6 +305,17 @@ def masked(seen: Tensor, *statistics: Tensor) -> Tensor:
     """Which variables are seen and, where they are, their statistics, side by side: (..., (1 + f) k)."""
     mask = seen.to(statistics[0].dtype)
     return torch.cat([mask, *(torch.where(seen, one, torch.zeros_like(one)) for one in statistics)], -1)
+
+
+def along(constants: Params, specs: Mapping[str, ParamSpec], n_batch: int) -> dict[str, Tensor]:
+    """Values (*draw, *spec.shape) with axes of length 1 behind the draws, (*draw, 1, ..., *spec.shape)."""
+    placed = {}
+    for name, spec in specs.items():
+        value = constants[name]
+        n_draws = value.ndim - len(spec.shape)
+        ones = (1,) * (n_batch - n_draws)
+        placed[name] = value.reshape(*value.shape[:n_draws], *ones, *spec.shape)
+    return placed
 
 
 def spread(pooled: Params, specs: dict[str, ParamSpec], n_draws: int) -> dict[str, Tensor]:

@@ -65,7 +65,7 @@ class Categorical(Emission):
     def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
         return Categories(logits=torch.log(params["probs"]))
 
-    def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
+    def from_outputs(self, outputs: Tensor, observation: Observation, constants: Params | None = None) -> Distribution:
         shape = (observation.n_variables, _n_categories(observation))
         return Categories(logits=outputs.reshape(*outputs.shape[:-1], *shape))
 
@@ -113,6 +113,7 @@ class Bernoulli(SufficientEmission):
     r"""P(x_i = 1) = sigmoid(logit_i), independent over the variables: a vector of bits, such as the keys of a piano."""
 
     measure: ClassVar[str] = "counting"
+    binary: ClassVar[bool] = True
 
     def parameters(self, observation: Observation, components: tuple[int, ...] = ()) -> dict[str, ParamSpec]:
         dims = ("state",) * len(components) + ("variable",)

@@ -48,7 +48,7 @@ class LogNormal(SufficientEmission):
     def distribution(self, params: Params, components: tuple[int, ...] = ()) -> Distribution:
         return push(self._normal.distribution(_normals(params), components), Exponential())
 
-    def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
+    def from_outputs(self, outputs: Tensor, observation: Observation, constants: Params | None = None) -> Distribution:
         return push(self._normal.from_outputs(outputs, observation), Exponential())
 
     def check(self, values: np.ndarray, name: str = "the data") -> None:

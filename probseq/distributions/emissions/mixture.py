@@ -91,7 +91,7 @@ class GaussianMixture(Emission):
         factor = lower_factor(params["covariance"]) if "covariance" in params else None
         return self._law(params["weights"].log(), params["mean"], params.get("scale"), factor)
 
-    def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
+    def from_outputs(self, outputs: Tensor, observation: Observation, constants: Params | None = None) -> Distribution:
         specs = self.parameters(observation)
         n = specs["weights"].shape[0]
         log_weights = torch.log_softmax(outputs[..., :n], -1)

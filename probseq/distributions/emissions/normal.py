@@ -77,9 +77,9 @@ class Normal(SufficientEmission):
             scale = scale.unsqueeze(-1).expand_as(mean)
         return DiagonalNormal(loc=mean, scale=scale)
 
-    def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
+    def from_outputs(self, outputs: Tensor, observation: Observation, constants: Params | None = None) -> Distribution:
         if self.covariance not in ("full", "tied"):
-            return super().from_outputs(outputs, observation)
+            return super().from_outputs(outputs, observation, constants)
         # The outputs are the factor: multiplying it out to factor it again fails in single precision.
         k = observation.n_variables
         return FullNormal(loc=outputs[..., :k], scale_tril=PositiveDefinite().factor(outputs[..., k:], (k, k)))

@@ -92,12 +92,27 @@ class Product(Emission):
         each = zip(self.parts(), self._split(params), strict=True)
         return IndependentParts([part.emission.distribution(own, components) for part, own in each])
 
-    def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
+    @property
+    def constants(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(f"{part.prefix}_{name}" for part in self.parts() for name in part.emission.constants)
+
+    @property
+    def is_likelihood(self) -> bool:  # type: ignore[override]
+        return all(part.emission.is_likelihood for part in self.parts())
+
+    def initial_constants(self, observation: Observation, generator: torch.Generator) -> dict[str, Tensor]:
+        found = {}
+        for part in self.parts():
+            found.update(_named(part, part.emission.initial_constants(observation.select(part.own), generator)))
+        return found
+
+    def from_outputs(self, outputs: Tensor, observation: Observation, constants: Params | None = None) -> Distribution:
         parts = self.parts()
         events = [observation.select(p.own) for p in parts]
-        sizes = [unconstrained_size(p.emission.parameters(event)) for p, event in zip(parts, events, strict=True)]
-        each = zip(parts, outputs.split(sizes, -1), events, strict=True)
-        return IndependentParts([p.emission.from_outputs(raw, event) for p, raw, event in each])
+        sizes = [unconstrained_size(p.emission.output_specs(event)) for p, event in zip(parts, events, strict=True)]
+        known = self._split(constants or {})
+        each = zip(parts, outputs.split(sizes, -1), events, known, strict=True)
+        return IndependentParts([p.emission.from_outputs(raw, event, own) for p, raw, event, own in each])
 
     def check_arguments(self) -> None:
         for part in self.parts():

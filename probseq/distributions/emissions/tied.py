@@ -27,7 +27,8 @@ class Tied(Emission):
     r"""p(x | z) of another emission, with parameters that several states share.
 
     States of one group, ``states[i] == states[j]``, have the same law: a left-right model that comes back to a sound.
-    Parameters named in ``shared`` have one value for all states. What is shared is counted once.
+    Parameters named in ``shared`` have one value for all states, or for all steps under a network. What is shared is
+    counted once.
 
     Parameters
     ----------
@@ -104,8 +105,23 @@ class Tied(Emission):
         law = self._inner.distribution(self._by_group(params, int(group.max()) + 1), (int(group.max()) + 1,))
         return law.map_batch(lambda t, e: t.index_select(t.ndim - e - 1, group))
 
-    def from_outputs(self, outputs: Tensor, observation: Observation) -> Distribution:
-        return self._inner.from_outputs(outputs, observation)
+    @property
+    def constants(self) -> tuple[str, ...]:  # type: ignore[override]
+        shared = sorted(self._shared.difference(self._inner.constants), key=list(self.shared).index)
+        return (*self._inner.constants, *shared)
+
+    @property
+    def is_likelihood(self) -> bool:  # type: ignore[override]
+        return self._inner.is_likelihood
+
+    def initial_constants(self, observation: Observation, generator: torch.Generator) -> dict[str, Tensor]:
+        own = self._inner.initial_constants(observation, generator)
+        return {**super().initial_constants(observation, generator), **own}
+
+    def from_outputs(self, outputs: Tensor, observation: Observation, constants: Params | None = None) -> Distribution:
+        if self._shared:
+            return super().from_outputs(outputs, observation, constants)
+        return self._inner.from_outputs(outputs, observation, constants)
 
     def check_arguments(self) -> None:
         self._inner.check_arguments()
