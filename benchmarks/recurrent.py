@@ -56,8 +56,7 @@ def pyro_step(model: RecurrentModel, batch: Batch, steps: int) -> float:
     from pyro.infer.autoguide import AutoNormal
     from pyro.optim import Adam
 
-    shapes = dict(zip(("w_x", "w_h", "b_x", "b_h"), model.layout.shapes))
-    shapes |= {"w": (model.n_outputs, model.n_features), "b": (model.n_outputs,)}
+    shapes = {name: piece.shape for name, piece in model.pieces.items()}
 
     def law() -> None:
         priors = {name: dist.Normal(torch.zeros(shape), 0.1).to_event(len(shape)) for name, shape in shapes.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -27,16 +27,21 @@ class Memory(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """Weights of one layer, gates stacked along the first axis: w_x (*draw, g, i), w_h (*draw, g, h), b_x and b_h."""
+    """Weights of one layer, gates stacked along the first axis: w_x (*draw, g, i), w_h (*draw, g, h), b_x and b_h.
+
+    gain, shift : (*draw, h) of the layer norm behind it, or None
+    """
 
     w_x: Tensor
     w_h: Tensor
     b_x: Tensor
     b_h: Tensor
+    gain: Tensor | None = None
+    shift: Tensor | None = None
 
 
 class Passed(NamedTuple):
-    """outputs : (n, t, hidden_size) of the last layer after each step; final : memory after each sequence's end."""
+    """outputs : what the last layer passes on, (*draw, n, h) or (*draw, n, t, h); final : the memory."""
 
     outputs: Tensor
     final: Memory
@@ -81,21 +86,29 @@ CELLS: dict[str, _Cell] = {
 
 @dataclass(frozen=True)
 class CellLayout:
-    """Where the weights of stacked cells lie in one flat vector.
+    r"""Where the weights of stacked cells lie in one flat vector, and how the layers are joined.
 
-    The order, within a layer, is that of ``torch.nn.LSTM``: input matrix, recurrent matrix, and the bias of each; gates
-    are in its order too (input, forget, new, output; reset, keep, new for the GRU).
+    With the hidden state h^l of layer l: r^1 = h^1, r^l = h^l + r^{l-1} where ``residual`` (else h^l), and y^l = r^l,
+    or with ``layer_norm`` g * (r^l - mean) / sqrt(var + 1e-5) + b with moments over the units (Ba et al. 2016, eq. 4).
+    Layer l + 1 reads y^l. The recurrence of a layer stays as it is, so that the fused kernel runs.
+
+    The order is that of ``torch.nn.LSTM``: for each layer the input matrix, the recurrent matrix, and the bias of each;
+    gates are in its order too (input, forget, new, output; reset, keep, new for the GRU). Behind the last layer follow
+    gain and shift of each layer's norm.
 
     Parameters
     ----------
     cell : {"rnn", "relu", "gru", "lstm"}
     n_inputs, hidden_size, n_layers : int
+    residual, layer_norm : bool
     """
 
     cell: str
     n_inputs: int
     hidden_size: int
     n_layers: int = 1
+    residual: bool = False
+    layer_norm: bool = False
 
     @property
     def gates(self) -> int:
@@ -107,6 +120,11 @@ class CellLayout:
         """Layers of the ``cell`` leaf of the memory."""
         return self.n_layers if self.cell == "lstm" else 0
 
+    @property
+    def plain(self) -> bool:
+        """Whether every layer passes on its hidden state as it is."""
+        return not self.layer_norm and not (self.residual and self.n_layers > 1)
+
     @cached_property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of all pieces in their order."""
@@ -115,6 +133,8 @@ class CellLayout:
         for layer in range(self.n_layers):
             columns = self.n_inputs if layer == 0 else self.hidden_size
             shapes += [(rows, columns), (rows, self.hidden_size), (rows,), (rows,)]
+        if self.layer_norm:
+            shapes += [(self.hidden_size,)] * 2 * self.n_layers
         return tuple(shapes)
 
     @cached_property
@@ -135,8 +155,9 @@ class CellLayout:
 
     def layers(self, flat: Tensor) -> list[Layer]:
         """The same views, layer by layer."""
-        views = self.views(flat)
-        return [Layer(*views[4 * i : 4 * i + 4]) for i in range(self.n_layers)]
+        views, n = self.views(flat), self.n_layers
+        norms = views[4 * n :] or [None] * (2 * n)
+        return [Layer(*views[4 * i : 4 * i + 4], *norms[2 * i : 2 * i + 2]) for i in range(n)]
 
     def empty_memory(self, flat: Tensor, n: int) -> Memory:
         """Zeros for n sequences, (*draw, n, ...)."""
@@ -147,7 +168,14 @@ class CellLayout:
         )
 
 
-def whole(layout: CellLayout, flat: Tensor, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> Passed:
+def whole(
+    layout: CellLayout,
+    flat: Tensor,
+    inputs: Tensor,
+    memory: Memory,
+    lengths: Tensor | None = None,
+    masks: Sequence[Tensor] = (),
+) -> Passed:
     """Run over whole sequences with the fused kernel, for one set of weights.
 
     Parameters
@@ -156,12 +184,30 @@ def whole(layout: CellLayout, flat: Tensor, inputs: Tensor, memory: Memory, leng
     inputs : (n, t, i), t >= 1; what lies beyond a sequence's length changes nothing before it
     memory : leaves (n, ...), the memory before the first step
     lengths : (n,) int64 between 0 and t, or None where the final memory is wanted after step t of every sequence
+    masks : of the second layer and those above, (n, t, h) or (n, 1, h): what multiplies the inputs of the layer
+
+    All layers are one call where they are joined plainly and without masks; otherwise each is a call of its own.
     """
+    if layout.plain and not masks:
+        return _fused(layout, layout.views(flat), inputs, memory, lengths)
+    below, stream, finals = inputs, None, []
+    for index, layer in enumerate(layout.layers(flat)):
+        if masks and index:
+            below = below * masks[index - 1]
+        own = Memory(*(leaf[:, index : index + 1] for leaf in memory))
+        outputs, final = _fused(layout, [*layer[:4]], below, own, lengths)
+        stream, below = _join(layout, layer, outputs, stream)
+        finals.append(final)
+    return Passed(below, Memory(*(torch.cat(leaves, 1) for leaves in zip(*finals))))
+
+
+def _fused(layout: CellLayout, weights: list[Tensor], inputs: Tensor, memory: Memory, lengths: Tensor | None) -> Passed:
+    """One call of the kernel over as many layers as there are fours of weights."""
     h = memory.hidden.transpose(0, 1).contiguous()
     c = memory.cell.transpose(0, 1).contiguous()
     start = (h, c) if layout.n_cells else h
     fused = CELLS[layout.cell].fused
-    setting = (layout.views(flat), True, layout.n_layers, 0.0, torch.is_grad_enabled(), False)
+    setting = (weights, True, len(weights) // 4, 0.0, torch.is_grad_enabled(), False)
     if lengths is None:
         outputs, *after = fused(inputs, start, *setting, True)
         return Passed(outputs, _memory(after, memory))
@@ -180,7 +226,18 @@ def _memory(after: list[Tensor], before: Memory) -> Memory:
     return Memory(leaves[0], leaves[1] if len(leaves) > 1 else before.cell)
 
 
-def step(layout: CellLayout, flat: Tensor, inputs: Tensor, memory: Memory) -> Memory:
+def _join(layout: CellLayout, layer: Layer, hidden: Tensor, stream: Tensor | None) -> tuple[Tensor, Tensor]:
+    """r^l and y^l from h^l (*draw, ..., h) and r^{l-1}, which is None below the second layer."""
+    stream = hidden + stream if layout.residual and stream is not None else hidden
+    if layer.gain is None or layer.shift is None:
+        return stream, stream
+    between = (1,) * (stream.ndim - layer.gain.ndim)
+    shape = (*layer.gain.shape[:-1], *between, layout.hidden_size)
+    normal = torch.nn.functional.layer_norm(stream, shape[-1:])
+    return stream, torch.addcmul(layer.shift.view(shape), normal, layer.gain.view(shape))
+
+
+def step(layout: CellLayout, flat: Tensor, inputs: Tensor, memory: Memory) -> Passed:
     """One step for every draw at once.
 
     Parameters
@@ -188,20 +245,25 @@ def step(layout: CellLayout, flat: Tensor, inputs: Tensor, memory: Memory) -> Me
     flat : (*draw, size)
     inputs : (*draw, n, i) or (n, i)
     memory : leaves (*draw, n, ...), the memory before the step
+
+    Returns
+    -------
+    outputs (*draw, n, h) and the memory after the step
     """
     advance = CELLS[layout.cell].step
-    below, hidden, cells = inputs, [], []
+    below, stream, hidden, cells = inputs, None, [], []
     for index, layer in enumerate(layout.layers(flat)):
         h = memory.hidden[..., index, :]
         c = memory.cell[..., index, :] if layout.n_cells else None
-        below, c = advance(_affine(below, layer.w_x, layer.b_x), _affine(h, layer.w_h, layer.b_h), h, c)
-        hidden.append(below)
+        h, c = advance(_affine(below, layer.w_x, layer.b_x), _affine(h, layer.w_h, layer.b_h), h, c)
+        stream, below = _join(layout, layer, h, stream)
+        hidden.append(h)
         if c is not None:
             cells.append(c)
-    return Memory(torch.stack(hidden, -2), torch.stack(cells, -2) if cells else memory.cell)
+    return Passed(below, Memory(torch.stack(hidden, -2), torch.stack(cells, -2) if cells else memory.cell))
 
 
-def scan(layout: CellLayout, flat: Tensor, inputs: Tensor, memory: Memory) -> Memory:
+def scan(layout: CellLayout, flat: Tensor, inputs: Tensor, memory: Memory) -> Passed:
     """The memory before every step and after the last, all draws side by side.
 
     The fused kernel keeps the outputs of the last layer only; this pass keeps everything that a state needs.
@@ -214,10 +276,10 @@ def scan(layout: CellLayout, flat: Tensor, inputs: Tensor, memory: Memory) -> Me
 
     Returns
     -------
-    Memory with leaves (*draw, n, t + 1, n_layers, hidden_size)
+    outputs (*draw, n, t, h) and a memory with leaves (*draw, n, t + 1, n_layers, h)
     """
     advance = CELLS[layout.cell].step
-    steps, below = inputs.shape[-2], inputs
+    steps, below, stream = inputs.shape[-2], inputs, None
     hidden, cells = [], []
     for index, layer in enumerate(layout.layers(flat)):
         h = memory.hidden[..., index, :]
@@ -230,12 +292,12 @@ def scan(layout: CellLayout, flat: Tensor, inputs: Tensor, memory: Memory) -> Me
             along_h.append(h)
             along_c.append(c)
         trajectory = torch.stack(along_h, -2)
-        below = trajectory[..., 1:, :]
+        stream, below = _join(layout, layer, trajectory[..., 1:, :], stream)
         hidden.append(trajectory)
         if layout.n_cells:
             cells.append(torch.stack([leaf for leaf in along_c if leaf is not None], -2))
     along = torch.stack(hidden, -2)
-    return Memory(along, torch.stack(cells, -2) if cells else along[..., :0, :])
+    return Passed(below, Memory(along, torch.stack(cells, -2) if cells else along[..., :0, :]))
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

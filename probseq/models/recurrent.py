@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import numbers
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from probseq.distributions.base import Distribution
-from probseq.distributions.emissions import Bernoulli, Emission, Observation
-from probseq.distributions.params import Params, ParamSpec, Real, unconstrained_size
-from probseq.errors import CovariateError, IncompatibleError, ParameterError
+from probseq.distributions.emissions import Emission, Observation
+from probseq.distributions.params import Params, ParamSpec, Real
+from probseq.errors import IncompatibleError, ParameterError
 from probseq.kernels import cells
-from probseq.kernels.cells import CELLS, CellLayout, Memory
+from probseq.kernels.cells import CELLS, CellLayout, Memory, Passed
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
+from probseq.models.recurrent_attention import Attention
+from probseq.models.recurrent_embedding import embedding_of
+from probseq.models.recurrent_head import HeadLayer
+from probseq.models.recurrent_inputs import Inputs
+from probseq.models.recurrent_layout import NetworkLayout, Part, Piece, cell_parts
+from probseq.models.recurrent_noise import NO_DROPOUT, Dropout, Masks
+from probseq.models.recurrent_start import check_scheme, start_attention, start_cells
 
 __all__ = ["RecurrentModel", "RecurrentState"]
 
-_LARGEST_SAMPLE = 10_000
+_Weights = dict[str, Tensor]
 
 
 class RecurrentState(NamedTuple):
@@ -29,23 +35,38 @@ class RecurrentState(NamedTuple):
     cell : the same for the LSTM, (*draw, n, 0, hidden_size) for other cells
     x : (*draw, n, lag, k), the last values up to the longest lag, oldest first; the fill value where they were not seen
     seen : (*draw, n, lag, k) bool, all False before the first step
+    past : (*draw, n, window - 1, hidden_size), what the last layer passed on before, oldest first; without attention
+        (*draw, n, 0, hidden_size)
+    held : (*draw, n, window - 1) bool, whether the sequence had begun by then
     """
 
     hidden: Tensor
     cell: Tensor
     x: Tensor
     seen: Tensor
+    past: Tensor
+    held: Tensor
+
+    @property
+    def memory(self) -> Memory:
+        """What the cells remember."""
+        return Memory(self.hidden, self.cell)
 
 
-class _Weights(NamedTuple):
-    table: Tensor
-    cells: Tensor
-    w: Tensor
-    b: Tensor
+class _Ran(NamedTuple):
+    """features (n, t, f), inputs (n, t, i), memory after each sequence's end, outputs (n, t, h) of the last layer."""
+
+    features: Tensor
+    inputs: Tensor
+    memory: Memory
+    outputs: Tensor
 
 
 class RecurrentModel(SequenceModel[RecurrentState]):
-    r"""h_t = cell(h_{t-1}, z_t), x_t ~ head(A h_t + B z_t + b), z_t = (x_{t-l}, which of it was seen, for lags l; u_t).
+    r"""h_t = cell(h_{t-1}, z_t), x_t ~ head(A f_t + B z_t + b), z_t = (x_{t-l}, which of it was seen, for lags l; u_t).
+
+    The features f_t are what the last layer passes on, y_t (h_t itself, see ``CellLayout`` for residual connections and
+    layer norms), and with ``attention`` a weighted mean of the last y beside it, see ``Attention``.
 
     The law is exact *given the pattern of missingness*: a missing value is told to the network as missing (zero and a
     flag, or an embedding of its own), never replaced by a number that looks like data, and not integrated out. Before
@@ -63,20 +84,43 @@ class RecurrentModel(SequenceModel[RecurrentState]):
     cell : {"lstm", "gru", "rnn", "relu"}
     hidden_size, n_layers : int
     embedding_size : int or None
-        For categories; None is the smaller of ``hidden_size`` and the number of categories.
+        For categories; None is that of ``embedding``, or the smaller of ``hidden_size`` and the number of categories.
     lags : tuple of int
         Which past values enter at each step; (1, 12) adds last year's value of a monthly series. The rest of the past
         is in the memory only.
     n_covariates : int
         Number of known inputs of each step.
     dtype : torch.dtype
+    residual, layer_norm : bool
+        See ``CellLayout``.
+    dropout : Dropout
+        Noise of the training, see ``Dropout``; nothing else has it.
+    embedding : (n_categories, embedding_size) or None
+        Known vectors, NaN in the rows of categories that have none.
+    freeze_embedding : bool
+        Whether those vectors are constants rather than weights.
+    tie_embeddings : bool
+        Whether logits are products with the vectors that are read, see ``HeadLayer``.
+    attention : int or None
+        How many of the last steps, the present included, are attended to.
+    attention_heads : int
+    initialization : {"uniform", "xavier", "he", "orthogonal"}
+        Where matrices start, see ``start_cells``. The head's start near zero.
+
+    Attributes
+    ----------
+    pieces : dict of name to Piece
+        Where the weights lie in the flat vector: "embedding", "layers.0.input", "layers.0.recurrent",
+        "layers.0.bias_input", "layers.0.bias_recurrent", ..., "layers.0.norm_gain", "layers.0.norm_shift", ...,
+        "attention.query", "attention.key", "attention.lag", "head.hidden" (A), "head.direct" (B), "head.bias",
+        "head.constant.<name>", as far as the network has them.
 
     Notes
     -----
-    All weights are one flat vector ``weights``: embedding, cells (in the order of ``torch.nn.LSTM``), head matrix, head
-    bias. Its prior is normal with mean 0 and a standard deviation by kind of weight: 0.5 / sqrt(columns) for the
-    matrices of the cells and the part A of the head's, 1 / sqrt(values read) for the direct way B, 0.3 for the biases
-    of the cells, 1 for embeddings, 10 for the bias b, which carries the level of the data.
+    All weights are one flat vector ``weights``. Its prior is normal with mean 0 and a standard deviation by kind of
+    weight: 0.5 / sqrt(columns) for the matrices of the cells and A, 1 / sqrt(values read) for the direct way B, 0.3 for
+    the biases of the cells, 1 for embeddings, 10 for the bias b, which carries the level of the data. Gains of norms
+    have the mean 1, given vectors that are learnt further are the mean of their own prior.
     """
 
     def __init__(
@@ -90,129 +134,116 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         lags: tuple[int, ...] = (1,),
         n_covariates: int = 0,
         dtype: torch.dtype = torch.float32,
+        *,
+        residual: bool = False,
+        layer_norm: bool = False,
+        dropout: Dropout = NO_DROPOUT,
+        embedding: Tensor | None = None,
+        freeze_embedding: bool = False,
+        tie_embeddings: bool = False,
+        attention: int | None = None,
+        attention_heads: int = 1,
+        initialization: str = "uniform",
     ) -> None:
-        if cell not in CELLS:
-            raise ParameterError(got=f"cell={cell!r}", expected=f"one of {sorted(CELLS)}", remedy="Choose one of them.")
-        for name, value in (("hidden_size", hidden_size), ("n_layers", n_layers), ("embedding_size", embedding_size)):
-            if value is not None and (not isinstance(value, numbers.Integral) or value < 1):
-                raise ParameterError(got=f"{name}={value!r}", expected="a whole number of 1 or more")
-        if (
-            not lags
-            or any(not isinstance(lag, numbers.Integral) or lag < 1 for lag in lags)
-            or len(set(lags)) < len(lags)
-        ):
-            raise ParameterError(got=f"lags={lags!r}", expected="different whole numbers of 1 or more, such as (1, 12)")
+        _check(cell, hidden_size, n_layers, embedding_size, lags)
+        check_scheme(initialization)
+        dropout.check()
         self.head, self.observation, self.dtype, self.n_covariates = head, observation, dtype, n_covariates
         self.lags, self.memory_length = tuple(int(lag) for lag in lags), int(max(lags))
-        self.n_read = observation.n_variables * len(lags)
-        k, n_categories = observation.n_variables, observation.n_categories
-        if isinstance(n_categories, tuple):
+        self.dropout, self.initialization = dropout, initialization
+        self.embedding = embedding_of(observation, hidden_size, embedding_size, embedding, freeze_embedding, dtype)
+        self.inputs = Inputs(head, observation, len(lags), n_covariates, self.embedding)
+        self.layout = CellLayout(cell, self.inputs.size, hidden_size, n_layers, residual, layer_norm)
+        self.attention = None if attention is None else Attention(attention, attention_heads, hidden_size)
+        self.n_features = hidden_size * (1 if self.attention is None else 1 + attention_heads)
+        if tie_embeddings and self.embedding is None:
             raise IncompatibleError(
-                got=f"{n_categories} categories of the {k} variables for a recurrent network",
-                expected="categories in all variables, the same number in each, or in none",
-                remedy="Code a category as bits (Bernoulli), or use HMM.",
+                got=f"tie_embeddings=True with head={head!r}",
+                expected="data of categories, which have an embedding",
+                remedy="Use head=Categorical(), or leave tie_embeddings out.",
             )
-        if n_categories is not None:
-            self.embedding_size = min(hidden_size, n_categories) if embedding_size is None else embedding_size
-            self.table_shape = (k, n_categories + 1, self.embedding_size)
-            n_inputs = self.n_read * self.embedding_size
-        else:
-            self.embedding_size, self.table_shape = 0, (0, 0, 0)
-            n_inputs = self.n_read if isinstance(head, Bernoulli) else 2 * self.n_read
-        self.layout = CellLayout(cell, n_inputs + n_covariates, hidden_size, n_layers)
-        self.n_outputs = unconstrained_size(head.parameters(observation))
-        self.n_features = hidden_size + self.layout.n_inputs
-        self.sizes = (math.prod(self.table_shape), self.layout.size, self.n_outputs * self.n_features, self.n_outputs)
+        tied = self.embedding if tie_embeddings else None
+        n_read = observation.n_variables * len(lags)
+        self.output = HeadLayer(head, observation, self.n_features, self.inputs.size, n_read, tied)
+        parts: dict[str, Part] = {} if self.embedding is None else {"embedding": self.embedding.part}
+        parts |= cell_parts(self.layout)
+        parts |= {} if self.attention is None else self.attention.parts
+        self.weights = NetworkLayout(parts | self.output.parts, dtype)
 
     # weights ----------------------------------------------------------------------------------------------------------
 
-    def parameters(self) -> dict[str, ParamSpec]:
-        scale = self._prior_scale()
-        prior = torch.distributions.Normal(torch.zeros_like(scale), scale, validate_args=False)
-        return {"weights": ParamSpec(tuple(scale.shape), Real(), ("weight",), prior)}
+    @property
+    def pieces(self) -> dict[str, Piece]:
+        """Where the weights lie in the flat vector, by name, in order."""
+        return self.weights.pieces
 
-    def _prior_scale(self) -> Tensor:
-        pieces = [torch.ones(self.sizes[0])]
-        for shape in self.layout.shapes:
-            scale = 0.3 if len(shape) == 1 else 0.5 * shape[1] ** -0.5
-            pieces.append(torch.full((math.prod(shape),), scale))
-        from_hidden = torch.full((self.n_outputs, self.layout.hidden_size), 0.5 * self.layout.hidden_size**-0.5)
-        direct = torch.full((self.n_outputs, self.layout.n_inputs), self.n_read**-0.5)
-        pieces += [torch.cat([from_hidden, direct], -1).flatten(), torch.full((self.n_outputs,), 10.0)]
-        return torch.cat(pieces).to(self.dtype)
+    def piece(self, params: Params, name: str) -> Tensor:
+        """One of the ``pieces`` as a view (*draw, *shape)."""
+        return self.weights.piece(params["weights"], name)
+
+    def parameters(self) -> dict[str, ParamSpec]:
+        prior = torch.distributions.Normal(self.weights.location, self.weights.scale, validate_args=False)
+        return {"weights": ParamSpec((self.weights.size,), Real(), ("weight",), prior)}
 
     def _split(self, params: Params) -> _Weights:
-        weights = params["weights"]
-        draw = weights.shape[:-1]
-        table, flat, w, b = weights.split(self.sizes, -1)
-        return _Weights(table.view(*draw, *self.table_shape), flat, w.view(*draw, self.n_outputs, self.n_features), b)
+        return self.weights.split(params["weights"])
 
     def _draw(self, params: Params) -> tuple[int, ...]:
         return tuple(params["weights"].shape[:-1])
 
     def _initial_guess(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Small random weights; the head starts at the marginal law of the data, the LSTM remembers by default."""
-        start = torch.zeros(sum(self.sizes), dtype=self.dtype)
-        parts = self._split({"weights": start})
-        bound = self.layout.hidden_size**-0.5
-        for view in self.layout.views(parts.cells):
-            view.uniform_(-bound, bound, generator=generator)
-        if self.layout.cell == "lstm":
-            for layer in self.layout.layers(parts.cells):
-                layer.b_x.unflatten(0, (4, -1))[1] = 1.0
-        if parts.table.numel():
-            parts.table.normal_(0.0, self.embedding_size**-0.5, generator=generator)
-        parts.w[:, : self.layout.hidden_size].uniform_(-0.1 * bound, 0.1 * bound, generator=generator)
-        parts.b.copy_(self._marginal_outputs(batch, generator))
+        """Random weights; the head starts at the marginal law of the data, the LSTM remembers by default."""
+        start = torch.zeros(self.weights.size, dtype=self.dtype)
+        weights = self.weights.split(start)
+        start_cells(self.layout, weights["layers"], self.initialization, generator)
+        if self.embedding is not None:
+            self.embedding.start(weights["embedding"], generator)
+        if self.attention is not None:
+            start_attention(weights, self.initialization, generator)
+        self.output.start(weights, 0.1 * self.layout.hidden_size**-0.5, batch.x, batch.seen, generator)
         return {"weights": start}
-
-    def _marginal_outputs(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Outputs of the head, constant in time, that fit the values best, (n_outputs,)."""
-        rows = batch.seen.any(-1)
-        x, seen = batch.x[rows].double(), batch.seen[rows]
-        if len(x) > _LARGEST_SAMPLE:
-            chosen = torch.randperm(len(x), generator=generator)[:_LARGEST_SAMPLE]
-            x, seen = x[chosen], seen[chosen]
-        outputs = torch.zeros(self.n_outputs, dtype=torch.float64, requires_grad=True)
-        if not len(x):
-            return outputs.detach()
-        optimizer = torch.optim.LBFGS([outputs], max_iter=50, line_search_fn="strong_wolfe")
-
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            law = self.head.from_outputs(outputs, self.observation)
-            value = -law.expand(torch.Size([len(x)])).log_prob_seen(x, seen).mean() + 1e-4 * (outputs**2).sum()
-            value.backward()
-            return value
-
-        with torch.enable_grad():
-            optimizer.step(loss)
-        return torch.nan_to_num(outputs.detach(), 0.0, 0.0, 0.0)
 
     # one step ---------------------------------------------------------------------------------------------------------
 
     def initial_state(self, params: Params, n: int) -> RecurrentState:
-        memory = self.layout.empty_memory(self._split(params).cells, n)
-        shape = (*self._draw(params), n, self.memory_length, self.observation.n_variables)
+        memory = self.layout.empty_memory(self._split(params)["layers"], n)
+        draw, width = self._draw(params), 0 if self.attention is None else self.attention.window - 1
+        shape = (*draw, n, self.memory_length, self.observation.n_variables)
         x = self.observation.like(torch.empty(shape, dtype=self.dtype, device=memory.hidden.device))
-        return RecurrentState(*memory, x, torch.zeros_like(x, dtype=torch.bool))
+        past = memory.hidden.new_zeros((*draw, n, width, self.layout.hidden_size))
+        held = torch.zeros((*draw, n, width), dtype=torch.bool, device=past.device)
+        return RecurrentState(*memory, x, torch.zeros_like(x, dtype=torch.bool), past, held)
 
     def predict_next(self, params: Params, state: RecurrentState, u: Tensor | None = None) -> Distribution:
         weights = self._split(params)
-        inputs = self._encode(weights, self._read(state.x), self._read(state.seen), u)
-        memory = cells.step(self.layout, weights.cells, inputs, Memory(state.hidden, state.cell))
-        return self._law(weights, memory.hidden[..., -1, :], inputs)
+        passed, inputs = self._step(weights, state, u)
+        features = self._features(weights, passed.outputs.unsqueeze(-2), state.past, state.held).squeeze(-2)
+        return self.output.law(weights, features, inputs)
 
     def update(
         self, params: Params, state: RecurrentState, x: Tensor, seen: Tensor, u: Tensor | None = None
     ) -> RecurrentState:
         """The state after step t; what was not seen is passed on as not seen."""
-        weights = self._split(params)
-        inputs = self._encode(weights, self._read(state.x), self._read(state.seen), u)
-        memory = cells.step(self.layout, weights.cells, inputs, Memory(state.hidden, state.cell))
+        passed, _ = self._step(self._split(params), state, u)
+        past, held = state.past, state.held
+        if self.attention is not None:
+            past = torch.cat([past[..., 1:, :], passed.outputs.unsqueeze(-2)], -2)
+            held = torch.cat([held[..., 1:], torch.ones_like(held[..., :1])], -1)
         last = (*state.x.shape[:-2], 1, state.x.shape[-1])
         values = torch.cat([state.x[..., 1:, :], self._filled(x, seen).unsqueeze(-2).expand(last)], -2)
-        return RecurrentState(*memory, values, torch.cat([state.seen[..., 1:, :], seen.unsqueeze(-2).expand(last)], -2))
+        known = torch.cat([state.seen[..., 1:, :], seen.unsqueeze(-2).expand(last)], -2)
+        return RecurrentState(*passed.final, values, known, past, held)
+
+    def _step(self, weights: _Weights, state: RecurrentState, u: Tensor | None) -> tuple[Passed, Tensor]:
+        """What the cells pass on and remember at the next step, and their inputs."""
+        inputs = self.inputs(weights.get("embedding"), self._read(state.x), self._read(state.seen), u)
+        return cells.step(self.layout, weights["layers"], inputs, state.memory), inputs
+
+    def _features(self, weights: _Weights, outputs: Tensor, past: Tensor, held: Tensor) -> Tensor:
+        """f_t (*draw, n, t, f) from y_t (*draw, n, t, h) and those before the first of them."""
+        if self.attention is None:
+            return outputs
+        return torch.cat([outputs, self.attention(weights, outputs, past, held).context], -1)
 
     def _read(self, recent: Tensor) -> Tensor:
         """The lagged values side by side, (*draw, n, lag, k) -> (*draw, n, n_read)."""
@@ -221,97 +252,95 @@ class RecurrentModel(SequenceModel[RecurrentState]):
     def _filled(self, x: Tensor, seen: Tensor) -> Tensor:
         return self.observation.filled(x, seen).to(self.dtype)
 
-    def _encode(self, weights: _Weights, x: Tensor, seen: Tensor, u: Tensor | None) -> Tensor:
-        """z_t from the values read (*draw, n, n_read) and u_t (*draw, n, m) or (n, m), as (*draw, n, i)."""
-        if self.observation.n_categories is not None:
-            parts = [self._embed(weights.table, x, seen)]
-        elif isinstance(self.head, Bernoulli):
-            parts = [torch.where(seen, 2 * x - 1, 0.0)]
-        else:
-            whole = self.head.shiftable
-            each = whole if isinstance(whole, tuple) else (whole,) * self.observation.n_variables
-            # Counts and positive values may be large, and no transform has scaled them.
-            scaled = torch.tensor(each, device=x.device).repeat(len(self.lags))
-            size = torch.where(scaled, x, torch.sign(x) * torch.log1p(x.abs()))
-            parts = [torch.where(seen, size, 0.0), seen.to(x.dtype)]
-        if self.n_covariates:
-            if u is None or u.shape[-1] != self.n_covariates:
-                raise CovariateError(
-                    got="no covariates" if u is None else f"{u.shape[-1]} covariates",
-                    expected=f"{self.n_covariates} covariates at every step",
-                    remedy="Pass covariates= with the columns of the fit.",
-                )
-            parts.append(u.to(x.dtype).expand(*x.shape[:-1], self.n_covariates))
-        return torch.cat(parts, -1)
-
-    def _embed(self, table: Tensor, x: Tensor, seen: Tensor) -> Tensor:
-        """Rows of the tables (*draw, k, C + 1, e) for codes (*draw, ..., n_read); the last row means nothing seen."""
-        k, rows, size = self.table_shape
-        variable = torch.arange(k, device=x.device).repeat(len(self.lags))
-        code = torch.where(seen, x, rows - 1).long() + variable * rows
-        if table.ndim > 3:
-            n_draws = table.shape[0]
-            code = code + (torch.arange(n_draws, device=x.device) * k * rows).view(-1, *(1,) * (code.ndim - 1))
-        return torch.nn.functional.embedding(code, table.reshape(-1, size)).flatten(-2)
-
-    def _law(self, weights: _Weights, hidden: Tensor, inputs: Tensor) -> Distribution:
-        outputs = torch.matmul(torch.cat([hidden, inputs], -1), weights.w.mT) + weights.b.unsqueeze(-2)
-        return self.head.from_outputs(outputs, self.observation)
-
     # whole sequences --------------------------------------------------------------------------------------------------
-
-    def _along(self, state: Tensor, batch: Tensor) -> Tensor:
-        """The values before the batch and those of it, (*draw, n, lag + t, k)."""
-        return torch.cat([state, batch.expand(*state.shape[:-2], *batch.shape[-2:])], -2)
 
     def _sequence_inputs(self, weights: _Weights, batch: Batch, state: RecurrentState) -> Tensor:
         """Inputs of all steps, (*draw, n, t, i): the values shifted by the lags."""
-        x = self._along(state.x, self._filled(batch.x, batch.seen))
-        seen = self._along(state.seen, batch.seen)
+        x = _along(state.x, self._filled(batch.x, batch.seen))
+        seen = _along(state.seen, batch.seen)
         first = [self.memory_length - lag for lag in self.lags]
         before = torch.cat([x[..., start : start + batch.t, :] for start in first], -1)
         known = torch.cat([seen[..., start : start + batch.t, :] for start in first], -1)
         u = None if batch.u is None else torch.where(batch.real.unsqueeze(-1), batch.u, 0.0)
-        return self._encode(weights, before, known, u)
+        return self.inputs(weights.get("embedding"), before, known, u)
 
-    def _recent(self, batch: Batch, state: RecurrentState, after: Tensor) -> tuple[Tensor, Tensor]:
-        """The values to read, and which were seen, ``after`` (n, s) steps; leaves (*draw, n, s, lag, k)."""
-        x = self._along(state.x, self._filled(batch.x, batch.seen))
-        seen = self._along(state.seen, batch.seen)
-        steps = after.unsqueeze(-1) + torch.arange(self.memory_length, device=x.device)
+    def _recent(self, batch: Batch, state: RecurrentState, after: Tensor, outputs: Tensor) -> tuple[Tensor, ...]:
+        """The leaves of a state that hold the last steps, ``after`` (n, s) steps; each (*draw, n, s, width, ...)."""
+        x = _along(state.x, self._filled(batch.x, batch.seen))
+        seen = _along(state.seen, batch.seen)
         draws = x.ndim > 3
-        return _at_steps(x, steps, draws), _at_steps(seen, steps, draws)
+        steps = after.unsqueeze(-1) + torch.arange(self.memory_length, device=x.device)
+        read = _at_steps(x, steps, draws), _at_steps(seen, steps, draws)
+        if self.attention is None:
+            empty = (*state.held.shape[:-1], after.shape[-1], 0)
+            return *read, state.past.new_zeros((*empty, self.layout.hidden_size)), state.held.new_zeros(empty)
+        steps = after.unsqueeze(-1) + torch.arange(self.attention.window - 1, device=x.device)
+        past = torch.cat([state.past, outputs], -2)
+        held = torch.cat([state.held, state.held.new_ones(outputs.shape[:-1])], -1)
+        return *read, _at_steps(past, steps, draws), _at_steps(held, steps, draws)
 
     def _scan(self, params: Params, batch: Batch, state: RecurrentState) -> Scan[RecurrentState]:
         if not batch.t:
             return super()._scan(params, batch, state)
         weights = self._split(params)
         inputs = self._sequence_inputs(weights, batch, state)
-        along = cells.scan(self.layout, weights.cells, inputs, Memory(state.hidden, state.cell))
+        outputs, along = cells.scan(self.layout, weights["layers"], inputs, state.memory)
         after = torch.arange(batch.t + 1, device=inputs.device).minimum(batch.lengths.unsqueeze(-1))
         draws = inputs.ndim > 3
         hidden, cell = _at_steps(along.hidden, after, draws), _at_steps(along.cell, after, draws)
-        everything = RecurrentState(hidden, cell, *self._recent(batch, state, after))
+        everything = RecurrentState(hidden, cell, *self._recent(batch, state, after, outputs))
         time = 2 if draws else 1
         before = RecurrentState(*(leaf.narrow(time, 0, batch.t) for leaf in everything))
         return Scan(before, RecurrentState(*(leaf.select(time, batch.t) for leaf in everything)))
 
-    def _pass(self, params: Params, batch: Batch, state: RecurrentState) -> tuple[Distribution, Memory]:
-        """The laws of all steps by the fused kernel, one draw after the other, and the final memory."""
+    def _run(
+        self, weights: _Weights, inputs: Tensor, batch: Batch, state: RecurrentState, masks: Masks | None = None
+    ) -> _Ran:
+        """The fused kernel over a batch, for one draw."""
         lengths = None if bool((batch.lengths == batch.t).all()) else batch.lengths
+        flat, between, read = weights["layers"], (), inputs
+        if masks is not None:
+            flat = flat if masks.weights is None else flat * masks.weights
+            read = inputs if masks.inputs is None else inputs * masks.inputs
+            between = masks.between
+        outputs, memory = cells.whole(self.layout, flat, read, state.memory, lengths, between)
+        features = self._features(weights, outputs, state.past, state.held)
+        if masks is not None:
+            features = features if masks.features is None else features * masks.features
+            inputs = inputs if masks.direct is None else inputs * masks.direct
+        return _Ran(features, inputs, memory, outputs)
+
+    def _pass(
+        self, params: Params, batch: Batch, state: RecurrentState, noise: torch.Generator | None = None
+    ) -> tuple[Distribution, RecurrentState]:
+        """The laws of all steps by the fused kernel, one draw after the other, and the final state."""
         weights = self._split(params)
         inputs = self._sequence_inputs(weights, batch, state)
         if not self._draw(params):
-            memory = Memory(state.hidden, state.cell)
-            done = cells.whole(self.layout, weights.cells, inputs, memory, lengths)
-            return self._law(weights, done.outputs, inputs), done.final
-        each = [
-            cells.whole(self.layout, flat, inputs[d], Memory(state.hidden[d], state.cell[d]), lengths)
-            for d, flat in enumerate(weights.cells)
-        ]
-        outputs = torch.stack([done.outputs for done in each])
-        law = self._law(weights, outputs.flatten(1, 2), inputs.flatten(1, 2)).reshape(*outputs.shape[:3])
-        return law, Memory(*(torch.stack(leaves) for leaves in zip(*(done.final for done in each))))
+            ran = self._run(weights, inputs, batch, state, self._masks(batch, inputs, noise))
+        else:
+            each = []
+            for d in range(self._draw(params)[0]):
+                own = {name: value[d] for name, value in weights.items()}
+                start = RecurrentState(*(leaf[d] for leaf in state))
+                each.append(self._run(own, inputs[d], batch, start, self._masks(batch, inputs, noise)))
+            memory = Memory(*(torch.stack(leaves) for leaves in zip(*(one.memory for one in each))))
+            stacked = [torch.stack([getattr(one, name) for one in each]) for name in ("features", "inputs", "outputs")]
+            ran = _Ran(*stacked[:2], memory, stacked[2])
+        d = ran.features.ndim - 3
+        law = self.output.law(weights, ran.features.flatten(d, d + 1), ran.inputs.flatten(d, d + 1))
+        recent = (leaf.squeeze(d + 1) for leaf in self._recent(batch, state, batch.lengths.unsqueeze(-1), ran.outputs))
+        return law.reshape(*ran.features.shape[:-1]), RecurrentState(*ran.memory, *recent)
+
+    def _masks(self, batch: Batch, like: Tensor, noise: torch.Generator | None) -> Masks | None:
+        if noise is None or not any(self.dropout):
+            return None
+        sizes = (self.layout.n_inputs, self.layout.hidden_size, self.n_features)
+        cell_pieces = {name: piece for name, piece in self.pieces.items() if name.startswith("layers.")}
+        first = next(iter(cell_pieces.values())).start
+        places = tuple(slice(p.start - first, p.stop - first) for p in cell_pieces.values() if p.kind == "recurrent")
+        above = self.layout.n_layers - 1
+        return self.dropout.masks(like, (batch.n, batch.t), sizes, above, places, self.layout.size, noise)
 
     def _log_prob_steps(self, params: Params, batch: Batch, state: RecurrentState) -> Steps[RecurrentState]:
         if not batch.t:
@@ -319,12 +348,7 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         law, final = self._pass(params, batch, state)
         values = law.log_prob_seen(self._filled(batch.x, batch.seen), batch.seen)
         values = torch.where(batch.seen.any(-1), values, torch.zeros_like(values))
-        return Steps(values, batch.seen, None, self._after(batch, state, final))
-
-    def _after(self, batch: Batch, state: RecurrentState, final: Memory) -> RecurrentState:
-        """The state after each sequence's last step, from that before the batch and the memory at the end."""
-        x, seen = (leaf.squeeze(-3) for leaf in self._recent(batch, state, batch.lengths.unsqueeze(-1)))
-        return RecurrentState(final.hidden, final.cell, x, seen)
+        return Steps(values, batch.seen, None, final)
 
     def _training_log_prob(
         self,
@@ -334,15 +358,32 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         state: RecurrentState | None,
         generator: torch.Generator,
     ) -> tuple[Tensor, RecurrentState]:
+        """As `log_prob`, with the noise of dropout where the network has some."""
         start = self.initial_state(params, batch.n) if state is None else state
-        law, final = self._pass(params, batch, start)
-        values = law.log_prob_seen(self._filled(batch.x, scored), scored).sum(-1)
-        return values, self._after(batch, start, final)
+        noisy = {"noise": generator} if any(self.dropout) else {}
+        law, final = self._pass(params, batch, start, **noisy)
+        return law.training_score(self._filled(batch.x, scored), scored).sum(-1), final
 
     def _predictive(self, params: Params, batch: Batch, state: RecurrentState) -> tuple[Distribution, Tensor]:
         if not batch.t:
             return super()._predictive(params, batch, state)
         return self._pass(params, batch, state)[0], batch.seen
+
+
+def _check(cell: Any, hidden_size: Any, n_layers: Any, embedding_size: Any, lags: Any) -> None:
+    if cell not in CELLS:
+        raise ParameterError(got=f"cell={cell!r}", expected=f"one of {sorted(CELLS)}", remedy="Choose one of them.")
+    for name, value in (("hidden_size", hidden_size), ("n_layers", n_layers), ("embedding_size", embedding_size)):
+        if value is not None and (not isinstance(value, numbers.Integral) or value < 1):
+            raise ParameterError(got=f"{name}={value!r}", expected="a whole number of 1 or more")
+    whole = bool(lags) and all(isinstance(lag, numbers.Integral) and lag >= 1 for lag in lags)
+    if not whole or len(set(lags)) < len(lags):
+        raise ParameterError(got=f"lags={lags!r}", expected="different whole numbers of 1 or more, such as (1, 12)")
+
+
+def _along(state: Tensor, batch: Tensor) -> Tensor:
+    """The values before the batch and those of it, (*draw, n, lag + t, k)."""
+    return torch.cat([state, batch.expand(*state.shape[:-2], *batch.shape[-2:])], -2)
 
 
 def _at_steps(leaf: Tensor, steps: Tensor, draws: bool) -> Tensor:

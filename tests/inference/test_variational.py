@@ -15,11 +15,12 @@ import probseq as ps
 from probseq.distributions.emissions import Normal
 from probseq.distributions.params import ParamSpec, Real
 from probseq.errors import ApproximationWarning, EmptyDataError, IncompatibleError, ParameterError
+from probseq.inference.normal_weights import NormalWeights
 from probseq.inference.optimize import MLE
 from probseq.inference.options import TrainingOptions
 from probseq.inference.training import train, train_point
 from probseq.inference.variational import MeanField
-from probseq.inference.weights import NormalWeights, PointWeights
+from probseq.inference.weights import PointWeights
 from probseq.inference.windows import Windows
 from probseq.models.base import Batch
 from probseq.models.baseline import IIDModel
@@ -49,8 +50,8 @@ class TwoWeights(RecurrentModel):
     def __init__(self):
         emission = Normal()
         super().__init__(emission, emission.observation(1), "rnn", 1, dtype=torch.float64)
-        size = sum(self.sizes)
-        self.fixed = 0.4 * torch.randn(size, generator=seeded(2), dtype=torch.float64)
+        size = self.weights.size
+        self.fixed = 0.4 * torch.randn(size, generator=seeded(4), dtype=torch.float64)
         self.place = torch.zeros(2, size, dtype=torch.float64)
         self.place[0, self.layout.sizes[0]] = 1.0
         self.place[1, self.layout.size] = 1.0

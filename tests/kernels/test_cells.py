@@ -28,7 +28,7 @@ def random_memory(layout, *lead, seed=5):
 def stepped(layout, flat, inputs, memory):
     along = [memory]
     for t in range(inputs.shape[-2]):
-        along.append(step(layout, flat, inputs[..., t, :], along[-1]))
+        along.append(step(layout, flat, inputs[..., t, :], along[-1]).final)
     return along
 
 
@@ -66,7 +66,7 @@ def test_scan_keeps_the_memory_of_every_step_and_draw(cell, n_layers):
     layout = CellLayout(cell, 3, 4, n_layers)
     flat, inputs = random(3, layout.size), random(5, 6, 3, seed=1)
     start = random_memory(layout, 3, 5)
-    along = scan(layout, flat, inputs, start)
+    along = scan(layout, flat, inputs, start).final
     for d in range(3):
         alone = stepped(layout, flat[d], inputs, Memory(start.hidden[d], start.cell[d]))
         for t, memory in enumerate(alone):
@@ -79,9 +79,9 @@ def test_draws_step_side_by_side(cell):
     layout = CellLayout(cell, 2, 3, 2)
     flat, inputs = random(4, layout.size), random(4, 5, 2, seed=1)
     start = random_memory(layout, 4, 5)
-    together = step(layout, flat, inputs, start)
+    together = step(layout, flat, inputs, start).final
     for d in range(4):
-        alone = step(layout, flat[d], inputs[d], Memory(start.hidden[d], start.cell[d]))
+        alone = step(layout, flat[d], inputs[d], Memory(start.hidden[d], start.cell[d])).final
         torch.testing.assert_close(together.hidden[d], alone.hidden)
         torch.testing.assert_close(together.cell[d], alone.cell)
 
@@ -108,7 +108,7 @@ def test_gradient_equals_finite_differences(cell):
     inputs, start = random(2, 3, 2, seed=1), random_memory(layout, 2)
     flat = random(layout.size).requires_grad_()
     assert torch.autograd.gradcheck(lambda w: whole(layout, w, inputs, start, torch.tensor([3, 2])).outputs, flat)
-    assert torch.autograd.gradcheck(lambda w: scan(layout, w, inputs, start).hidden, flat)
+    assert torch.autograd.gradcheck(lambda w: scan(layout, w, inputs, start).final.hidden, flat)
 
 
 def test_views_share_the_memory_of_the_flat_vector():

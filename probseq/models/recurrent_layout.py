@@ -1,0 +1,106 @@
+"""The weights of a network by name: where they lie in one flat vector, and what is believed of them beforehand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from probseq.kernels.cells import CellLayout
+
+__all__ = ["NetworkLayout", "Part", "Piece", "cell_parts"]
+
+_CELLS = "layers"
+
+
+class Piece(NamedTuple):
+    """Weights start .. stop-1 of the flat vector, which together have a shape.
+
+    kind : {"embedding", "input", "recurrent", "bias", "norm", "attention", "head", "head_bias", "constant"}
+    """
+
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+    kind: str
+
+
+class Part(NamedTuple):
+    """A piece before it has a place, and the location and scale of its normal prior (numbers or tensors)."""
+
+    shape: tuple[int, ...]
+    kind: str
+    scale: float | Tensor
+    location: float | Tensor = 0.0
+
+
+def cell_parts(cells: CellLayout) -> dict[str, Part]:
+    """The parts of stacked cells in the order of their flat vector: "layers.0.input", "layers.0.recurrent", ...
+
+    A matrix has the prior scale 0.5 / sqrt(columns), a bias 0.3; the gain of a norm is near 1.
+    """
+    each = [("input", "input"), ("recurrent", "recurrent"), ("bias_input", "bias"), ("bias_recurrent", "bias")]
+    names = [(f"{_CELLS}.{layer}.{name}", kind) for layer in range(cells.n_layers) for name, kind in each]
+    if cells.layer_norm:
+        names += [(f"{_CELLS}.{i}.norm_{name}", "norm") for i in range(cells.n_layers) for name in ("gain", "shift")]
+    parts = {}
+    for (name, kind), shape in zip(names, cells.shapes, strict=True):
+        scale = 0.5 * shape[1] ** -0.5 if len(shape) > 1 else 0.3
+        parts[name] = Part(shape, kind, scale, 1.0 if name.endswith("norm_gain") else 0.0)
+    return parts
+
+
+class NetworkLayout:
+    """Parts laid one behind the other.
+
+    Parameters
+    ----------
+    parts : mapping of name to Part, in order
+    dtype : torch.dtype
+        Of the prior.
+
+    Attributes
+    ----------
+    pieces : dict of name to Piece, in order
+    location, scale : (m,), of the normal prior with independent coordinates
+    """
+
+    def __init__(self, parts: Mapping[str, Part], dtype: torch.dtype) -> None:
+        sizes = [math.prod(part.shape) for part in parts.values()]
+        stops = list(accumulate(sizes))
+        self.pieces = {
+            name: Piece(stop - size, stop, part.shape, part.kind)
+            for (name, part), size, stop in zip(parts.items(), sizes, stops, strict=True)
+        }
+        self.sizes, self.size = tuple(sizes), sum(sizes)
+        self.location = _flat([(part.location, part.shape) for part in parts.values()], dtype)
+        self.scale = _flat([(part.scale, part.shape) for part in parts.values()], dtype)
+        # The cells stay one block: their kernel wants its weights in one piece of memory.
+        self._groups: dict[str, tuple[int, tuple[int, ...]]] = {}
+        for name, piece in self.pieces.items():
+            size = piece.stop - piece.start
+            if name.partition(".")[0] == _CELLS:
+                known = self._groups.get(_CELLS, (0, ()))[0]
+                self._groups[_CELLS] = (known + size, (known + size,))
+            else:
+                self._groups[name] = (size, piece.shape)
+
+    def split(self, weights: Tensor) -> dict[str, Tensor]:
+        """Views (*draw, *shape) of (*draw, m) by name; those of the cells are one flat vector, "layers"."""
+        draw = weights.shape[:-1]
+        views = weights.split([size for size, _ in self._groups.values()], -1)
+        return {name: view.view(*draw, *shape) for view, (name, (_, shape)) in zip(views, self._groups.items())}
+
+    def piece(self, weights: Tensor, name: str) -> Tensor:
+        """One piece of (*draw, m) as a view (*draw, *shape)."""
+        found = self.pieces[name]
+        return weights[..., found.start : found.stop].view(*weights.shape[:-1], *found.shape)
+
+
+def _flat(values: list[tuple[float | Tensor, tuple[int, ...]]], dtype: torch.dtype) -> Tensor:
+    whole = [torch.as_tensor(value, dtype=dtype).expand(shape).flatten() for value, shape in values]
+    return torch.cat(whole)
