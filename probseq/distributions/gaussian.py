@@ -14,7 +14,7 @@ from probseq.distributions.base import Distribution, ProductDistribution
 from probseq.distributions.exponential import linear_table
 from probseq.distributions.special import log_half_step
 
-__all__ = ["DiagonalNormal", "DiagonalStudentT", "FullNormal", "lower_factor"]
+__all__ = ["DiagonalNormal", "DiagonalStudentT", "FullNormal", "lower_factor", "standard_normals"]
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _MANY = 4096
@@ -165,13 +165,13 @@ class FullNormal(Distribution):
 
     def sample(self, sample_shape=(), generator=None) -> Tensor:  # type: ignore[no-untyped-def,override]
         shape = (*sample_shape, *self.batch_shape, *self.event_shape)
-        noise = _standard_normals(shape, self.loc, generator)
+        noise = standard_normals(shape, self.loc, generator)
         # All draws from one factor in one product: a product a draw would read the factor as often.
         rows = noise.reshape(-1, *self.batch_shape, self.n_variables).movedim(0, -2) @ self.scale_tril.mT
         return (self.loc + rows.movedim(-2, 0).reshape(shape)).detach()
 
 
-def _standard_normals(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+def standard_normals(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Independent N(0, 1), of the type and on the device of ``like``."""
     if math.prod(shape) < _MANY or like.dtype != torch.float64 or like.device.type != "cpu":
         return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)

@@ -11,16 +11,17 @@ from torch import Tensor
 
 from probseq.distributions.base import Distribution
 from probseq.distributions.emissions import Observation
-from probseq.distributions.gaussian import DiagonalNormal, FullNormal
+from probseq.distributions.gaussian import DiagonalNormal, FullNormal, standard_normals
 from probseq.distributions.params import Params, ParamSpec, Positive, Real
 from probseq.errors import CovariateError, ShapeError
 from probseq.kernels.arima import difference_coefficients, state_space
-from probseq.kernels.kalman import DIFFUSE_ZERO, SCORED, System, advance, condition, filter_states, forecast, simulate
+from probseq.kernels.kalman import DIFFUSE_ZERO, SCORED, System, advance, condition, filter_states
 from probseq.kernels.sparse_profile import support_of
 from probseq.models.arma_filter import differentiable, filtered, fresh_state, plain_polynomials
+from probseq.models.arma_forecast import forecast_joint, forecast_marginals
 from probseq.models.arma_likelihood import ARMAProfile
 from probseq.models.arma_orders import Order, SeasonalOrder, check_orders, lag_set, multiply_factors, shortest
-from probseq.models.arma_paths import paths_from_one_state
+from probseq.models.arma_paths import simulate_paths
 from probseq.models.arma_state import ARMAState, Workspace
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
 from probseq.models.concentrated import ConcentratedLikelihood
@@ -344,42 +345,16 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood, IntegratedLike
     def _forecast_marginals(
         self, params: Params, state: ARMAState, u: Tensor | None, horizon: int
     ) -> DiagonalNormal | None:
-        if bool((state.diffuse != 0).any()):
-            return None
-        work = Workspace(state, self._draw(params))
-        size = (*work.mean.shape[:2], horizon)
-        centre, variance = np.empty(size), np.empty(size)
-        for d, system, shift in self._draws(params):
-            for rows in work.groups(d):
-                mean, cov, diffuse = work.take(d, rows)
-                shifts = np.tile(shift, (len(rows), 1))
-                centre[d, rows], variance[d, rows] = forecast(system, shifts, mean, cov, diffuse, horizon)
-        shape = (*self._draw(params), *size[1:])
-        drift = self._means(params).reshape(*self._draw(params), 1, 1)
-        loc = torch.from_numpy(centre).reshape(shape) + drift + self._shift(params, state.age, u, horizon)
-        scale = torch.from_numpy(np.sqrt(variance)).reshape(shape) * params["scale"][..., None, None]
-        return DiagonalNormal(loc=loc.unsqueeze(-1), scale=scale.unsqueeze(-1))
+        return forecast_marginals(self, params, state, u, horizon)
 
     def _forecast_joint(self, params: Params, state: ARMAState, u: Tensor | None, horizon: int) -> FullNormal | None:
-        if bool((state.diffuse != 0).any()):
-            return None
-        work = Workspace(state, self._draw(params))
-        centre, factor = np.empty((*work.mean.shape[:2], horizon)), np.empty((*work.mean.shape[:2], horizon, horizon))
-        still, unit = np.zeros((horizon, self.state_size)), np.eye(horizon)
-        for d, system, shift in self._draws(params):
-            for rows in work.groups(d):
-                mean, cov, diffuse = work.take(d, rows)
-                # Paths without noise give the mean; the answers of a path at rest to one unit innovation at each step
-                # are the columns of the Cholesky factor.
-                shifts = np.concatenate([np.tile(shift, (len(rows), 1)), still])
-                noise = np.concatenate([np.zeros((len(rows), horizon)), unit])
-                paths = simulate(system, shifts, np.concatenate([mean, still]), cov, diffuse, noise)
-                centre[d, rows], factor[d, rows] = paths[: len(rows)], paths[len(rows) :].T
+        return forecast_joint(self, params, state, u, horizon)
+
+    def _located(self, params: Params, state: ARMAState, y: np.ndarray, u: Tensor | None, horizon: int) -> Tensor:
+        """Levels (D, n, horizon) with what the mean, covariates, line and waves add, (*draw, n, horizon)."""
         drift = self._means(params).reshape(*self._draw(params), 1, 1)
-        loc = torch.from_numpy(centre).reshape(*state.age.shape, horizon) + drift
-        loc = loc + self._shift(params, state.age, u, horizon)
-        scale_tril = torch.from_numpy(factor).reshape(*state.age.shape, horizon, horizon)
-        return FullNormal(loc=loc, scale_tril=scale_tril * params["scale"][..., None, None, None])
+        levels = torch.from_numpy(y).reshape(*state.age.shape, horizon) + drift
+        return levels + self._shift(params, state.age, u, horizon)
 
     def _sample(
         self,
@@ -392,25 +367,10 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood, IntegratedLike
     ) -> tuple[Tensor, ARMAState]:
         if temper is not None:
             return super()._sample(params, state, length, generator, u, temper)
-        shape = (*state.age.shape, length)
-        noise = torch.randn(shape, generator=generator, dtype=self.dtype) * params["scale"][..., None, None]
-        shocks = self._flat(noise, 1)
-        y, after = paths_from_one_state(self, params, state, shocks) or self._paths(params, state, shocks)
-        drift = self._means(params).reshape(*self._draw(params), 1, 1)
-        x = torch.from_numpy(y).reshape(shape) + drift + self._shift(params, state.age, u, length)
-        return x.unsqueeze(-1), after
-
-    def _paths(self, params: Params, state: ARMAState, shocks: np.ndarray) -> tuple[np.ndarray, ARMAState]:
-        """Paths (D, n, length) of innovations, step by step, and the state after them."""
-        work = Workspace(state, self._draw(params))
-        y = np.empty(shocks.shape)
-        for d, system, shift in self._draws(params):
-            for rows in work.groups(d):
-                mean, cov, diffuse = work.take(d, rows)
-                shifts = np.tile(shift, (len(rows), 1))
-                y[d, rows] = simulate(system, shifts, mean, cov, diffuse, shocks[d, rows])
-                work.put(d, rows, mean, cov, diffuse)
-        return y, work.close(state.age + shocks.shape[-1])
+        noise = standard_normals((*state.age.shape, length), params["scale"], generator)
+        shocks = self._flat(noise.mul_(params["scale"][..., None, None]), 1)
+        y, after = simulate_paths(self, params, state, shocks)
+        return self._located(params, state, y, u, length).unsqueeze(-1), after
 
     # arrays -----------------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ import torch
 from probseq.distributions.emissions import Observation
 from probseq.models.arma import ARMAModel
 from probseq.models.arma_filter import filtered
+from probseq.models.arma_paths import paths_by_steps
 from probseq.models.base import Batch
 
 MODELS = {
@@ -80,9 +81,27 @@ def test_many_paths_from_one_state_are_those_of_the_filter(name):
     copies = type(state)(*(leaf.clone() for leaf in many))
     shocks = torch.randn(2, 50, 9, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     shocks = shocks * params["scale"][:, None, None]
-    y, slow = model._paths(params, copies, shocks.numpy())
+    y, slow = paths_by_steps(model, params, copies, shocks.numpy())
     added = model._shift(params, many.age, None, 9)
     drift = model._means(params).reshape(2, 1, 1)
     np.testing.assert_allclose(x[..., 0], torch.from_numpy(y) + drift + added, atol=1e-10)
     for one, other in zip(after, slow, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-10)
+
+
+@pytest.mark.parametrize("gap", [slice(0, 0), slice(10, 13), slice(37, 39)], ids=["whole", "old gap", "new gap"])
+@pytest.mark.parametrize("name", list(MODELS))
+def test_joint_forecast_has_the_answers_of_the_filter_to_unit_innovations(name, gap):
+    generator = torch.Generator().manual_seed(4)
+    model, batch = make_model(name), make_batch((40,), generator)
+    seen = batch.seen.clone()
+    seen[:, gap] = False
+    params = draw_parameters(model, (2,), generator)
+    state = model.log_prob_steps(params, batch._replace(seen=seen)).final
+    law = model.forecast_joint(params, state, 9)
+    shocks = torch.cat([torch.zeros(1, 9), torch.eye(9)]).double() * params["scale"][:, None, None]
+    many = type(state)(*(leaf.expand(2, 10, *leaf.shape[2:]) for leaf in state))
+    y, _ = paths_by_steps(model, params, many, shocks.numpy())
+    added = model._shift(params, state.age, None, 9) + model._means(params).reshape(2, 1, 1)
+    np.testing.assert_allclose(law.loc, torch.from_numpy(y[:, :1]) + added, atol=1e-10)
+    np.testing.assert_allclose(law.scale_tril[:, 0], (y[:, 1:] - y[:, :1]).swapaxes(1, 2), atol=1e-10)
