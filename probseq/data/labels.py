@@ -84,16 +84,16 @@ def label(
                 labels["time"] = given[0]
             else:
                 array = _pad(array, dims, sizes)
-                labels["time"] = np.arange(width)
+                labels["time"] = range(width)
                 labels["length"] = ("sequence", sizes)
                 if not all(is_default(one) for one in {id(one): one for one in given}.values()):
                     labels["timestamp"] = (("sequence", "time"), stamps_2d(given, width))
         elif len(given[0]) == width and not (data.many and len(given) > 1):
             labels["time"] = given[0]
         else:
-            labels["time"] = np.arange(width)
+            labels["time"] = range(width)
     if "horizon" in dims:
-        labels["horizon"] = np.arange(1, array.shape[dims.index("horizon")] + 1)
+        labels["horizon"] = range(1, array.shape[dims.index("horizon")] + 1)
     if "sequence" in dims:
         if data.many:
             labels["sequence"] = pd.Index(list(data.names), tupleize_cols=False)
@@ -106,27 +106,53 @@ def label(
             labels["variable"] = pd.Index(list(data.variables), tupleize_cols=False)
     for word in ("draw", "path", "state"):
         if word in dims:
-            labels[word] = np.arange(array.shape[dims.index(word)])
+            labels[word] = range(array.shape[dims.index(word)])
     size = dict(zip(dims, array.shape, strict=True))
     for key, (at, values) in data.coords.items():
         fits = set(at) <= set(dims) and tuple(size[dim] for dim in at) == np.shape(values)
         if fits and key not in labels and not (index is not None and "time" in at):
             labels[key] = (at, values)
     labels.update(extra)
-    stamps = labels.get("time")
-    if len(labels) == 1 and type(stamps) is pd.RangeIndex and is_default(stamps):
-        return xr.DataArray(array, _counted(len(stamps)), dims, name, dict(attrs or {}))
-    coordinates = {key: _index_coord(key, value) for key, value in labels.items()}
+    counts = tuple((key, *_counted(key, value)) for key, value in labels.items())
+    if all(count is not None for _, _, count in counts):
+        labelled = _frame(dims, array.shape, counts).copy(deep=False, data=array)
+        labelled.name, labelled.attrs = name, dict(attrs or {})
+        return labelled
+    coordinates = {
+        key: _coordinate(key, value) if count is None else _numbers(key, at, count)
+        for (key, at, count), value in zip(counts, labels.values(), strict=True)
+    }
     return xr.DataArray(array, coordinates, dims, name, dict(attrs or {}))
 
 
-@lru_cache(maxsize=256)
-def _counted(size: int) -> xr.Coordinates:
-    """The coordinates of steps 0, 1, ..., kept: making them takes longer than a short filter."""
-    return xr.Coordinates({"time": pd.RangeIndex(size)})
+def _counted(key: Hashable, value: Any) -> tuple[Any, range | None]:
+    """The dimension of a coordinate and the numbers that it counts; None for those where it does something else."""
+    at, values = value if isinstance(value, tuple) and len(value) == 2 else (key, value)
+    if type(values) is pd.RangeIndex:
+        values = range(values.start, values.stop, values.step)
+    return at, values if isinstance(values, range) else None
 
 
-def _index_coord(key: Hashable, value: Any) -> Any:
+@lru_cache(maxsize=64)
+def _frame(
+    dims: tuple[str, ...], shape: tuple[int, ...], counts: tuple[tuple[Hashable, Any, range], ...]
+) -> xr.DataArray:
+    """An array with coordinates that only count, kept: making them takes longer than a short filter."""
+    return xr.DataArray(
+        np.broadcast_to(np.zeros(()), shape), {key: _numbers(key, *rest) for key, *rest in counts}, dims
+    )
+
+
+def _numbers(key: Hashable, at: Any, count: range) -> tuple[Any, Any]:
+    index = pd.RangeIndex(count.start, count.stop, count.step)
+    if key == at:
+        return at, index
+    numbers = index.to_numpy().copy()
+    numbers.flags.writeable = False  # results of one shape share it
+    return at, numbers
+
+
+def _coordinate(key: Hashable, value: Any) -> Any:
     return (key, value) if isinstance(value, (pd.Index, np.ndarray)) and np.ndim(value) == 1 else value
 
 

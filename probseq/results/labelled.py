@@ -143,7 +143,7 @@ class LabelledLaw:
     def _horizon(self, dims: tuple[str, ...], coords: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
         """Steps after one common origin keep their dates; where origins differ, steps are counted."""
         if all(one.equals(self._index[0]) for one in self._index[1:]):
-            return dims, {**coords, "horizon": ("time", np.arange(1, self.n_steps + 1))}
+            return dims, {**coords, "horizon": ("time", range(1, self.n_steps + 1))}
         known = stamps_2d(self._index, self.n_steps)
         whole = all(one.dtype.kind in "iu" and len(one) == self.n_steps for one in self._index)
         stamps = (("sequence", "horizon"), known.astype(np.int64) if whole else known)
