@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from probseq.inference.base import Progress
+from probseq.distributions.params import Real
+from probseq.errors import ApproximationWarning, IncompatibleError
+from probseq.inference.base import Inference, Progress
 from probseq.inference.options import TrainingOptions
+from probseq.inference.streams import mini_batches
 from probseq.inference.weights import WeightLaw
-from probseq.inference.windows import Windows, hold_back, whole_sequences
+from probseq.inference.windows import hold_back, whole_sequences
 from probseq.models.base import Batch, SequenceModel
+from probseq.models.recurrent import RecurrentModel
 
-__all__ = ["fit_law", "log_prob_of_draws"]
+__all__ = ["as_network", "fit_law", "log_prob_of_draws", "normal_prior", "settled", "warn_if_tempered"]
 
 # Steps of all draws that are evaluated in one go: more would take memory and gain no time.
 _STEPS_AT_ONCE = 100_000
+
+
+def as_network(model: SequenceModel[Any], inference: Inference) -> RecurrentModel:
+    """The model as a recurrent network.
+
+    Raises
+    ------
+    IncompatibleError
+        Where it is none.
+    """
+    inference.require(type(model))
+    return cast(RecurrentModel, model)
 
 
 def fit_law(
@@ -45,9 +64,9 @@ def fit_law(
         held = whole_sequences(validation)
     elif options.validation_fraction:
         rest, rest_weights, held = hold_back(batch, weights, options.validation_fraction, generator)
-    windows = Windows(rest, rest.seen, rest_weights, options.window, options.context)
-    done = train(model, law, windows, generator, options, kl_weight=kl_weight, validation=held, progress=progress)
-    return done, windows.n_values
+    data = mini_batches(rest, rest.seen, rest_weights, options)
+    done = train(model, law, data, generator, options, kl_weight=kl_weight, validation=held, progress=progress)
+    return done, data.n_values
 
 
 def log_prob_of_draws(
@@ -63,3 +82,46 @@ def log_prob_of_draws(
             each = model.log_prob(some, batch).double()
             parts.append((each if weights is None else each * weights).sum(-1))
     return torch.cat(parts)
+
+
+def normal_prior(model: SequenceModel[Any], inference: Inference) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the model's own prior of the flat weight vector, each (m,).
+
+    Raises
+    ------
+    IncompatibleError
+        For parameters that are not real numbers with a normal prior.
+    """
+    location, scale = [], []
+    for name, spec in model.parameters().items():
+        if not spec.trainable:
+            continue
+        if not isinstance(spec.constraint, Real) or not isinstance(spec.prior, torch.distributions.Normal):
+            raise IncompatibleError(
+                got=f"the parameter {name!r} of {type(model).__name__}",
+                expected="real numbers with a normal prior",
+                remedy=f"{type(inference).__name__} fits {inference.fits}.",
+            )
+        location.append(spec.prior.mean.expand(spec.shape).flatten())
+        scale.append(spec.prior.stddev.expand(spec.shape).flatten())
+    return torch.cat(location), torch.cat(scale)
+
+
+def settled(status: str, trace: list[float]) -> str:
+    """A status; converged where the last tenth of the training rose by less than 0.02 nats a value, or its noise."""
+    if status != "max_iter" or len(trace) < 20:
+        return status
+    tenth = len(trace) // 10
+    last, before = np.asarray(trace[-tenth:]), np.asarray(trace[-2 * tenth : -tenth])
+    noise = math.sqrt((last.var() + before.var()) / tenth)
+    return "converged" if last.mean() - before.mean() < max(0.02, 2 * noise) else status
+
+
+def warn_if_tempered(kl_weight: float) -> None:
+    """Say that a weight of the divergence other than 1 gives no posterior."""
+    if kl_weight != 1:
+        warnings.warn(
+            f"kl_weight={kl_weight:g}: the posterior is tempered; 1 is the evidence lower bound.",
+            ApproximationWarning,
+            stacklevel=4,
+        )

@@ -10,11 +10,16 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from probseq._types import Configuration
+from probseq.distributions.params import flatten, unflatten
 from probseq.inference.base import Draws, Inference, Progress
 from probseq.inference.information import information
+from probseq.inference.law_fits import fit_law, log_prob_of_draws
+from probseq.inference.options import TrainingOptions
 from probseq.inference.posterior import LogPosterior
 from probseq.inference.priors import checked_priors
 from probseq.inference.search import check_search, climb, latent_problems, wants_covariance
+from probseq.inference.weights import PenalizedWeights
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
 
@@ -23,6 +28,8 @@ __all__ = ["MAP"]
 
 class MAP(Inference):
     r"""theta = argmax [log p(x_1:T | theta) + sum_j log p(theta_j)], by L-BFGS-B over unconstrained coordinates.
+
+    A recurrent network is trained in mini-batches instead, by ``training``, its penalty counted once over all data.
 
     The prior is a density of the parameters as ``params_`` shows them, without the Jacobian of any map, so the maximum
     is that of the posterior density on their own scale: with Dirichlet(a) on a row of probabilities it is as if a - 1
@@ -44,6 +51,15 @@ class MAP(Inference):
     covariance : bool or None
         Whether the inverse of minus the Hessian of the log posterior is computed, for ``standard_errors_``; None
         computes it for at most 100 coordinates.
+    training : TrainingOptions or None
+        For recurrent nets, to which the four options above do not apply. The weights with the best likelihood of the
+        data held back are kept, so with early stopping the result need not be the maximum.
+
+    Notes
+    -----
+    The weights of a network are one parameter. Its own prior is normal, with a standard deviation by kind of weight,
+    so that ``MAP()`` is a penalty on squares (L2); ``MAP({"weights": torch.distributions.Laplace(0.0, 0.1)})`` is one
+    on absolute values (L1), under which gradient steps bring weights near zero but not to it.
 
     Examples
     --------
@@ -54,7 +70,7 @@ class MAP(Inference):
     True
     """
 
-    fits = "any model but recurrent networks"
+    fits = "any model with a differentiable likelihood"
 
     def __init__(
         self,
@@ -63,12 +79,16 @@ class MAP(Inference):
         max_iter: int = 1000,
         tol: float = 1e-12,
         covariance: bool | None = None,
+        training: TrainingOptions | None = None,
     ) -> None:
         self.priors, self.n_init, self.max_iter, self.tol = priors, n_init, max_iter, tol
-        self.covariance = covariance
+        self.covariance, self.training = covariance, training
+
+    def _default_part(self, name: str) -> Configuration | None:
+        return TrainingOptions() if name == "training" else None
 
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
-        return not issubclass(model_class, RecurrentModel)
+        return True
 
     def fit(
         self,
@@ -89,12 +109,12 @@ class MAP(Inference):
         ------
         ParameterError
             For settings out of range, and for priors of unknown parameters, wrong shape or wrong support.
-        IncompatibleError
-            For a recurrent network.
         """
         check_search(self)
-        self.require(type(model))
-        target = LogPosterior(model, batch, weights, checked_priors(model.parameters(), self.priors))
+        priors = checked_priors(model.parameters(), self.priors)
+        if isinstance(model, RecurrentModel):
+            return self._train(model, priors, batch, generator, validation, weights, progress)
+        target = LogPosterior(model, batch, weights, priors)
         search = climb(target, generator, self.n_init, self.max_iter, self.tol, progress)
         params = {n: v.detach().unsqueeze(0) for n, v in target.params(torch.as_tensor(search.x)).items()}
         messages = latent_problems(model, params, batch, weights)
@@ -119,4 +139,34 @@ class MAP(Inference):
             optima=np.sort(np.array(search.optima))[::-1].copy(),
             messages=messages,
             covariance=covariance,
+        )
+
+    def _train(
+        self,
+        model: RecurrentModel,
+        priors: Mapping[str, Distribution],
+        batch: Batch,
+        generator: torch.Generator,
+        validation: Batch | None,
+        weights: Tensor | None,
+        progress: Progress | None,
+    ) -> Draws:
+        """Gradient steps in mini-batches."""
+        specs = model.parameters()
+        law = PenalizedWeights(flatten(specs, model._initial_guess(batch, generator)), specs, priors)
+        options = (self.training or TrainingOptions()).completed(learning_rate=5e-3, validation_fraction=0.15)
+        done, n_values = fit_law(
+            model, law, batch, generator, options, validation=validation, weights=weights, progress=progress
+        )
+        params = {name: value.detach().unsqueeze(0) for name, value in unflatten(specs, law.centre()).items()}
+        log_prob = float(log_prob_of_draws(model, params, batch, weights)[0])
+        objective = log_prob - float(law.divergence().detach())
+        return Draws(
+            params,
+            log_prob=log_prob,
+            objective=objective,
+            status=done.status,
+            n_iter=done.n_epochs,
+            trace=np.asarray(done.trace) * n_values,
+            optima=np.asarray([objective]),
         )

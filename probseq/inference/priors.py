@@ -13,7 +13,7 @@ from torch.distributions import Dirichlet, Distribution
 from probseq.distributions.params import Params, ParamSpec, PositiveDefinite, Simplex, Sparse
 from probseq.errors import ParameterError
 
-__all__ = ["checked_priors", "log_prior"]
+__all__ = ["checked_priors", "in_precision", "log_prior"]
 
 _PROBES = 64
 
@@ -57,7 +57,7 @@ def checked_priors(specs: Mapping[str, ParamSpec], given: Mapping[str, Any] | No
             )
         _check_prior(name, specs[name], prior)
         chosen[name] = prior
-    return {name: _in_double(prior) for name, prior in chosen.items()}
+    return {name: in_precision(prior) for name, prior in chosen.items()}
 
 
 def log_prior(specs: Mapping[str, ParamSpec], priors: Mapping[str, Distribution], params: Params) -> Tensor:
@@ -144,12 +144,14 @@ def _covers(spec: ParamSpec, prior: Distribution) -> bool:
         return True  # a law that does not tell its support
 
 
-def _in_double(prior: Distribution) -> Distribution:
-    """The same law with its arithmetic in double precision."""
+def in_precision(
+    prior: Distribution, dtype: torch.dtype = torch.float64, device: torch.device | None = None
+) -> Distribution:
+    """The same law with its arithmetic in another precision, and on another device."""
     twin = copy.copy(prior)
     for name, value in vars(prior).items():
         if isinstance(value, Tensor) and value.is_floating_point():
-            twin.__dict__[name] = value.double()
+            twin.__dict__[name] = value.to(dtype=dtype, device=device)
         elif isinstance(value, Distribution):
-            twin.__dict__[name] = _in_double(value)
+            twin.__dict__[name] = in_precision(value, dtype, device)
     return twin

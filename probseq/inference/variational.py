@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,31 +12,59 @@ import torch
 from torch import Tensor
 
 from probseq._types import Configuration
-from probseq.distributions.params import Real, flatten, unflatten
-from probseq.errors import ApproximationWarning, IncompatibleError, ParameterError
-from probseq.inference.base import Draws, Inference, Progress
-from probseq.inference.law_fits import fit_law, log_prob_of_draws
+from probseq.distributions.params import flatten, unflatten
+from probseq.errors import ParameterError
+from probseq.inference.base import Draws, Inference, Progress, check_whole
+from probseq.inference.law_fits import as_network, fit_law, log_prob_of_draws, normal_prior, settled, warn_if_tempered
+from probseq.inference.normal_weights import NormalWeights
 from probseq.inference.options import TrainingOptions
-from probseq.inference.weights import NormalWeights
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
 
-__all__ = ["MeanField"]
+__all__ = ["MeanField", "NormalDraws"]
+
+
+@dataclass(frozen=True)
+class NormalDraws(Draws):
+    """Draws from a normal law of the weights with independent coordinates, with that law.
+
+    Parameters
+    ----------
+    point : dict
+        The parameters at the mean of the law, one draw (1, ...).
+    mean, scale : (m,)
+        Of the law, by weight.
+    divergence : float
+        From the prior, nats.
+    kl_weight : float
+        What the divergence was multiplied by in training; 1 is the evidence lower bound, below 1 is tempered.
+    prior_scales : dict
+        By kind of weight, the factor of the prior's standard deviations that was learnt; empty where none was.
+    """
+
+    point: dict[str, Tensor] = field(default_factory=dict)
+    mean: Tensor = field(default_factory=lambda: torch.zeros(0))
+    scale: Tensor = field(default_factory=lambda: torch.zeros(0))
+    divergence: float = 0.0
+    kl_weight: float = 1.0
+    prior_scales: dict[str, float] = field(default_factory=dict)
 
 
 class MeanField(Inference):
     r"""Bayes by backprop: maximise E_q log p(x | w) - KL(q || p) over a normal q with independent coordinates.
 
-    Every step draws one weight vector for its whole mini-batch (so that the fused recurrent kernel runs), and mirrored
-    noise in the next. The divergence is analytic and counted once a pass. The prior is the one of the model's
-    parameters, a normal whose standard deviation depends on the kind of weight.
+    A draw of the weights serves whole sequences, those of a mini-batch or of its part, so that the fused recurrent
+    kernel runs; the next draw has the mirrored noise. The divergence is analytic and counted once a pass. The prior is
+    the one of the model's parameters, a normal whose standard deviation depends on the kind of weight.
 
     Parameters
     ----------
     n_draws : int
         Weight vectors drawn from q after training; the fitted model averages over them.
-    prior_scale : float
-        Multiplies the standard deviations of the model's prior.
+    prior_scale : float, mapping or "learnt"
+        Multiplies the standard deviations of the model's prior, all of them or by kind of weight ("embedding", "input",
+        "recurrent", "bias", "norm", "attention", "head", "head_bias", "constant"). "learnt" finds the factor of every
+        kind that makes the bound highest (empirical Bayes); ``draws_.prior_scales`` of the fitted model shows them.
     initial_scale : float
         Standard deviations of q at the start, as a fraction of the prior's.
     kl_weight : float
@@ -44,9 +73,31 @@ class MeanField(Inference):
         Fraction of the training over which the weight of the divergence rises from 0 to ``kl_weight``.
     antithetic : bool
         Mirror every second draw at the mean.
+    draws_per_batch : int
+        Weight vectors drawn for a mini-batch, which is shared out among them: less noise in the gradient for as many
+        passes through the kernel, each over fewer sequences.
+    local_reparameterization : bool
+        Draw what the head's weights produce in place of these weights (Kingma, Salimans and Welling 2015), anew at
+        every step. See the notes.
     training : TrainingOptions or None
         Adam's learning rate is 2e-2 unless given. All data are trained on; with ``validation`` data, or where
         ``validation_fraction`` holds some back, the weights with the best score of the posterior mean are kept.
+
+    Notes
+    -----
+    The bound is E_q sum_t log p(x_t | x_<t, w) - KL(q || p). The recurrent weights act on every later step, so one draw
+    of them must serve a whole sequence: new ones at each step would be another model. The head's weights enter step t
+    through that step's outputs only. Given the memory, the expectation of a sum of steps is the sum of their
+    expectations, and each needs no more than the law of its own outputs o_t = W f_t + b, which is N(M f_t + m, S^2
+    f_t^2 + s^2). Local reparameterisation draws from it at each step: the same bound, with gradients whose noise does
+    not add up along a sequence. The model is still one draw of all weights a sequence, and so are ``log_prob``,
+    ``objective`` and every forecast.
+
+    References
+    ----------
+    Blundell, Cornebise, Kavukcuoglu and Wierstra (2015), Weight uncertainty in neural networks. Fortunato, Blundell and
+    Vinyals (2017), Bayesian recurrent neural networks. Wu, Nowozin, Meeds, Turner, Hernández-Lobato and Gaunt (2019),
+    Deterministic variational inference for robust Bayesian neural networks, section 4 (prior scales that are learnt).
     """
 
     fits: ClassVar[str] = "recurrent networks"
@@ -54,15 +105,18 @@ class MeanField(Inference):
     def __init__(
         self,
         n_draws: int = 30,
-        prior_scale: float = 1.0,
+        prior_scale: float | Mapping[str, float] | str = 1.0,
         initial_scale: float = 0.1,
         kl_weight: float = 1.0,
         kl_warmup: float = 0.25,
         antithetic: bool = True,
+        draws_per_batch: int = 1,
+        local_reparameterization: bool = False,
         training: TrainingOptions | None = None,
     ) -> None:
         self.n_draws, self.prior_scale, self.initial_scale = n_draws, prior_scale, initial_scale
         self.kl_weight, self.kl_warmup, self.antithetic = kl_weight, kl_warmup, antithetic
+        self.draws_per_batch, self.local_reparameterization = draws_per_batch, local_reparameterization
         self.training = training
 
     def _default_part(self, name: str) -> Configuration | None:
@@ -80,7 +134,7 @@ class MeanField(Inference):
         validation: Batch | None = None,
         weights: Tensor | None = None,
         progress: Progress | None = None,
-    ) -> Draws:
+    ) -> NormalDraws:
         """Find q and draw from it.
 
         ``objective`` of the result is the evidence lower bound, its expectation over the same draws; ``log_prob`` is
@@ -88,11 +142,13 @@ class MeanField(Inference):
 
         Raises
         ------
+        ParameterError
+            For settings out of range.
         IncompatibleError
-            For parameters that are not real numbers with a normal prior.
+            For models that are no recurrent networks, and weights whose prior is not normal.
         """
         self._check()
-        law = self.law(model, batch, generator)
+        law = self.law(as_network(model, self), batch, generator)
         options = (self.training or TrainingOptions()).completed(learning_rate=2e-2, validation_fraction=0.0)
         done, n_values = fit_law(
             model,
@@ -105,59 +161,82 @@ class MeanField(Inference):
             weights=weights,
             progress=progress,
         )
-        params = unflatten(model.parameters(), law.sample(self.n_draws, generator))
+        specs = model.parameters()
+        params = unflatten(specs, law.sample(self.n_draws, generator))
         total = log_prob_of_draws(model, params, batch, weights)
         divergence = float(law.divergence().detach())
-        return Draws(
+        mean = law.mean.detach()
+        return NormalDraws(
             params,
             log_prob=float(torch.logsumexp(total, 0) - math.log(len(total))),
             objective=float(total.mean()) - divergence,
-            status=_status(done.status, done.trace),
+            status=settled(done.status, done.trace),
             n_iter=done.n_epochs,
             trace=np.asarray(done.trace) * n_values,
             optima=np.asarray([float(total.mean()) - divergence]),
+            point={name: value.unsqueeze(0) for name, value in unflatten(specs, mean).items()},
+            mean=mean,
+            scale=law.rho.detach().exp(),
+            divergence=divergence,
+            kl_weight=float(self.kl_weight),
+            prior_scales=law.factors(),
         )
 
-    def law(self, model: SequenceModel[Any], batch: Batch, generator: torch.Generator) -> NormalWeights:
+    def law(self, model: RecurrentModel, batch: Batch, generator: torch.Generator) -> NormalWeights:
         """The law at the start of the training: around the model's starting values."""
-        specs = {name: spec for name, spec in model.parameters().items() if spec.trainable}
-        location, scale = [], []
-        for name, spec in specs.items():
-            if not isinstance(spec.constraint, Real) or not isinstance(spec.prior, torch.distributions.Normal):
-                raise IncompatibleError(
-                    got=f"the parameter {name!r} of {type(model).__name__}",
-                    expected="real numbers with a normal prior",
-                    remedy=f"MeanField fits {self.fits}.",
-                )
-            location.append(spec.prior.mean.expand(spec.shape).flatten())
-            scale.append(spec.prior.stddev.expand(spec.shape).flatten() * self.prior_scale)
-        mean = flatten(specs, model._initial_guess(batch, generator))
-        where, width = torch.cat(location), torch.cat(scale)
-        return NormalWeights(mean, (width * self.initial_scale).log(), where, width, self.antithetic)
+        where, width = normal_prior(model, self)
+        mean = flatten(model.parameters(), model._initial_guess(batch, generator))
+        runs = [(piece.kind, piece.stop - piece.start) for piece in model.pieces.values()]
+        width = width * self._factors(runs)
+        return NormalWeights(
+            mean,
+            (width * self.initial_scale).log(),
+            where,
+            width,
+            self.antithetic,
+            self.draws_per_batch,
+            kinds=runs if self.prior_scale == "learnt" else None,
+            local=_head(model) if self.local_reparameterization else None,
+        )
+
+    def _factors(self, runs: list[tuple[str, int]]) -> Tensor:
+        """What multiplies the standard deviations of the prior, (m,) or ()."""
+        if not isinstance(self.prior_scale, Mapping):
+            return torch.tensor(1.0 if self.prior_scale == "learnt" else self.prior_scale)
+        kinds = {kind for kind, _ in runs}
+        if not kinds.issuperset(self.prior_scale):
+            raise ParameterError(
+                got=f"prior_scale for {sorted(set(self.prior_scale) - kinds)}",
+                expected=f"kinds of weights of this network: {sorted(kinds)}",
+                remedy="Check the names.",
+            )
+        return torch.cat([torch.full((size,), float(self.prior_scale.get(kind, 1.0))) for kind, size in runs])
 
     def _kl_weight(self, done: float) -> float:
         rising = 1.0 if done >= self.kl_warmup else done / self.kl_warmup
         return self.kl_weight * rising
 
     def _check(self) -> None:
-        if not isinstance(self.n_draws, int) or self.n_draws < 1:
-            raise ParameterError(got=f"n_draws={self.n_draws!r}", expected="a whole number of 1 or more")
-        for name in ("prior_scale", "initial_scale", "kl_weight"):
-            if not getattr(self, name) > 0:
-                raise ParameterError(got=f"{name}={getattr(self, name)!r}", expected="a positive number")
-        if self.kl_weight != 1:
-            warnings.warn(
-                f"kl_weight={self.kl_weight:g}: the posterior is tempered; 1 is the evidence lower bound.",
-                ApproximationWarning,
-                stacklevel=3,
-            )
+        check_whole(self, n_draws=1, draws_per_batch=1)
+        given = self.prior_scale
+        scales = given.values() if isinstance(given, Mapping) else [1.0 if given == "learnt" else given]
+        for name, value in [("prior_scale", scale) for scale in scales] + [
+            ("initial_scale", self.initial_scale),
+            ("kl_weight", self.kl_weight),
+        ]:
+            if isinstance(value, str) or not value > 0:
+                raise ParameterError(
+                    got=f"{name}={value!r}",
+                    expected="a positive number" + (' or "learnt"' if name == "prior_scale" else ""),
+                )
+        if not 0 <= self.kl_warmup <= 1:
+            raise ParameterError(got=f"kl_warmup={self.kl_warmup!r}", expected="a fraction from 0 to 1")
+        warn_if_tempered(self.kl_weight)
 
 
-def _status(status: str, trace: list[float]) -> str:
-    """Converged where the last tenth of the training rose by less than 0.02 nats per value, or than its noise."""
-    if status != "max_iter" or len(trace) < 20:
-        return status
-    tenth = len(trace) // 10
-    last, before = np.asarray(trace[-tenth:]), np.asarray(trace[-2 * tenth : -tenth])
-    noise = math.sqrt((last.var() + before.var()) / tenth)
-    return "converged" if last.mean() - before.mean() < max(0.02, 2 * noise) else status
+def _head(model: RecurrentModel) -> Tensor:
+    """Which weights the head multiplies its inputs by, or adds, (m,)."""
+    local = torch.zeros(sum(spec.shape[0] for spec in model.parameters().values()), dtype=torch.bool)
+    for piece in model.pieces.values():
+        local[piece.start : piece.stop] = piece.kind in ("head", "head_bias")
+    return local

@@ -1,13 +1,18 @@
-"""Laws of a flat weight vector that gradient training changes: a point, or a normal with independent coordinates."""
+"""Laws of a flat weight vector that gradient training changes; the simplest is a point."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
-__all__ = ["NormalWeights", "PointWeights", "WeightLaw"]
+from probseq.distributions.params import ParamSpec, unflatten
+from probseq.inference.priors import in_precision, log_prior
+
+__all__ = ["PenalizedWeights", "PointWeights", "WeightLaw"]
 
 
 class WeightLaw(nn.Module, ABC):
@@ -25,8 +30,19 @@ class WeightLaw(nn.Module, ABC):
     def centre(self) -> Tensor:
         """The vector used for validation, (m,)."""
 
+    def params(self, specs: Mapping[str, ParamSpec], vector: Tensor) -> dict[str, Tensor]:
+        """What the model is given for a vector drawn in training: its parameters."""
+        return unflatten(specs, vector)
+
     def after_step(self, done: float, generator: torch.Generator) -> None:
         """Called after each step of the optimiser; ``done`` in [0, 1] is the fraction of the training behind it."""
+
+    def get_extra_state(self) -> Tensor:
+        """What the next draws depend on besides the generator, parameters and buffers; a stopped training keeps it."""
+        return torch.zeros(0)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take back what ``get_extra_state`` gave."""
 
 
 class PointWeights(WeightLaw):
@@ -46,51 +62,25 @@ class PointWeights(WeightLaw):
         return self.flat
 
 
-class NormalWeights(WeightLaw):
-    r"""q(w) = prod_i N(w_i; mean_i, exp(rho_i)^2), with the prior prod_i N(w_i; location_i, scale_i^2).
+class PenalizedWeights(PointWeights):
+    """A single vector, with minus the log density of a prior in place of a divergence.
 
     Parameters
     ----------
-    mean, rho : (m,), where the search starts; rho is the logarithm of the standard deviation
-    location, scale : (m,), of the prior
-    antithetic : bool
-        Every second draw mirrors the one before it at the mean.
+    start : (m,)
+    specs : of the model
+    priors : mapping from the name of a parameter to its prior
     """
 
-    location: Tensor
-    log_scale: Tensor
-    precision: Tensor
-
-    def __init__(self, mean: Tensor, rho: Tensor, location: Tensor, scale: Tensor, antithetic: bool = True) -> None:
-        super().__init__()
-        self.mean, self.rho = nn.Parameter(mean.clone()), nn.Parameter(rho.clone())
-        self.register_buffer("location", location)
-        self.register_buffer("precision", scale**-2)
-        self.register_buffer("log_scale", scale.log())
-        self.antithetic = antithetic
-        self._noise: Tensor | None = None
-
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """One weight vector for the whole mini-batch, (m,); the pair of a mirrored draw is the next step's."""
-        if self._noise is not None:
-            noise, self._noise = -self._noise, None
-        else:
-            noise = torch.empty_like(self.mean).normal_(generator=generator)
-            self._noise = noise if self.antithetic else None
-        return (torch.addcmul(self.mean, self.rho.exp(), noise),)
+    def __init__(self, start: Tensor, specs: Mapping[str, ParamSpec], priors: Mapping[str, Distribution]) -> None:
+        super().__init__(start)
+        self.specs, self._given = specs, dict(priors)
+        self._there: dict[torch.device, dict[str, Distribution]] = {}
 
     def divergence(self) -> Tensor:
-        """KL(q || prior) in nats, exact."""
-        moment = (self.mean - self.location).square() + (2 * self.rho).exp()
-        return (0.5 * self.precision * moment - self.rho).sum() + (self.log_scale.sum() - 0.5 * self.mean.numel())
-
-    def centre(self) -> Tensor:
-        return self.mean
-
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """(n, m) draws; mirrored pairs where ``antithetic``."""
-        with torch.no_grad():
-            half = -(-n // 2) if self.antithetic else n
-            noise = torch.randn(half, self.mean.numel(), dtype=self.mean.dtype, generator=generator)
-            noise = torch.stack([noise, -noise], 1).flatten(0, 1)[:n] if self.antithetic else noise
-            return self.mean + self.rho.exp() * noise
+        """-log p(w) in nats."""
+        device = self.flat.device
+        if device not in self._there:
+            near = {name: in_precision(prior, self.flat.dtype, device) for name, prior in self._given.items()}
+            self._there[device] = near
+        return -log_prior(self.specs, self._there[device], unflatten(self.specs, self.flat))

@@ -17,7 +17,7 @@ from probseq.kernels.cells import CELLS, CellLayout, Memory, Passed
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
 from probseq.models.recurrent_attention import Attention
 from probseq.models.recurrent_embedding import embedding_of
-from probseq.models.recurrent_head import HeadLayer
+from probseq.models.recurrent_head import HeadLayer, LocalNoise
 from probseq.models.recurrent_inputs import Inputs
 from probseq.models.recurrent_layout import NetworkLayout, Part, Piece, cell_parts
 from probseq.models.recurrent_noise import NO_DROPOUT, Dropout, Masks
@@ -328,7 +328,10 @@ class RecurrentModel(SequenceModel[RecurrentState]):
             stacked = [torch.stack([getattr(one, name) for one in each]) for name in ("features", "inputs", "outputs")]
             ran = _Ran(*stacked[:2], memory, stacked[2])
         d = ran.features.ndim - 3
-        law = self.output.law(weights, ran.features.flatten(d, d + 1), ran.inputs.flatten(d, d + 1))
+        local = None
+        if noise is not None and "local_scale" in params:
+            local = LocalNoise(self.weights.split(params["local_scale"]), noise)
+        law = self.output.law(weights, ran.features.flatten(d, d + 1), ran.inputs.flatten(d, d + 1), local)
         recent = (leaf.squeeze(d + 1) for leaf in self._recent(batch, state, batch.lengths.unsqueeze(-1), ran.outputs))
         return law.reshape(*ran.features.shape[:-1]), RecurrentState(*ran.memory, *recent)
 
@@ -358,9 +361,13 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         state: RecurrentState | None,
         generator: torch.Generator,
     ) -> tuple[Tensor, RecurrentState]:
-        """As `log_prob`, with the noise of dropout where the network has some."""
+        """As `log_prob`, with the noise of dropout where the network has some.
+
+        With ``params["local_scale"]``, standard deviations of the weights (m,), what the head's weights make of each
+        step is drawn in place of them.
+        """
         start = self.initial_state(params, batch.n) if state is None else state
-        noisy = {"noise": generator} if any(self.dropout) else {}
+        noisy = {"noise": generator} if any(self.dropout) or "local_scale" in params else {}
         law, final = self._pass(params, batch, start, **noisy)
         return law.training_score(self._filled(batch.x, scored), scored).sum(-1), final
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,9 +15,17 @@ from probseq.errors import IncompatibleError
 from probseq.models.recurrent_embedding import Embedding
 from probseq.models.recurrent_layout import Part
 
-__all__ = ["HeadLayer"]
+__all__ = ["HeadLayer", "LocalNoise"]
 
 _LARGEST_SAMPLE = 10_000
+_TINY = 1e-12
+
+
+class LocalNoise(NamedTuple):
+    """scale : the standard deviations of the head's weights by name; generator : of the noise."""
+
+    scale: Mapping[str, Tensor]
+    generator: torch.Generator
 
 
 class HeadLayer:
@@ -61,8 +69,8 @@ class HeadLayer:
             )
         self.emission, self.observation, self.tied = emission, observation, tied
         self.n_features, self.n_inputs, self.n_read = n_features, n_inputs, n_read
-        self.constants: dict[str, ParamSpec] = _constant_specs(emission, observation)
-        self.n_outputs = unconstrained_size(_output_specs(emission, observation))
+        self.constants: dict[str, ParamSpec] = emission.constant_specs(observation)
+        self.n_outputs = unconstrained_size(emission.output_specs(observation))
         rows = self.n_outputs if tied is None else observation.n_variables * tied.size
         self.shape = (rows, n_features)
         self.identity = tied is not None and observation.n_variables == 1 and tied.size == n_features
@@ -82,14 +90,33 @@ class HeadLayer:
             parts[f"head.constant.{name}"] = Part((size,), "constant", scale, location)
         return parts
 
-    def law(self, weights: Mapping[str, Tensor], features: Tensor, inputs: Tensor) -> Distribution:
-        """Laws of batch shape (*draw, r) from features (*draw, r, f) and inputs (*draw, r, i)."""
+    def law(
+        self, weights: Mapping[str, Tensor], features: Tensor, inputs: Tensor, local: LocalNoise | None = None
+    ) -> Distribution:
+        """Laws of batch shape (*draw, r) from features (*draw, r, f) and inputs (*draw, r, i).
+
+        With ``local`` noise A, B and b are N(their value, scale^2) with independent entries; what they make of each row
+        is drawn, not they themselves.
+        """
         moved = torch.matmul(inputs, weights["head.direct"].mT)
         moved = moved + (features if self.identity else torch.matmul(features, weights["head.hidden"].mT))
+        if local is not None:
+            moved = moved + self._local_noise(local, features, inputs)
         if self.tied is not None:
             queries = moved.unflatten(-1, (self.observation.n_variables, self.tied.size))
             moved = self.tied.scores(weights["embedding"], queries).flatten(-2)
-        return self._law(moved + weights["head.bias"].unsqueeze(-2), weights)
+        moved = moved + weights["head.bias"].unsqueeze(-2)
+        if local is not None:
+            moved = moved + local.scale["head.bias"].unsqueeze(-2) * _normal_like(moved, local.generator)
+        return self._law(moved, weights)
+
+    def _local_noise(self, local: LocalNoise, features: Tensor, inputs: Tensor) -> Tensor:
+        """N(0, sum_j scale_ij^2 f_j^2 + sum_j scale_ij^2 z_j^2) for each row and output."""
+        variance = torch.matmul(inputs.square(), local.scale["head.direct"].square().mT)
+        if not self.identity:
+            variance = variance + torch.matmul(features.square(), local.scale["head.hidden"].square().mT)
+        # The slope of the root is infinite at zero, where all that is read is zero.
+        return variance.clamp_min(_TINY).sqrt() * _normal_like(variance, local.generator)
 
     def _law(self, outputs: Tensor, weights: Mapping[str, Tensor]) -> Distribution:
         if not self.constants:
@@ -151,13 +178,5 @@ class HeadLayer:
         return torch.nan_to_num(outputs.detach(), 0.0, 0.0, 0.0)
 
 
-def _output_specs(emission: Any, observation: Observation) -> Mapping[str, ParamSpec]:
-    """The parameters that a network gives anew at every step."""
-    if hasattr(emission, "output_specs"):
-        return emission.output_specs(observation)
-    return emission.parameters(observation)
-
-
-def _constant_specs(emission: Any, observation: Observation) -> dict[str, ParamSpec]:
-    """The parameters that a network learns once."""
-    return dict(emission.constant_specs(observation)) if hasattr(emission, "constant_specs") else {}
+def _normal_like(values: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.empty_like(values).normal_(generator=generator)

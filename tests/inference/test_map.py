@@ -10,7 +10,7 @@ from torch.distributions import Beta, Dirichlet, Gamma, LogNormal, Normal, Unifo
 import probseq as ps
 from probseq.data.sequences import sequences
 from probseq.distributions.params import flatten, unflatten
-from probseq.errors import IncompatibleError, ParameterError
+from probseq.errors import ParameterError
 from probseq.inference.priors import checked_priors, log_prior
 from probseq.results.joint import make_batch
 
@@ -128,11 +128,6 @@ def test_wrong_priors_are_refused(priors, match):
 def test_wrong_settings_are_refused(options):
     with pytest.raises(ParameterError):
         ps.HMM(2, inference=ps.MAP(**options)).fit(COUNTS)
-
-
-def test_recurrent_networks_are_refused():
-    with pytest.raises(IncompatibleError, match="MAP"):
-        ps.LSTM(inference=ps.MAP())
 
 
 def test_priors_are_kept_in_files(tmp_path):

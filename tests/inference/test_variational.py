@@ -335,7 +335,7 @@ def test_only_recurrent_nets_are_fitted():
     with pytest.raises(IncompatibleError, match="recurrent networks"):
         MeanField().require(IIDModel)
     emission = Normal()
-    with pytest.raises(IncompatibleError, match="normal prior"):
+    with pytest.raises(IncompatibleError, match="recurrent networks"):
         MeanField().fit(IIDModel(emission, emission.observation(1)), series(), seeded())
 
 
