@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import secrets
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,5 +42,5 @@ def torch_generator(random_state: RandomState = None, device: str = "cpu") -> to
     """Return a torch generator whose stream is determined by ``random_state``."""
     import torch
 
-    seed = int(numpy_generator(random_state).integers(0, 2**63 - 1))
+    seed = secrets.randbits(63) if random_state is None else int(numpy_generator(random_state).integers(0, 2**63 - 1))
     return torch.Generator(device=device).manual_seed(seed)

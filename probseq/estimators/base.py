@@ -27,7 +27,7 @@ from probseq.errors import (
     ParameterError,
     ShapeError,
 )
-from probseq.estimators.fitted import TRAINING, _called, before_the_end, check_y, fingerprint
+from probseq.estimators.fitted import TRAINING, _called, before_the_end, check_y
 from probseq.estimators.pipeline import (
     DataInfo,
     FittedTransforms,
@@ -245,9 +245,10 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
         self.n_features_in_ = info.n_variables
         self.converged_, self.n_iter_, self.status_ = draws.converged, draws.n_iter, draws.status
         self.n_parameters_ = fitted.n_parameters
-        self.training_, self.training_fingerprint_, self.training_state_ = data, None, None
+        self.training_, self._fitted_to, self.training_state_ = data, data, None
         self.log_likelihood_, self.n_scored_, self.n_scored_steps_ = math.nan, 0, 0.0
-        self.__dict__.pop("feature_names_in_", None)
+        for name in ("feature_names_in_", "training_fingerprint_"):
+            self.__dict__.pop(name, None)
         if data is None or steps is None:
             self.covariate_names_: tuple[Any, ...] = tuple(f"u{i}" for i in range(info.n_covariates))
             self.vocabulary_ = None
@@ -256,7 +257,6 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
             self.feature_names_in_ = np.asarray(data.variables, dtype=object)
         self.covariate_names_ = (*data.covariate_names, *data.static_names)
         self.vocabulary_ = data.vocabulary
-        self.training_fingerprint_ = fingerprint(data)
         # The draws were found from these data: replaying them must not weigh the draws a second time.
         self.training_ = before_the_end(data)
         if self.training_ is data:
@@ -281,6 +281,8 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
             self._require(inference)
 
     def _require(self, inference: Any) -> None:
+        if isinstance(inference, Inference) and inference.can_fit(self._model_class()):
+            return
         known = tuple(cls() for cls in self.inferences)
         names = ", ".join(type(i).__name__ for i in known if i.can_fit(self._model_class()))
         if not isinstance(inference, Inference):

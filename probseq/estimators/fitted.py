@@ -7,6 +7,7 @@ from abc import ABC
 from collections.abc import Hashable
 from dataclasses import replace
 from enum import Enum
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -71,11 +72,16 @@ class FittedModel(BaseEstimator, ABC):
     vocabulary_: Any
     training_: Sequences | None
     training_state_: Any
-    training_fingerprint_: str | None
     log_likelihood_: float
     n_scored_: float
     n_scored_steps_: float
     fit_seconds_: float
+    _fitted_to: Sequences | None = None
+
+    @cached_property
+    def training_fingerprint_(self) -> str | None:
+        """What tells the training data from others, also once the model was saved without them; made when needed."""
+        return None if self._fitted_to is None else fingerprint(self._fitted_to)
 
     @property
     def transform(self) -> Any:

@@ -78,6 +78,7 @@ def save_panel(panel: PerSequence, path: Any) -> None:
 def _encode(estimator: SequenceEstimator) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     writer = Writer()
     fitted = {name: value for name, value in vars(estimator).items() if _is_kept(name)}
+    fitted["training_fingerprint_"] = estimator.training_fingerprint_
     header = {
         "estimator": writer.write(estimator, "estimator"),
         "info": estimator.info_.to_dict(),

@@ -14,27 +14,23 @@ from probseq.distributions.emissions import Observation
 from probseq.distributions.gaussian import DiagonalNormal, FullNormal, standard_normals
 from probseq.distributions.params import Params, ParamSpec, Positive, Real
 from probseq.errors import CovariateError, ShapeError
-from probseq.kernels.arima import difference_coefficients, state_space
+from probseq.kernels.arima import state_space
 from probseq.kernels.kalman import DIFFUSE_ZERO, SCORED, System, advance, condition, filter_states
-from probseq.kernels.sparse_profile import support_of
 from probseq.models.arma_filter import differentiable, filtered, fresh_state, plain_polynomials
 from probseq.models.arma_forecast import forecast_joint, forecast_marginals
 from probseq.models.arma_likelihood import ARMAProfile
-from probseq.models.arma_orders import Order, SeasonalOrder, check_orders, lag_set, multiply_factors, shortest
+from probseq.models.arma_orders import FACTORS, Order, SeasonalOrder, check_orders, lag_structure, multiply_factors
 from probseq.models.arma_paths import simulate_paths
 from probseq.models.arma_state import ARMAState, Workspace
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
 from probseq.models.concentrated import ConcentratedLikelihood
 from probseq.models.deterministic import Deterministic
-from probseq.models.innovations import GappedInnovations, Innovations, Lags
+from probseq.models.innovations import GappedInnovations, Innovations
 from probseq.models.integrated import IntegratedLikelihood
 from probseq.models.missing_likelihood import MissingProfile, few_missing
 from probseq.models.sparse_likelihood import SparseProfile
-from probseq.models.sparse_stationary import stationary_at
 
 __all__ = ["ARMAModel", "ARMAState"]
-
-_FACTORS = ("ar", "ma", "seasonal_ar", "seasonal_ma")
 
 
 class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood, IntegratedLikelihood):
@@ -89,32 +85,19 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood, IntegratedLike
                 remedy="Select one column, or fit one model a column.",
             )
         self.observation = observation
-        (_, d, _), (_, seasonal_d, _, period) = order, seasonal_order
-        self.own_lags = tuple(lag_set(part) for part in (order[0], order[2], seasonal_order[0], seasonal_order[2]))
-        """Lags of phi, theta, Phi and Theta, the latter in seasons."""
-        p, q, seasonal_p, seasonal_q = (shortest(lags) for lags in self.own_lags)
-        self.order, self.seasonal_order = (p, d, q), (seasonal_p, seasonal_d, seasonal_q, period)
-        self.sparse = any(isinstance(part, tuple) for part in (p, q, seasonal_p, seasonal_q))
+        known = lag_structure(order, seasonal_order)
+        self.order, self.seasonal_order = known.order, known.seasonal_order
+        self.own_lags, self.lags, self.counts, self.all_lags = known.own_lags, known.lags, known.counts, known.all_lags
+        self.sparse = any(isinstance(part, tuple) for part in (*self.order, *self.seasonal_order))
+        d, (_, seasonal_d, _, period) = self.order[1], self.seasonal_order
         self.constant, self.n_covariates = constant, n_covariates
         self.terms = Deterministic(constant, trend, fourier, d, seasonal_d, period)
         self.period = period
-        plain_ar, plain_ma, seasonal_ar, seasonal_ma = self.own_lags
-        self.lags = Lags(
-            support_of(plain_ar, seasonal_ar, period),
-            support_of(plain_ma, seasonal_ma, period),
-            difference_coefficients(d, seasonal_d, period),
-        )
-        self.counts = np.array([lags.size for lags in self.own_lags])
-        self.all_lags = np.concatenate(self.own_lags)
         self.n_differences = self.lags.differences.size
         highest = [int(lags[-1]) if lags.size else 0 for lags in (self.lags.ar, self.lags.ma)]
         self.n_hidden = max(highest[0], highest[1] + 1)
         self.state_size = self.n_hidden + self.n_differences
-        self._specs = {
-            name: ParamSpec((lags.size,), stationary_at(lags, sign), (f"{name}_lag",))
-            for name, lags, sign in zip(_FACTORS, self.own_lags, (1, -1, 1, -1), strict=True)
-            if lags.size
-        }
+        self._specs = dict(known.specs)
         if constant:
             self._specs["mean"] = ParamSpec((), Real())
         if trend:
@@ -145,7 +128,7 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood, IntegratedLike
         """Coefficients (D, len(lags)) of the product of a plain and a seasonal factor, draws flattened."""
         one = torch.ones_like(params["scale"].reshape(-1, 1))
         plain, seasonal = (
-            sign * params[_FACTORS[i]].reshape(len(one), -1) if _FACTORS[i] in params else None
+            sign * params[FACTORS[i]].reshape(len(one), -1) if FACTORS[i] in params else None
             for i in (first, first + 2)
         )
         own = self.own_lags

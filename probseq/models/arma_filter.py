@@ -10,6 +10,7 @@ from torch import Tensor
 
 from probseq.distributions.params import Params
 from probseq.kernels.arma_filter import draw_polynomials, filter_complete, stationary_covariances
+from probseq.models.arma_orders import FACTORS
 from probseq.models.arma_state import ARMAState
 from probseq.models.base import Batch
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from probseq.models.arma import ARMAModel
 
 __all__ = ["Filtered", "differentiable", "filtered", "fresh_state", "plain_polynomials"]
-
-_FACTORS = ("ar", "ma", "seasonal_ar", "seasonal_ma")
 
 
 class Filtered(NamedTuple):
@@ -40,7 +39,7 @@ def differentiable(params: Params, *others: Tensor | None) -> bool:
 def plain_polynomials(model: ARMAModel, params: Params) -> tuple[np.ndarray, np.ndarray]:
     """Full autoregressive (D, a) and moving-average (D, b) coefficients, without gradients."""
     n_draws = params["scale"].numel()
-    parts = [params[name].detach().reshape(n_draws, -1).numpy() for name in _FACTORS if name in params]
+    parts = [params[name].detach().reshape(n_draws, -1).numpy() for name in FACTORS if name in params]
     coefficients = np.concatenate(parts, 1) if parts else np.zeros((n_draws, 0))
     lags = model.lags
     return draw_polynomials(coefficients, model.counts, model.all_lags, model.period, lags.ar, lags.ma)

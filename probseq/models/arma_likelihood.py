@@ -22,6 +22,7 @@ from probseq.kernels.hannan_rissanen import free_from_coefficients, hannan_rissa
 from probseq.kernels.polynomials import multiply
 from probseq.kernels.profile import concentrate, descend_profile, objective, profile_at, unpack
 from probseq.kernels.quasi_newton import Descent
+from probseq.models.arma_orders import FACTORS
 from probseq.models.arma_roots import Factor, root_problems
 from probseq.models.base import Batch
 from probseq.models.integrated import Integrated, IntegratedProfile
@@ -34,7 +35,6 @@ __all__ = ["ARMAProfile"]
 # First partial autocorrelations in further starts, and operations of one likelihood up to which they are tried.
 _RIVALS, _RIVALS_WORK = (0.97, -0.8), 1e7
 
-_BLOCKS = ("ar", "ma", "seasonal_ar", "seasonal_ma")
 # A column of unit length of which the columns before leave less than this is theirs but for rounding.
 _COLLINEAR = 1e-9
 _NAMES = ("autoregressive", "moving-average", "seasonal autoregressive", "seasonal moving-average")
@@ -235,7 +235,7 @@ class ARMAProfile(IntegratedProfile):
         return self.parameters_at(x, self._location_and_scale(x))
 
     def parameters_at(self, x: np.ndarray, other: np.ndarray) -> dict[str, Tensor]:
-        values = dict(zip(_BLOCKS, self._factors(x), strict=True))
+        values = dict(zip(FACTORS, self._factors(x), strict=True))
         params = {name: torch.from_numpy(value) for name, value in values.items() if value.size}
         if self.model.constant:
             # Differences do not see the centre.
