@@ -37,12 +37,12 @@ class WeightLaw(nn.Module, ABC):
     def after_step(self, done: float, generator: torch.Generator) -> None:
         """Called after each step of the optimiser; ``done`` in [0, 1] is the fraction of the training behind it."""
 
-    def get_extra_state(self) -> Tensor:
+    def noise_state(self) -> dict[str, Tensor]:
         """What the next draws depend on besides the generator, parameters and buffers; a stopped training keeps it."""
-        return torch.zeros(0)
+        return {}
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """Take back what ``get_extra_state`` gave."""
+    def restore_noise(self, state: dict[str, Tensor]) -> None:
+        """Take up again what ``noise_state`` gave."""
 
 
 class PointWeights(WeightLaw):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from probseq.distributions.emissions import Normal
-from probseq.inference.windows import Windows, hold_back, whole_sequences
+from probseq.inference.windows import MiniBatches, Windows, bucketed, hold_back, whole_sequences
 from probseq.models.base import Batch
 from probseq.models.recurrent import RecurrentModel
 
@@ -29,16 +29,48 @@ def test_a_pass_scores_every_value_once(window, context):
         for mini in windows.passing(4, generator):
             share += float(mini.share)
             for row, (sequence, first, stop) in enumerate(mini.rows.tolist()):
-                steps = mini.batch.u[row, : int(mini.batch.lengths[row]), 0].long()
-                length = len(steps)
+                length = stop - max(0, first - windows.context)
+                steps = mini.batch.u[row, :length, 0].long()
                 assert int(steps[0]) == max(0, first - windows.context)
                 assert int(steps[-1]) == stop - 1
                 assert torch.equal(mini.batch.x[row, :length], batch.x[sequence, steps])
                 assert torch.equal(mini.batch.seen[row, :length], batch.seen[sequence, steps])
-                assert not bool(mini.scored[row, length:].any())
+                assert not bool(mini.scored[row, length:].any() | mini.batch.seen[row, length:].any())
                 counts[sequence, steps] += mini.scored[row, :length]
         assert share == pytest.approx(1.0)
+        assert isinstance(windows, MiniBatches)
         assert torch.equal(counts, batch.seen.double())
+
+
+def test_windows_of_about_equal_length_come_together():
+    lengths = torch.arange(1, 201)
+    groups = bucketed(lengths, 20, torch.Generator().manual_seed(0))
+    again = bucketed(lengths, 20, torch.Generator().manual_seed(1))
+    assert sorted(torch.cat(groups).tolist()) == list(range(200))
+    assert [len(group) for group in groups] == [20] * 10
+    filled = sum(float(lengths[group].max()) * len(group) for group in groups)
+    assert filled < 1.25 * float(lengths.sum())  # at random it would be 1.9
+    first = [float(lengths[group].float().mean()) for group in groups]
+    assert first != sorted(first)
+    assert {tuple(sorted(group.tolist())) for group in groups} != {tuple(sorted(group.tolist())) for group in again}
+
+
+def test_masked_windows_equal_packed_sequences():
+    emission = Normal()
+    model = RecurrentModel(
+        emission, emission.observation(2), "lstm", 3, n_layers=2, n_covariates=1, dtype=torch.float64
+    )
+    batch = batch_of((8, 5, 3, 8, 2, 1), k=2)
+    weights = 0.3 * torch.randn(model.n_parameters, dtype=torch.float64, generator=torch.Generator())
+    packed_weights, masked_weights = weights.clone().requires_grad_(), weights.clone().requires_grad_()
+    packed = model.log_prob({"weights": packed_weights}, batch)
+    (mini,) = Windows(batch, batch.seen).passing(6, torch.Generator().manual_seed(1))
+    assert mini.batch.lengths.tolist() == [8] * 6
+    masked, _ = model._training_log_prob({"weights": masked_weights}, mini.batch, mini.scored, None, torch.Generator())
+    torch.testing.assert_close(masked, packed[mini.rows[:, 0]], rtol=1e-12, atol=1e-12)
+    packed.sum().backward()
+    masked.sum().backward()
+    torch.testing.assert_close(masked_weights.grad, packed_weights.grad, rtol=1e-11, atol=1e-11)
 
 
 def test_mini_batches_add_up_to_the_likelihood():
