@@ -39,12 +39,15 @@ class DataInfo:
     n_covariates : int
     missing : bool
         Whether values are missing.
+    tokens : tuple or None
+        The tokens in the order of their codes, for families that look them up.
     """
 
     n_variables: int = 1
     n_categories: CategoryCounts = None
     n_covariates: int = 0
     missing: bool = False
+    tokens: tuple[Any, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values."""
@@ -53,8 +56,8 @@ class DataInfo:
     @classmethod
     def from_dict(cls, kept: dict[str, Any]) -> DataInfo:
         """The inverse of ``to_dict``."""
-        sizes = kept["n_categories"]
-        return cls(**{**kept, "n_categories": tuple(sizes) if isinstance(sizes, list) else sizes})
+        lists = {name: tuple(value) for name, value in kept.items() if isinstance(value, list)}
+        return cls(**{**kept, **lists})
 
 
 def model_inputs(data: Sequences) -> np.ndarray | None:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
+from torch import Tensor
 
 from probseq._random import RandomState
-from probseq.distributions.emissions import Categorical, Emission
-from probseq.errors import ParameterError
+from probseq.data.sequences import Sequences
+from probseq.distributions.emissions import Categorical, Emission, Observation
+from probseq.errors import IncompatibleError, ParameterError
 from probseq.estimators.base import SequenceEstimator
+from probseq.estimators.encoding import Encoding
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.inference.base import Inference
+from probseq.inference.dropout import MCDropout
+from probseq.inference.ensemble import Ensemble
+from probseq.inference.map import MAP
 from probseq.inference.optimize import MLE
 from probseq.inference.variational import MeanField
 from probseq.models.base import SequenceModel
 from probseq.models.recurrent import RecurrentModel
+from probseq.models.recurrent_embedding import read_vectors
+from probseq.models.recurrent_noise import Dropout
 from probseq.models.transforms import Standardize, Transform
 
 __all__ = ["GRU", "LSTM", "RNN"]
@@ -30,7 +41,8 @@ _PARAMETERS = """
     head : Emission
         The law of a value given the network's output; None is ``Normal()``. ``Categorical()`` for text.
     embedding_size : int or None
-        Size of the vectors that stand for tokens; None is the smaller of ``hidden_size`` and their number.
+        Size of the vectors that stand for tokens; None is that of ``embedding``, else the smaller of ``hidden_size``
+        and the number of tokens.
     lags : tuple of int
         Which past values enter at each step beside the memory: ``(1, 12)`` adds last year's value of monthly data.
     standardize : bool
@@ -39,19 +51,54 @@ _PARAMETERS = """
     inference : Inference or None
         None is ``MeanField()``: a normal law over every weight.
     random_state : int or None
+    residual : bool
+        Add what a layer reads to what it passes on, from the second layer.
+    layer_norm : bool
+        Normalise what a layer passes on (Ba, Kiros and Hinton 2016).
+    dropout : float
+        Noise of training: the share of what each layer passes on that is dropped, anew at every step. None of the three
+        kinds of dropout is there in predictions; ``MCDropout`` is the posterior that drops weights.
+    locked_dropout : float
+        The same with one mask a sequence, of what each layer and the head read (Gal and Ghahramani 2016).
+    weight_dropout : float
+        Of the recurrent matrices, one mask a mini-batch (Merity, Keskar and Socher 2018).
+    embedding : array (n_categories, size), mapping from tokens to vectors, or None
+        Vectors that are known, such as GloVe's. Tokens that a mapping does not have start at random.
+    freeze_embedding : bool
+        Keep the known vectors as they are: constants, not weights.
+    tie_embeddings : bool
+        Write tokens with the vectors they are read with (Press and Wolf 2017): fewer weights in a large vocabulary.
+    attention : int or None
+        Window of causal attention: the head also reads a weighted mean of the last so many states (see
+        ``attention_weights``).
+    attention_heads : int
+        Number of such means; a divisor of ``hidden_size``.
+    initialization : {"uniform", "xavier", "he", "orthogonal"}
+        Where matrices start. The bias of an LSTM's forget gate starts at 1.
+    """
+
+_EXAMPLE = """
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> y = [0.1, 0.9, 0.2, 0.8, 0.1, 1.0, 0.2, 0.9, 0.0, 0.8]
+    >>> quick = ps.MLE(training=ps.TrainingOptions(max_epochs=2))
+    >>> model = ps.{name}(hidden_size=4, n_layers=2, residual=True, inference=quick, random_state=0).fit(y)
+    >>> model.encode(y).dims
+    ('time', 'unit')
     """
 
 
-class _Recurrent(SequenceEstimator):
+class _Recurrent(Encoding, SequenceEstimator):
     """Constructor and model that the three cells share."""
 
     cell: ClassVar[str]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.__doc__ = (cls.__doc__ or "") + _PARAMETERS
+        cls.__doc__ = (cls.__doc__ or "") + _PARAMETERS + _EXAMPLE.replace("{name}", cls.__name__)
 
-    inferences: ClassVar[tuple[type[Inference], ...]] = (MeanField, MLE)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (MeanField, MLE, MAP, MCDropout, Ensemble)
 
     def __init__(
         self,
@@ -64,6 +111,18 @@ class _Recurrent(SequenceEstimator):
         transform: Any = None,
         inference: Inference | None = None,
         random_state: RandomState = None,
+        *,
+        residual: bool = False,
+        layer_norm: bool = False,
+        dropout: float = 0.0,
+        locked_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        embedding: Any = None,
+        freeze_embedding: bool = False,
+        tie_embeddings: bool = False,
+        attention: int | None = None,
+        attention_heads: int = 1,
+        initialization: str = "uniform",
     ) -> None:
         self.hidden_size = hidden_size
         self.n_layers = n_layers
@@ -74,6 +133,11 @@ class _Recurrent(SequenceEstimator):
         self.transform = transform
         self.inference = inference
         self.random_state = random_state
+        self.residual, self.layer_norm = residual, layer_norm
+        self.dropout, self.locked_dropout, self.weight_dropout = dropout, locked_dropout, weight_dropout
+        self.embedding, self.freeze_embedding, self.tie_embeddings = embedding, freeze_embedding, tie_embeddings
+        self.attention, self.attention_heads = attention, attention_heads
+        self.initialization = initialization
         self._check_pair(inference)
 
     def _default_inference(self) -> Inference:
@@ -93,38 +157,106 @@ class _Recurrent(SequenceEstimator):
             return [*transforms, Standardize(chosen)] if chosen else transforms
         return [*transforms, Standardize()] if self.standardize and shiftable else transforms
 
+    def _info(self, data: Sequences) -> DataInfo:
+        info = super()._info(data)
+        if isinstance(self.embedding, Mapping) and data.vocabulary is not None:
+            return replace(info, tokens=data.vocabulary.tokens)
+        return info
+
+    def _cell(self) -> str:
+        return self.cell
+
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
         head = self._emission()
         for name in ("hidden_size", "n_layers"):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
                 raise ParameterError(got=f"{name}={value!r}", expected="an integer from 1", remedy=f"Use {name}=1.")
+        for name in ("residual", "layer_norm", "freeze_embedding", "tie_embeddings"):
+            value = getattr(self, name)
+            if not isinstance(value, bool | np.bool_):
+                raise ParameterError(got=f"{name}={value!r}", expected="True or False")
         observation = head.observation(info.n_variables, info.n_categories)
         return RecurrentModel(
             head,
             observation,
-            cell=self.cell,
+            cell=self._cell(),
             hidden_size=int(self.hidden_size),
             n_layers=int(self.n_layers),
             embedding_size=self.embedding_size if isinstance(head, Categorical) else None,
             lags=tuple(self.lags),
             n_covariates=info.n_covariates,
+            residual=bool(self.residual),
+            layer_norm=bool(self.layer_norm),
+            dropout=Dropout(self.dropout, self.locked_dropout, self.weight_dropout),
+            embedding=self._vectors(observation, info),
+            freeze_embedding=bool(self.freeze_embedding),
+            tie_embeddings=bool(self.tie_embeddings),
+            attention=_plain(self.attention),
+            attention_heads=_plain(self.attention_heads),
+            initialization=self.initialization,
         )
+
+    def _vectors(self, observation: Observation, info: DataInfo) -> Tensor | None:
+        """The known vectors, one row a category."""
+        if self.embedding is None:
+            return None
+        if not isinstance(observation.n_categories, int):
+            raise IncompatibleError(
+                got=f"an embedding with head={self.head!r}",
+                expected="head=Categorical(), whose values are categories",
+                remedy="Leave embedding out, or choose that head.",
+            )
+        return read_vectors(self.embedding, observation.n_categories, info.tokens)
+
+
+def _plain(value: Any) -> Any:
+    """A whole number of numpy as one of Python."""
+    return int(value) if isinstance(value, np.integer) else value
 
 
 class LSTM(_Recurrent):
-    """Long short-term memory network whose weights carry uncertainty (Hochreiter and Schmidhuber 1997)."""
+    r"""Long short-term memory network whose weights carry uncertainty (Hochreiter and Schmidhuber 1997).
+
+    c_t = f * c_{t-1} + i * g, h_t = o * tanh(c_t), with weights of their own for g = tanh(W z_t + U h_{t-1} + b) and
+    the gates i, f, o = sigmoid(W z_t + U h_{t-1} + b).
+    """
 
     cell: ClassVar[str] = "lstm"
 
 
 class GRU(_Recurrent):
-    """Network of gated recurrent units whose weights carry uncertainty (Cho et al. 2014)."""
+    r"""Network of gated recurrent units whose weights carry uncertainty (Cho et al. 2014).
+
+    h_t = k * h_{t-1} + (1 - k) * tanh(W z_t + b + r * (U h_{t-1} + b')), with weights of their own for the gates
+    k, r = sigmoid(W z_t + U h_{t-1} + b); the reset r acts behind the product, as in cuDNN.
+    """
 
     cell: ClassVar[str] = "gru"
 
 
 class RNN(_Recurrent):
-    """Plain recurrent network, h_t = tanh(W x + U h), whose weights carry uncertainty (Elman 1990)."""
+    """Plain recurrent network, h_t = tanh(W z_t + U h_{t-1} + b), whose weights carry uncertainty (Elman 1990).
+
+    ``nonlinearity="relu"`` has max(0, .) in place of tanh (Le, Jaitly and Hinton 2015).
+    """
 
     cell: ClassVar[str] = "rnn"
+
+    def __init__(self, *arguments: Any, nonlinearity: str = "tanh", **options: Any) -> None:
+        self.nonlinearity = nonlinearity
+        super().__init__(*arguments, **options)
+
+    def _cell(self) -> str:
+        cells = {"tanh": "rnn", "relu": "relu"}
+        if self.nonlinearity not in cells:
+            raise ParameterError(
+                got=f"nonlinearity={self.nonlinearity!r}", expected=f"one of {sorted(cells)}", remedy="Choose one."
+            )
+        return cells[self.nonlinearity]
+
+
+_SHARED = inspect.signature(_Recurrent.__init__)
+_OWN = inspect.Parameter("nonlinearity", inspect.Parameter.KEYWORD_ONLY, default="tanh")
+# scikit-learn reads the arguments of a constructor from its signature.
+setattr(RNN.__init__, "__signature__", _SHARED.replace(parameters=[*_SHARED.parameters.values(), _OWN]))  # noqa: B010

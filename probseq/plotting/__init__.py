@@ -5,6 +5,7 @@ is imported when the first picture is drawn, and its global settings stay as the
 Ito, which people with colour vision deficiencies tell apart. Times are numbers, strings or ``datetime64``.
 """
 
+from probseq.plotting.attention import plot_attention
 from probseq.plotting.canvas import PALETTE, axes_in, hide_times
 from probseq.plotting.diagnostics import plot_diagnostics
 from probseq.plotting.forecasts import plot_cumulative_difference, plot_fan, plot_pit, plot_weights
@@ -16,6 +17,7 @@ __all__ = [
     "PALETTE",
     "axes_in",
     "hide_times",
+    "plot_attention",
     "plot_cumulative_difference",
     "plot_diagnostics",
     "plot_emissions",

@@ -13,6 +13,7 @@ __all__ = ["check_distribution"]
 
 _LEVELS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
 _PANELS, _NODES = 60, 12
+_CUTS = (0.0, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
 _ERRORS = 5.0
 """Standard errors that a simulated figure may be off."""
 
@@ -70,6 +71,10 @@ def _normalised(law: Distribution, rtol: float) -> None:
         # Panels between quantiles put the nodes where the mass is, however narrow a component or steep an end.
         levels = 1.0 / (1.0 + np.exp(np.linspace(1.0, -1.0, _PANELS + 1) * np.log(0.995 / 0.005)))
         ends = torch.stack([one.icdf(_levels(one, float(q))) for q in levels]).double()
+        # Between two narrow components lies a panel whose mass is all near its ends.
+        cuts = torch.as_tensor(_CUTS, dtype=torch.float64).view(-1, *(1,) * (ends.ndim - 1))
+        inner = ends[:-1, None] + cuts * (ends[1:, None] - ends[:-1, None])
+        ends = torch.cat([inner.flatten(0, 1), ends[-1:]])
         nodes, weights = np.polynomial.legendre.leggauss(_NODES)
         total = torch.zeros((*one.batch_shape, 1), dtype=torch.float64)
         half = 0.5 * (ends[1:] - ends[:-1])

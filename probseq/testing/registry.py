@@ -157,6 +157,10 @@ def _net(cell: Callable[..., SequenceEstimator], head: Emission) -> SequenceEsti
     return cell(3, head=head, inference=_quick_net(), random_state=0)
 
 
+def _deep(cell: Callable[..., SequenceEstimator], **options: Any) -> SequenceEstimator:
+    return cell(4, inference=_quick_net(), random_state=0, **options)
+
+
 def _quick_net() -> Inference:
     return ps.MeanField(n_draws=3, training=ps.TrainingOptions(max_epochs=4))
 
@@ -273,6 +277,31 @@ def _rows() -> list[Row]:
             lambda: ps.LSTM(2, inference=ps.MLE(training=ps.TrainingOptions(max_epochs=20)), random_state=0),
             missing="pattern",
         ),
+        Row(
+            "LSTM of layers",
+            partial(_deep, ps.LSTM, n_layers=2, residual=True, layer_norm=True, dropout=0.1),
+            n_variables=2,
+            missing="pattern",
+        ),
+        Row(
+            "GRU with attention",
+            partial(_deep, ps.GRU, attention=3, initialization="orthogonal"),
+            missing="pattern",
+            covariates=1,
+        ),
+        Row(
+            "LSTM with tied embeddings",
+            partial(_deep, ps.LSTM, head=ps.Categorical(), tie_embeddings=True, locked_dropout=0.1),
+            "code",
+            missing="pattern",
+        ),
+        Row(
+            "LSTM with known embeddings",
+            partial(_deep, ps.LSTM, head=ps.Categorical(), embedding=np.eye(3), freeze_embedding=True),
+            "code",
+            missing="pattern",
+        ),
+        Row("RNN relu", partial(_deep, ps.RNN, nonlinearity="relu", weight_dropout=0.1), missing="pattern"),
         Row("Log HMM", lambda: ps.HMM(2, transform=ps.Log(), inference=_quick_em(), random_state=0), "positive"),
         Row("Log ARIMA", lambda: ps.ARMA((0, 1, 1), transform=ps.Log()), "positive", start=1),
         Row("Logit IID", lambda: ps.IID(transform=ps.Logit()), "unit"),

@@ -1,0 +1,138 @@
+"""What users see of the inside of a recurrent network: its hidden states, and what it attends to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from probseq.data.sequences import Sequences
+from probseq.errors import ParameterError
+from probseq.estimators.predicting import Predicting
+from probseq.models.base import Batch
+from probseq.models.recurrent import RecurrentModel, RecurrentState
+from probseq.models.recurrent_inside import attention_weights, hidden_states
+from probseq.models.wrappers import unwrap
+from probseq.plotting import plot_attention
+from probseq.results.plots import stamps
+
+__all__ = ["Encoding"]
+
+
+class Encoding(Predicting):
+    """Methods of an estimator whose model, behind its transforms, is a `RecurrentModel`."""
+
+    def encode(
+        self, X: Any, layer: int = -1, *, lengths: Any = None, covariates: Any = None, history: Any = None
+    ) -> xr.DataArray:
+        """Hidden states h_t of one layer, dims ``draw, sequence, time, unit``: what each value is predicted from.
+
+        h_t is causal: it depends on the values before step t and on the covariates up to step t. It has no ``draw``
+        where the weights have one draw only; average over it at your own risk, as the units of different draws need not
+        mean the same.
+
+        Parameters
+        ----------
+        X : data in any form
+        layer : int
+            Which layer, the first is 0, the last is -1.
+
+        Returns
+        -------
+        DataArray; NaN where a transform (a difference) leaves nothing to predict, and beyond a sequence's end.
+
+        Raises
+        ------
+        ParameterError
+            For a layer that the network does not have.
+        """
+        data = self._read(X, lengths, covariates)
+        model, batch, state, first = self._network(data, history)
+        n = model.layout.n_layers
+        if isinstance(layer, bool) or not isinstance(layer, int | np.integer) or not -n <= layer < n:
+            raise ParameterError(
+                got=f"layer={layer!r}", expected=f"a whole number from {-n} to {n - 1}", remedy="The last layer is -1."
+            )
+        with torch.no_grad():
+            found = hidden_states(model, self.model_.params, batch, state)[..., int(layer), :]
+        units = {"unit": np.arange(found.shape[-1])}
+        return self._label_steps(found, ("unit",), data, first, "encoding", units)
+
+    def attention_weights(
+        self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None
+    ) -> xr.DataArray:
+        """How much the prediction of each step draws on the state ``lag`` steps before, dims ``time, lag``.
+
+        Before them stand ``draw`` and ``sequence`` where there are several; between them ``head`` where there are
+        several heads. The weights of a step sum to one over ``lag``; lag 0 is the state of the step itself.
+
+        Raises
+        ------
+        UnsupportedError
+            For a network without attention.
+        """
+        data = self._read(X, lengths, covariates)
+        model, batch, state, first = self._network(data, history)
+        with torch.no_grad():
+            found = attention_weights(model, self.model_.params, batch, state)
+        coords = {"head": np.arange(found.shape[-2]), "lag": np.arange(found.shape[-1])}
+        if found.shape[-2] > 1:
+            return self._label_steps(found, ("head", "lag"), data, first, "attention", coords)
+        return self._label_steps(found.squeeze(-2), ("lag",), data, first, "attention", {"lag": coords["lag"]})
+
+    def plot_attention(
+        self,
+        X: Any,
+        *,
+        sequence: int = 0,
+        head: int = 0,
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+        ax: Any = None,
+    ) -> Any:
+        """Draw the attention weights of one sequence over time, averaged over draws; returns the axes.
+
+        Parameters
+        ----------
+        sequence, head : int
+            Which of several sequences and heads.
+        """
+        data = self._read(X, lengths, covariates)
+        model, batch, state, first = self._network(data, history)
+        heads = 1 if model.attention is None else model.attention.heads
+        for name, value, n in (("sequence", sequence, data.n_sequences), ("head", head, heads)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < n:
+                raise ParameterError(
+                    got=f"{name}={value!r}", expected=f"a whole number below {n}", remedy=f"The first is {name}=0."
+                )
+        with torch.no_grad():
+            found = attention_weights(model, self.model_.params, batch, state).mean(0)[sequence, :, head]
+        length = int(data.lengths[sequence])
+        name = str(data.names[sequence]) if data.many else None
+        when = stamps(data.index[sequence])[first:]
+        return plot_attention(when, found[: length - first].numpy(), title=name, ax=ax)
+
+    def _network(self, data: Sequences, history: Any) -> tuple[RecurrentModel, Batch, RecurrentState, int]:
+        """The network with its own batch and state, and the number of leading steps that it does not see."""
+        batch = self._batch(data)
+        begun = self._begin(data, history)
+        start = self.model_.initial_state({}, batch.n) if begun is None else begun
+        model, batch, state, first = unwrap(self.model_.model, batch, self.model_._unpack(start))
+        if not isinstance(model, RecurrentModel):
+            raise TypeError(f"{type(model).__name__} is no recurrent network")
+        return model, batch, state, first
+
+    def _label_steps(
+        self, found: Tensor, last: tuple[str, ...], data: Sequences, first: int, name: str, coords: dict[str, Any]
+    ) -> xr.DataArray:
+        """Label (draw, n, t, ...); without ``draw`` where there is one draw only."""
+        widths = [(0, 0), (0, 0), (first, 0)] + [(0, 0)] * len(last)
+        array = np.pad(found.numpy(), widths, constant_values=np.nan)
+        dims: tuple[str, ...] = ("draw", "sequence", "time", *last)
+        if self.model_.n_draws == 1:
+            array, dims = array[0], dims[1:]
+        return data.label(array, dims, name=name, coords=coords)
