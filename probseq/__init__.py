@@ -62,6 +62,8 @@ _HOMES = {
     "probseq.inference.gibbs": ("Gibbs",),
     "probseq.inference.options": ("TrainingOptions",),
     "probseq.inference.variational": ("MeanField",),
+    "probseq.inference.dropout": ("MCDropout",),
+    "probseq.inference.ensemble": ("Ensemble",),
     "probseq.comparison.compare": ("compare",),
     "probseq.comparison.backtest": ("cross_validate",),
     "probseq.comparison.bootstrap": ("bootstrap",),

@@ -162,7 +162,11 @@ def _deep(cell: Callable[..., SequenceEstimator], **options: Any) -> SequenceEst
 
 
 def _quick_net() -> Inference:
-    return ps.MeanField(n_draws=3, training=ps.TrainingOptions(max_epochs=4))
+    return ps.MeanField(n_draws=3, training=_short())
+
+
+def _short() -> ps.TrainingOptions:
+    return ps.TrainingOptions(max_epochs=4)
 
 
 def _rows() -> list[Row]:
@@ -302,6 +306,17 @@ def _rows() -> list[Row]:
             missing="pattern",
         ),
         Row("RNN relu", partial(_deep, ps.RNN, nonlinearity="relu", weight_dropout=0.1), missing="pattern"),
+        Row("LSTM by MAP", lambda: ps.LSTM(2, inference=ps.MAP(training=_short()), random_state=0), missing="pattern"),
+        Row(
+            "LSTM by MCDropout",
+            lambda: ps.LSTM(2, inference=ps.MCDropout(n_draws=3, training=_short()), random_state=0),
+            missing="pattern",
+        ),
+        Row(
+            "LSTM by Ensemble",
+            lambda: ps.LSTM(2, inference=ps.Ensemble(2, ps.MLE(training=_short())), random_state=0),
+            missing="pattern",
+        ),
         Row("Log HMM", lambda: ps.HMM(2, transform=ps.Log(), inference=_quick_em(), random_state=0), "positive"),
         Row("Log ARIMA", lambda: ps.ARMA((0, 1, 1), transform=ps.Log()), "positive", start=1),
         Row("Logit IID", lambda: ps.IID(transform=ps.Logit()), "unit"),

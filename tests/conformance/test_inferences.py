@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from torch.distributions import Normal
+from torch.distributions import Laplace, Normal
 
 import probseq as ps
 from probseq.data.sequences import sequences
@@ -11,6 +11,7 @@ from probseq.estimators.pipeline import fit_transforms
 from probseq.results.joint import make_batch
 from probseq.testing import ROWS, check_inference
 
+SHORT = ps.TrainingOptions(max_epochs=2)
 FITS = [
     ("HMM diag", ps.EM(n_init=2, max_iter=50, tol=1e-4)),
     ("HMM Poisson", ps.EM(n_init=1, init="random", max_iter=50)),
@@ -36,8 +37,15 @@ FITS = [
     ("HMM Poisson", ps.NUTS(n_draws=4, n_chains=2, n_warmup=3, max_tree_depth=3)),
     ("ARIMA", ps.NUTS(n_draws=2, n_chains=1, n_warmup=2, max_tree_depth=2)),
     ("LSTM diag", ps.MLE(max_iter=5)),
-    ("LSTM diag", ps.MeanField(n_draws=3, training=ps.TrainingOptions(max_epochs=2))),
-    ("GRU Categorical", ps.MeanField(n_draws=2, training=ps.TrainingOptions(max_epochs=2))),
+    ("LSTM diag", ps.MeanField(n_draws=3, training=SHORT)),
+    ("GRU Categorical", ps.MeanField(n_draws=2, training=SHORT)),
+    ("LSTM diag", ps.MeanField(2, "learnt", draws_per_batch=2, local_reparameterization=True, training=SHORT)),
+    ("RNN Poisson", ps.MAP(training=SHORT)),
+    ("LSTM diag", ps.MAP({"weights": Laplace(0.0, 0.1)}, training=SHORT)),
+    ("LSTM diag", ps.MCDropout(n_draws=3, training=SHORT)),
+    ("GRU Categorical", ps.MCDropout(0.2, n_draws=2, draws_per_batch=2, training=SHORT)),
+    ("LSTM diag", ps.Ensemble(2, ps.MLE(training=SHORT))),
+    ("GRU Categorical", ps.Ensemble(2, ps.MeanField(n_draws=2, training=SHORT))),
 ]
 
 
@@ -54,7 +62,10 @@ def test_inference(name, inference):
 @pytest.mark.parametrize(
     "make, works",
     [
-        (lambda: ps.LSTM(inference=ps.EM()), "MeanField, MLE"),
+        (lambda: ps.LSTM(inference=ps.EM()), "MeanField, MLE, MAP, MCDropout, Ensemble"),
+        (lambda: ps.LSTM(inference=ps.Ensemble(inference=ps.EM())), "MeanField, MLE, MAP, MCDropout, Ensemble"),
+        (lambda: ps.ARMA(inference=ps.MCDropout()), "MLE"),
+        (lambda: ps.HMM(inference=ps.Ensemble()), "EM, MLE"),
         (lambda: ps.ARMA(inference=ps.EM()), "MLE"),
         (lambda: ps.HMM(inference=ps.MeanField()), "EM, MLE"),
         (lambda: ps.IID(inference=ps.MeanField()), "MLE"),
