@@ -81,6 +81,9 @@ class Writer:
             kind = "tuple" if isinstance(value, tuple) else "list"
             return {"sequence": kind, "items": [self.write(v, f"{path}.{i}") for i, v in enumerate(value)]}
         if isinstance(value, Mapping):
+            rows = _rows(value)
+            if rows is not None:
+                return {"rows": self._add(rows, path), "keys": self.write(list(value), path)}
             return {"mapping": [[self.write(k, path), self.write(v, f"{path}.{k}")] for k, v in value.items()]}
         if isinstance(value, slice):
             return {"slice": [value.start, value.stop, value.step]}
@@ -148,6 +151,8 @@ class Reader:
             case {"sequence": kind, "items": items}:
                 values = [self.read(one) for one in items]
                 return tuple(values) if kind == "tuple" else values
+            case {"rows": name, "keys": keys}:
+                return dict(zip(self.read(keys), self._tensors[name].numpy(), strict=True))
             case {"mapping": items}:
                 return {self.read(key): self.read(value) for key, value in items}
             case {"slice": [start, stop, step]}:
@@ -177,6 +182,16 @@ def _below(cls: type) -> list[type]:
     """The classes that derive from a class: ours, and those of code already imported."""
     children: list[type] = cls.__subclasses__()
     return children + [one for child in children for one in _below(child)]
+
+
+def _rows(table: Mapping[Any, Any]) -> Tensor | None:
+    """The values of a mapping one below the other, where all are arrays of numbers alike; they may be very many."""
+    values = list(table.values())
+    first = values[0] if values else None
+    if not isinstance(first, np.ndarray) or first.ndim != 1 or first.dtype not in (np.float32, np.float64):
+        return None
+    alike = all(isinstance(v, np.ndarray) and v.shape == first.shape and v.dtype == first.dtype for v in values)
+    return torch.from_numpy(np.stack(values)) if alike else None
 
 
 def _law_name(law: Distribution) -> str:

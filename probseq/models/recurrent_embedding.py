@@ -50,9 +50,10 @@ class Embedding:
     @property
     def part(self) -> Part:
         """The learnt rows, with their prior."""
-        location = torch.zeros(self.shape)
-        if self.given is not None:
-            location[:, :-1] = torch.nan_to_num(self.given[self.learnt])
+        if self.given is None:
+            return Part(self.shape, "embedding", self.spread)
+        location = self.given.new_zeros(self.shape)
+        location[:, :-1] = torch.nan_to_num(self.given[self.learnt])
         return Part(self.shape, "embedding", self.spread, location)
 
     def start(self, piece: Tensor, generator: torch.Generator) -> None:

@@ -11,6 +11,7 @@ MODULES = {
     "gru": lambda i, h, n: torch.nn.GRU(i, h, n, batch_first=True, dtype=torch.float64),
     "lstm": lambda i, h, n: torch.nn.LSTM(i, h, n, batch_first=True, dtype=torch.float64),
 }
+JOINED = [{"residual": True}, {"layer_norm": True}, {"residual": True, "layer_norm": True}]
 CASES = [(cell, n_layers) for cell in CELLS for n_layers in (1, 2)]
 
 
@@ -117,3 +118,67 @@ def test_views_share_the_memory_of_the_flat_vector():
     for view in layout.views(flat):
         view.fill_(1.0)
     assert bool((flat == 1).all())
+
+
+def layer_by_layer(layout, flat, inputs, masks=()):
+    """The network of torch's own modules, one a layer, with the sums and norms between them."""
+    below, stream = inputs, None
+    for index, layer in enumerate(layout.layers(flat)):
+        module = MODULES[layout.cell](below.shape[-1], layout.hidden_size, 1)
+        for own, given in zip(module._flat_weights, layer[:4], strict=True):
+            own.data.copy_(given)
+        hidden, _ = module(below * masks[index - 1] if masks and index else below)
+        stream = hidden if stream is None or not layout.residual else hidden + stream
+        below = stream
+        if layout.layer_norm:
+            norm = torch.nn.LayerNorm(layout.hidden_size, dtype=torch.float64)
+            norm.weight.data.copy_(layer.gain)
+            norm.bias.data.copy_(layer.shift)
+            below = norm(stream)
+    return below
+
+
+@pytest.mark.parametrize("joined", JOINED)
+@pytest.mark.parametrize("cell", list(CELLS))
+def test_joined_layers_equal_torch_modules_one_by_one(cell, joined):
+    layout = CellLayout(cell, 3, 4, 3, **joined)
+    flat, inputs = random(layout.size), random(2, 6, 3, seed=1)
+    ours = whole(layout, flat, inputs, layout.empty_memory(flat, 2))
+    torch.testing.assert_close(ours.outputs, layer_by_layer(layout, flat, inputs), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("joined", [{}, *JOINED])
+def test_masks_multiply_what_the_layers_above_read(joined):
+    layout = CellLayout("gru", 3, 4, 3, **joined)
+    flat, inputs = random(layout.size), random(2, 6, 3, seed=1)
+    masks = (random(2, 6, 4, seed=2), random(2, 1, 4, seed=3))
+    ours = whole(layout, flat, inputs, layout.empty_memory(flat, 2), None, masks)
+    torch.testing.assert_close(ours.outputs, layer_by_layer(layout, flat, inputs, masks), rtol=0, atol=1e-13)
+    ragged = whole(layout, flat, inputs, layout.empty_memory(flat, 2), torch.tensor([6, 2]), masks)
+    torch.testing.assert_close(ragged.outputs[0], ours.outputs[0])
+    torch.testing.assert_close(ragged.outputs[1, :2], ours.outputs[1, :2])
+    ones = (torch.ones(2, 1, 4, dtype=torch.float64),) * 2
+    plain = whole(layout, flat, inputs, layout.empty_memory(flat, 2))
+    torch.testing.assert_close(whole(layout, flat, inputs, layout.empty_memory(flat, 2), None, ones), plain)
+
+
+@pytest.mark.parametrize("joined", JOINED)
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_joined_layers_step_as_they_run(cell, joined):
+    layout = CellLayout(cell, 3, 4, 2, **joined)
+    flat, inputs = random(2, layout.size), random(2, 5, 7, 3, seed=1)
+    start = random_memory(layout, 2, 5)
+    lengths = torch.tensor([7, 2, 0, 5, 7])
+    along = scan(layout, flat, inputs, start)
+    memory = start
+    for t in range(7):
+        passed = step(layout, flat, inputs[:, :, t], memory)
+        memory = passed.final
+        torch.testing.assert_close(along.outputs[:, :, t], passed.outputs)
+        torch.testing.assert_close(along.final.hidden[:, :, t + 1], memory.hidden)
+    for d in range(2):
+        alone = whole(layout, flat[d], inputs[d], Memory(start.hidden[d], start.cell[d]), lengths)
+        for row, length in enumerate(lengths):
+            torch.testing.assert_close(alone.outputs[row, :length], along.outputs[d, row, :length])
+            torch.testing.assert_close(alone.final.hidden[row], along.final.hidden[d, row, length])
+            torch.testing.assert_close(alone.final.cell[row], along.final.cell[d, row, length])

@@ -11,6 +11,8 @@ from probseq.errors import CovariateError, ParameterError
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
 
+VECTORS = torch.tensor([[1.0, 2.0, -1.0], [0.5, 0.1, 0.2], [-1.0, 0.3, 2.0], [0.0, 1.0, -2.0]])
+SOME_VECTORS = torch.where(torch.tensor([[True], [False], [True], [True]]), VECTORS, torch.nan)
 HEADS = {
     "normal": (Normal(), 2, None),
     "full": (Normal("full"), 2, None),
@@ -18,6 +20,20 @@ HEADS = {
     "poisson": (Poisson(), 1, None),
     "bernoulli": (Bernoulli(), 3, None),
     "categorical": (Categorical(), 2, 4),
+    "one": (Categorical(), 1, 4),
+}
+
+NETWORKS = {
+    "layers": ("normal", {"n_layers": 2, "residual": True, "layer_norm": True, "lags": (1, 3)}),
+    "attention": ("normal", {"cell": "gru", "hidden_size": 6, "attention": 3, "attention_heads": 2}),
+    "wide attention": ("poisson", {"cell": "lstm", "attention": 9, "n_layers": 2}),
+    "relu": ("normal", {"cell": "relu", "layer_norm": True}),
+    "tied": ("categorical", {"tie_embeddings": True, "embedding_size": 3}),
+    "tied, one variable": ("one", {"cell": "gru", "tie_embeddings": True, "embedding_size": 5}),
+    "tied to attention": ("one", {"tie_embeddings": True, "embedding_size": 5, "attention": 2}),
+    "known": ("categorical", {"embedding": VECTORS}),
+    "frozen": ("categorical", {"embedding": VECTORS, "freeze_embedding": True}),
+    "frozen in part": ("categorical", {"embedding": SOME_VECTORS, "freeze_embedding": True, "tie_embeddings": True}),
 }
 
 
@@ -56,10 +72,21 @@ def assert_states_equal(ours, theirs, **tolerance):
 @pytest.mark.parametrize(("cell", "n_layers", "lags"), [("lstm", 2, (1,)), ("gru", 1, (1, 3)), ("rnn", 1, (2, 9))])
 @pytest.mark.parametrize("draw", [(), (3,)])
 def test_fast_forms_equal_the_step_loop(head, cell, n_layers, lags, draw):
-    model = model_of(head, cell, n_layers=n_layers, lags=lags, n_covariates=2)
+    check_fast_forms(model_of(head, cell, n_layers=n_layers, lags=lags, n_covariates=2), draw)
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+@pytest.mark.parametrize("draw", [(), (3,)])
+def test_fast_forms_of_every_network_equal_the_step_loop(name, draw):
+    head, options = NETWORKS[name]
+    check_fast_forms(model_of(head, **{"n_covariates": 1, **options}), draw)
+
+
+def check_fast_forms(model, draw):
     params, batch = params_of(model, *draw), batch_of(model)
     start = model.initial_state(params, batch.n)
-    start = model.update(params, start, batch.x[:, 0], batch.seen[:, 0], batch.u[:, 0])
+    for t in range(2):
+        start = model.update(params, start, batch.x[:, t], batch.seen[:, t], batch.u[:, t])
     slow, fast = SequenceModel._scan(model, params, batch, start), model._scan(params, batch, start)
     assert_states_equal(fast.final, slow.final)
     assert_states_equal(fast.states, slow.states)
@@ -74,9 +101,18 @@ def test_fast_forms_equal_the_step_loop(head, cell, n_layers, lags, draw):
     torch.testing.assert_close(other, slow_law.log_prob_seen(batch.x, batch.seen), rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_streaming_equals_the_batch_in_single_precision(cell):
-    model = model_of("normal", cell, torch.float32, hidden_size=16)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cell": "lstm"},
+        {"cell": "gru"},
+        {"cell": "rnn"},
+        {"cell": "gru", "attention": 5, "attention_heads": 4},
+        {"n_layers": 3, "residual": True, "layer_norm": True},
+    ],
+)
+def test_streaming_equals_the_batch_in_single_precision(options):
+    model = model_of("normal", dtype=torch.float32, hidden_size=16, **options)
     params, batch = params_of(model), batch_of(model, (40, 40), missing=0.1)
     whole = model.log_prob_steps(params, batch)
     state = model.initial_state(params, 2)
@@ -92,6 +128,18 @@ def test_every_step_from_the_first_is_scored():
     steps = model.log_prob_steps(params_of(model), batch_of(model, (5, 4), missing=0.0))
     assert steps.scored[:, 0].all()
     assert bool((steps.values[:, 0] != 0).all())
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_padding_is_never_read_by_any_network(name):
+    head, options = NETWORKS[name]
+    model = model_of(head, **options)
+    batch, params = batch_of(model), params_of(model)
+    longer = [torch.nn.functional.pad(leaf, (0, 0, 0, 2), value=1) for leaf in (batch.x, batch.seen.float())]
+    seen = (longer[1] > 0) & (torch.arange(longer[0].shape[1]) < batch.lengths.unsqueeze(-1)).unsqueeze(-1)
+    padded = batch._replace(x=longer[0], seen=seen)
+    torch.testing.assert_close(model.log_prob(params, padded), model.log_prob(params, batch))
+    assert_states_equal(model.filter(params, padded), model.filter(params, batch))
 
 
 @pytest.mark.parametrize("head", list(HEADS))
@@ -172,9 +220,11 @@ def test_probabilities_of_all_sequences_sum_to_one_and_samples_follow_them():
     assert float(deviation.abs().max()) < 4.0
 
 
-@pytest.mark.parametrize("head", ["normal", "full", "poisson", "bernoulli", "categorical"])
-def test_training_starts_at_the_marginal_law(head):
-    model = model_of(head)
+@pytest.mark.parametrize("head", ["normal", "full", "poisson", "bernoulli", "categorical", "one"])
+@pytest.mark.parametrize("initialization", ["uniform", "xavier", "he", "orthogonal"])
+def test_training_starts_at_the_marginal_law(head, initialization):
+    tied = head == "one"
+    model = model_of(head, tie_embeddings=tied, attention=4 if tied else None, initialization=initialization)
     batch = batch_of(model, (400,), missing=0.1)
     guess = model._initial_guess(batch, torch.Generator().manual_seed(0))
     law, scored = model.predictive(guess, batch)
@@ -215,9 +265,55 @@ def test_an_empty_batch_keeps_the_state():
         ({"n_layers": 1.5}, "n_layers=1.5"),
         ({"lags": ()}, "lags="),
         ({"lags": (1, 1)}, "lags="),
+        ({"initialization": "lucky"}, "'lucky'"),
+        ({"attention": 1}, "attention=1"),
+        ({"attention": 3.0}, "attention=3.0"),
+        ({"attention": 3, "attention_heads": 5}, "attention_heads=5 with hidden_size=32"),
+        ({"freeze_embedding": True}, "without an embedding"),
     ],
 )
 def test_bad_arguments_are_named(options, message):
     emission = Normal()
     with pytest.raises(ParameterError, match=message):
         RecurrentModel(emission, emission.observation(1), **options)
+
+
+def test_pieces_tile_the_weights_and_are_views_of_them():
+    model = model_of("one", n_layers=2, layer_norm=True, attention=3, n_covariates=1)
+    places = [(piece.start, piece.stop) for piece in model.pieces.values()]
+    assert [start for start, _ in places] == [0] + [stop for _, stop in places[:-1]]
+    assert places[-1][1] == model.n_parameters
+    params = params_of(model, 2)
+    together = [model.piece(params, name).flatten(1) for name in model.pieces]
+    assert torch.equal(torch.cat(together, -1), params["weights"])
+    params["weights"].zero_()
+    model.piece(params, "layers.1.recurrent").fill_(1.0)
+    own = model.pieces["layers.1.recurrent"]
+    assert own.kind == "recurrent"
+    assert own.shape == (20, 5)
+    assert float(params["weights"].sum()) == 2 * 100
+    assert bool((params["weights"][:, own.start : own.stop] == 1).all())
+    kinds = {name: piece.kind for name, piece in model.pieces.items()}
+    assert kinds["embedding"] == "embedding"
+    assert kinds["layers.0.input"] == "input"
+    assert kinds["layers.0.bias_recurrent"] == kinds["layers.1.bias_input"] == "bias"
+    assert kinds["layers.0.norm_gain"] == "norm"
+    assert kinds["attention.lag"] == "attention"
+    assert kinds["head.hidden"] == kinds["head.direct"] == "head"
+    assert kinds["head.bias"] == "head_bias"
+
+
+def test_the_law_is_the_equation_of_its_pieces():
+    model = model_of("normal", "rnn", hidden_size=3)
+    params = params_of(model)
+    w = {name: model.piece(params, name) for name in model.pieces}
+    x = torch.tensor([[0.3, -0.4]], dtype=torch.float64)
+    seen = torch.tensor([[True, False]])
+    state = model.update(params, model.initial_state(params, 1), x, seen)
+    bias = w["layers.0.bias_input"] + w["layers.0.bias_recurrent"]
+    first = torch.tanh(w["layers.0.input"] @ torch.zeros(4, dtype=torch.float64) + bias)
+    z = torch.tensor([0.3, 0.0, 1.0, 0.0], dtype=torch.float64)
+    second = torch.tanh(w["layers.0.input"] @ z + w["layers.0.recurrent"] @ first + bias)
+    outputs = w["head.hidden"] @ second + w["head.direct"] @ z + w["head.bias"]
+    expected = read_outputs(model.head.parameters(model.observation), outputs)
+    torch.testing.assert_close(model.predict_next(params, state).mean[0], expected["mean"])
