@@ -37,6 +37,7 @@ _HOMES = {
         "Multinomial",
         "Categorical",
         "Bernoulli",
+        "AutoregressiveBernoulli",
         "Product",
         "Tied",
     ),

@@ -31,6 +31,8 @@ class Distribution(torch.distributions.Distribution):
     """All variables are labels without order: no mean, no quantiles."""
     circular: ClassVar[bool] = False
     """All variables are angles: ``mean`` is the mean direction and ``variance`` the circular variance."""
+    margins: ClassVar[str | None] = None
+    """How the laws of single variables are approximated, in words; None where they are exact."""
     arg_constraints: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, **tensors: Tensor) -> None:
@@ -39,7 +41,7 @@ class Distribution(torch.distributions.Distribution):
         batch_shape = shapes[0] if alike else torch.broadcast_shapes(*shapes)
         for name, tensor in tensors.items():
             event = tensor.shape[tensor.ndim - self._event_dims[name] :]
-            setattr(self, name, tensor.expand(*batch_shape, *event))
+            setattr(self, name, tensor.expand((*batch_shape, *event)))
         super().__init__(batch_shape, self._event_shape_of(tensors), validate_args=False)
 
     @classmethod
@@ -80,7 +82,7 @@ class Distribution(torch.distributions.Distribution):
 
     def reshape(self, *batch_shape: int) -> Self:
         """Reshape the batch dimensions."""
-        return self.map_batch(lambda t, e: t.reshape(*batch_shape, *t.shape[t.ndim - e :]))
+        return self.map_batch(lambda t, e: t.reshape((*batch_shape, *t.shape[t.ndim - e :])))
 
     def movedim(self, source: int, destination: int) -> Self:
         """Move one batch dimension (both indices count from the front, or negative over the batch dimensions)."""
@@ -88,7 +90,7 @@ class Distribution(torch.distributions.Distribution):
         return self.map_batch(lambda t, e: t.movedim(source % n, destination % n))
 
     def expand(self, batch_shape: torch.Size | list[int] | tuple[int, ...], _instance: Any = None) -> Self:
-        return self.map_batch(lambda t, e: t.expand(*batch_shape, *t.shape[t.ndim - e :]))
+        return self.map_batch(lambda t, e: t.expand((*batch_shape, *t.shape[t.ndim - e :])))
 
     def __getitem__(self, index: Any) -> Self:
         """Index the batch dimensions (an Ellipsis stands for batch dimensions only)."""

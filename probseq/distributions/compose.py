@@ -61,6 +61,10 @@ class Mixture(Distribution):
         return self.components.blocks
 
     @property
+    def margins(self) -> str | None:  # type: ignore[override]
+        return self.components.margins
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.log_weights.dtype
 

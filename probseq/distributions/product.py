@@ -58,6 +58,10 @@ class IndependentParts(Distribution):
         return self._joined([part.resultant.mT for part in self.parts]).mT
 
     @property
+    def margins(self) -> str | None:  # type: ignore[override]
+        return next((part.margins for part in self.parts if part.margins), None)
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.parts[0].dtype
 
@@ -84,6 +88,11 @@ class IndependentParts(Distribution):
     def log_prob_seen(self, value: Tensor, seen: Tensor) -> Tensor:
         value, seen = torch.broadcast_tensors(value, seen)
         each = [part.log_prob_seen(value[..., own], seen[..., own]) for part, own in self._pairs()]
+        return torch.stack(each).sum(0)
+
+    def training_score(self, value: Tensor, seen: Tensor) -> Tensor:
+        value, seen = torch.broadcast_tensors(value, seen)
+        each = [part.training_score(value[..., own], seen[..., own]) for part, own in self._pairs()]
         return torch.stack(each).sum(0)
 
     def component_table(self, value: Tensor, seen: Tensor) -> Tensor:

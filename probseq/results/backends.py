@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probseq.distributions.autoregressive_bits import AutoregressiveBits
 from probseq.distributions.base import Distribution
 from probseq.distributions.categorical import Bits
 from probseq.distributions.compose import Mixture
@@ -143,10 +144,9 @@ class Backend(ABC):
 class LawBackend(Backend):
     """A distribution for each step, batch shape (n, t)."""
 
-    exact = True
-
     def __init__(self, law: Distribution, draws: Distribution | None = None, weights: Tensor | None = None) -> None:
         self.law, self.draws, self.weights = law, draws, weights
+        self.exact = law.margins is None
         self.name = "analytic" if draws is None else "mixture"
         n, t = law.batch_shape
         self.shape = (n, t, law.n_variables)
@@ -185,9 +185,10 @@ class LawBackend(Backend):
 
     def log_prob(self, y: np.ndarray) -> np.ndarray:
         seen = ~np.isnan(y)
-        # Any value inside the support will do where nothing was seen: the median is one.
-        inside = _numpy(self.law.icdf(torch.full(self.shape, 0.5, dtype=torch.float64)))
-        value = torch.as_tensor(np.where(seen, y, inside))
+        if not seen.all():
+            # Any value inside the support will do where nothing was seen: the median is one.
+            y = np.where(seen, y, _numpy(self.law.icdf(torch.full(self.shape, 0.5, dtype=torch.float64))))
+        value = torch.as_tensor(y)
         log_prob = _numpy(self.law.log_prob_seen(value, torch.as_tensor(seen)))
         return np.where(seen.any(-1), log_prob, np.nan)
 
@@ -224,7 +225,7 @@ class LawBackend(Backend):
         return LawBackend(self.law.marginal(variables), draws, self.weights)
 
     def probs(self) -> np.ndarray:
-        if isinstance(self.law, Bits):
+        if isinstance(self.law, Bits | AutoregressiveBits):
             p = _numpy(self.law.mean)
             return np.stack([1 - p, p], -1)
         return category_probs(self.law) if self.nominal else super().probs()

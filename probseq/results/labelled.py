@@ -13,7 +13,7 @@ from probseq._random import RandomState, torch_generator
 from probseq.data.labels import stamps_2d
 from probseq.data.sequences import Sequences, sequences
 from probseq.errors import ParameterError, UnsupportedError
-from probseq.results.backends import Backend, JointLaw, PathsBackend
+from probseq.results.backends import Backend, JointLaw, LawBackend, PathsBackend
 from probseq.results.truth import aligned_values, has_stamps, scattered_values
 
 __all__ = ["DIMS", "EXACT", "LabelledLaw"]
@@ -44,7 +44,7 @@ class LabelledLaw:
         self._random_state, self._generator = random_state, torch_generator(random_state)
         self.future = future
         self._stamped = has_stamps(index, history is not None or index is labels.index)
-        self.method = method or EXACT.get(backend.name, backend.name)
+        self.method = method or _method(backend)
 
     @property
     def exact(self) -> bool:
@@ -160,6 +160,12 @@ class LabelledLaw:
         """Values (n, t, k) of which some are known, NaN elsewhere: steps and variables that are left out are open."""
         data = values if isinstance(values, Sequences) else sequences(values, vocabulary=self._labels.vocabulary)
         return scattered_values(data, self._labels, self._index, self._backend.shape, self._stamped)
+
+
+def _method(backend: Backend) -> str:
+    if isinstance(backend, LawBackend) and backend.law.margins is not None:
+        return backend.law.margins
+    return EXACT.get(backend.name, backend.name)
 
 
 def _stamp(value: Any) -> str:

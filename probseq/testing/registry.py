@@ -120,6 +120,7 @@ def _kinds() -> list[tuple[str, Emission, str, int]]:
         ("Poisson", ps.Poisson(), "count", 1),
         ("Categorical", ps.Categorical(), "code", 1),
         ("Bernoulli", ps.Bernoulli(), "bit", 2),
+        ("AutoregressiveBernoulli", ps.AutoregressiveBernoulli(3), "bit", 3),
         ("NegativeBinomial", ps.NegativeBinomial(), "count", 1),
         ("ZeroInflatedPoisson", ps.ZeroInflatedPoisson(), "count", 2),
         ("Gamma", ps.Gamma(), "positive", 2),

@@ -1,5 +1,6 @@
 """Emissions: what a state, or a network's output, says about one observed event."""
 
+from probseq.distributions.emissions.autoregressive_bernoulli import AutoregressiveBernoulli
 from probseq.distributions.emissions.base import Emission, Observation, SufficientEmission
 from probseq.distributions.emissions.beta import Beta
 from probseq.distributions.emissions.categorical import Bernoulli, Categorical
@@ -17,6 +18,7 @@ from probseq.distributions.emissions.tied import Tied
 from probseq.distributions.emissions.vonmises import VonMises
 
 __all__ = [
+    "AutoregressiveBernoulli",
     "AutoregressiveNormal",
     "Bernoulli",
     "Beta",

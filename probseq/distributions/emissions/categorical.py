@@ -16,7 +16,7 @@ from probseq.distributions.estimation import EMPTY, code_weights, flat_rows, poo
 from probseq.distributions.params import Params, ParamSpec, Real, Simplex
 from probseq.errors import ParameterError, SupportError
 
-__all__ = ["Bernoulli", "Categorical"]
+__all__ = ["Bernoulli", "Categorical", "check_bits"]
 
 _SMALL = 1e-10
 _MOST_CODES = 1_000_000
@@ -123,12 +123,7 @@ class Bernoulli(SufficientEmission):
         return Bits(logit=params["logit"])
 
     def check(self, values: np.ndarray, name: str = "the data") -> None:
-        bad = values[~np.isnan(values)]
-        bad = bad[(bad != 0) & (bad != 1)]
-        if bad.size:
-            raise SupportError(
-                got=f"{bad.flat[0]:g} in {name}", expected="0 or 1, for Bernoulli", remedy="Code the bits as 0 and 1."
-            )
+        check_bits(values, name, "Bernoulli")
 
     def pooled_params(self, observation: Observation, x: Tensor, seen: Tensor) -> dict[str, Tensor]:
         return {"logit": torch.logit(pooled_moments(x, seen).mean.clamp(_SMALL, 1.0 - _SMALL))}
@@ -143,3 +138,13 @@ class Bernoulli(SufficientEmission):
         total, first = sums.chunk(2, -1)
         share = ratio(first, total).clamp(_SMALL, 1.0 - _SMALL)
         return {"logit": torch.where(total > EMPTY, torch.logit(share), params["logit"])}
+
+
+def check_bits(values: np.ndarray, name: str, who: str) -> None:
+    """Raise ``SupportError`` for values (NaN = missing) other than 0 and 1."""
+    bad = values[~np.isnan(values)]
+    bad = bad[(bad != 0) & (bad != 1)]
+    if bad.size:
+        raise SupportError(
+            got=f"{bad.flat[0]:g} in {name}", expected=f"0 or 1, for {who}", remedy="Code the bits as 0 and 1."
+        )
