@@ -39,6 +39,7 @@ from probseq.estimators.pipeline import (
 from probseq.estimators.residuals import Residuals
 from probseq.estimators.scoring import Scoring
 from probseq.estimators.streaming import Streaming
+from probseq.estimators.text_scores import TextScores
 from probseq.estimators.weights import sequence_weights
 from probseq.inference.base import Draws, Inference, Progress
 from probseq.models.base import Batch, SequenceModel
@@ -48,7 +49,7 @@ from probseq.results.joint import make_batch
 __all__ = ["TRAINING", "SequenceEstimator"]
 
 
-class SequenceEstimator(Scoring, Residuals, Streaming):
+class SequenceEstimator(Scoring, TextScores, Residuals, Streaming):
     """A family of sequence models with scikit-learn's manners; see the methods."""
 
     inferences: ClassVar[tuple[type[Inference], ...]] = ()
@@ -264,11 +265,12 @@ class SequenceEstimator(Scoring, Residuals, Streaming):
         else:
             self.training_state_ = fitted.reset_weights(fitted.filter({}, self._batch(self.training_)))
         # A weight of two is the sequence twice, for the likelihood and for what it is compared by.
-        each = torch.ones(len(steps.values), dtype=torch.float64) if weights is None else weights
-        self.log_likelihood_ = float(steps.values.double().sum(-1) @ each)
-        n_scored = float(steps.scored.flatten(1).sum(-1).double() @ each)
+        counted = [steps.values.numpy(), steps.scored.numpy().sum(-1), steps.scored.numpy().any(-1)]
+        each = np.ones(len(steps.values)) if weights is None else weights.numpy()
+        self.log_likelihood_, n_scored, self.n_scored_steps_ = (
+            float(part.sum(-1, dtype=np.float64) @ each) for part in counted
+        )
         self.n_scored_ = int(n_scored) if n_scored.is_integer() else n_scored
-        self.n_scored_steps_ = float(steps.scored.any(-1).sum(-1).double() @ each)
 
     def _inference(self) -> Inference:
         inference = self._default_inference() if self.inference is None else self.inference

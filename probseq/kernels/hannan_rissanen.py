@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from probseq.kernels.arma import dot, subtract
 from probseq.kernels.compiler import kernel
 from probseq.kernels.polynomials import partial_from_coefficients
 from probseq.kernels.profile import free_from_partial, solve_normal
@@ -20,10 +21,7 @@ def long_residuals(w, scored, order):
     gamma = np.zeros(order + 1)
     for s in range(n_series):
         for k in range(order + 1):
-            total = 0.0
-            for t in range(k, n):
-                total += w[s, t] * w[s, t - k]
-            gamma[k] += total
+            gamma[k] += dot(w[s, k:], w[s, : n - k])
     phi = np.zeros(order)
     previous = np.zeros(order)
     variance = gamma[0]
@@ -42,9 +40,7 @@ def long_residuals(w, scored, order):
     e = w.copy()
     for s in range(n_series):
         for j in range(order):
-            coefficient = phi[j]
-            for t in range(j + 1, n):
-                e[s, t] -= coefficient * w[s, t - 1 - j]
+            subtract(phi[j], w[s, : n - 1 - j], e[s, j + 1 :])
         for t in range(n):
             if not scored[s, t]:
                 e[s, t] = 0.0

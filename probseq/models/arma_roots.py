@@ -58,22 +58,24 @@ def root_problems(factors: list[Factor]) -> tuple[str, ...]:
     """Roots near the unit circle, and pairs that nearly cancel, in words."""
     messages = []
     factors = [factor for factor in factors if factor.lags.size]
-    roots = [factor_roots(factor) for factor in factors]
-    for factor, found in zip(factors, roots, strict=True):
-        for root in found[found.imag >= 0]:
+    steps = [factor.step for factor in factors]
+    roots = [factor_roots(factor).tolist() for factor in factors]
+    upper = [[root for root in found if root.imag >= 0] for found in roots]
+    for factor, step, found in zip(factors, steps, upper, strict=True):
+        for root in found:
             # The modulus of a root z^step says as much as that of z to the power of the step.
             if abs(root) < 1.0 + _NEAR_UNIT:
-                of = f" in B^{factor.step}" if factor.step != factor.season else ""
+                of = f" in B^{step}" if step != factor.season else ""
                 hint = "difference more" if factor.autoregressive else "difference less"
                 messages.append(
                     f"The {factor.name} root {_show(root)}{of} is within {_NEAR_UNIT:g} of the unit circle: {hint}."
                 )
-    for one, found in zip(factors, roots, strict=True):
-        for other, against in zip(factors, roots, strict=True):
-            if not one.autoregressive or other.autoregressive or not against.size or one.step != other.step:
+    for one, step, found in zip(factors, steps, upper, strict=True):
+        for other, its_step, against in zip(factors, steps, roots, strict=True):
+            if not one.autoregressive or other.autoregressive or not against or step != its_step:
                 continue
-            for root in found[found.imag >= 0]:
-                nearest = against[np.abs(against - root).argmin()]
+            for root in found:
+                nearest = min(against, key=lambda r, root=root: abs(r - root))
                 if abs(nearest - root) < _NEAR_PAIR * abs(root):
                     plain = all(np.array_equal(f.lags, np.arange(1, f.lags.size + 1)) for f in (one, other))
                     messages.append(

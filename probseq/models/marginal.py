@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -45,8 +46,8 @@ class Marginalized(SequenceModel[MarginalState]):
     ) -> None:
         self.model, self.params, self.adapt = model, dict(params), adapt
         self.n_draws = model._draw(params)[0]
-        weights = torch.zeros(self.n_draws, dtype=torch.float64) if log_weights is None else log_weights
-        self.log_weights = torch.log_softmax(weights, -1)
+        even = torch.full((self.n_draws,), -math.log(self.n_draws), dtype=torch.float64)
+        self.log_weights = even if log_weights is None else torch.log_softmax(log_weights, -1)
         self.observation = model.observation
         self.dtype = model.dtype
         self.n_covariates = model.n_covariates

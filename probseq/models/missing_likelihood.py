@@ -27,7 +27,7 @@ _MOST, _MOST_NUMBERS = 1000, 20_000_000
 
 def few_missing(model: ARMAModel, batch: Batch) -> bool:
     """Whether a regressor for each missing value costs less than a Kalman filter."""
-    missing = batch.lengths - batch.seen[..., 0].sum(-1)
+    missing = batch.lengths.numpy() - np.count_nonzero(batch.seen[..., 0].numpy(), axis=-1)
     total, most = int(missing.sum()), int(missing.max())
     small = total <= _MOST and total * batch.t <= _MOST_NUMBERS
     return 0 < most <= _PER_STATE * model.state_size and model.state_size >= _SMALLEST_STATE and small
