@@ -39,23 +39,22 @@ class Configuration:
         ParameterError
             For a name that the constructor does not have.
         """
-        for name in params:
-            part, _, inner = name.partition("__")
-            if inner and getattr(self, part, None) is None and self._default_part(part) is not None:
-                setattr(self, part, self._default_part(part))
-        known = self.get_params()
+        own = self.get_params(deep=False)
         for name, value in params.items():
-            if name not in known:
+            part, _, inner = name.partition("__")
+            if inner and part in own:
+                if getattr(self, part) is None and self._default_part(part) is not None:
+                    setattr(self, part, self._default_part(part))
+                if isinstance(getattr(self, part), Configuration):
+                    getattr(self, part).set_params(**{inner: value})
+                    continue
+            if name not in own:
                 raise ParameterError(
                     got=f"parameter {name!r} for {type(self).__name__}",
-                    expected=f"one of {sorted(known)}",
+                    expected=f"one of {sorted(self.get_params())}",
                     remedy="Check the spelling.",
                 )
-            part, _, inner = name.partition("__")
-            if inner:
-                getattr(self, part).set_params(**{inner: value})
-            else:
-                setattr(self, name, value)
+            setattr(self, name, value)
         return self
 
     def _default_part(self, name: str) -> Configuration | None:

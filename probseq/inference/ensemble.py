@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -112,7 +113,9 @@ class Ensemble(Inference):
             own = torch.Generator().manual_seed(seed)
             report = None if progress is None else _later(progress, n_iter)
             try:
-                found = inner.fit(model, batch, own, validation=validation, weights=weights, progress=report)
+                found = _of_member(inner, member).fit(
+                    model, batch, own, validation=validation, weights=weights, progress=report
+                )
             except KeyboardInterrupt:
                 if not done:
                     raise
@@ -167,6 +170,14 @@ class Ensemble(Inference):
             objectives=tuple(objectives.get(member, float("nan")) for member in range(self.n_members)),
             failures=failures,
         )
+
+
+def _of_member(inference: Inference, member: int) -> Inference:
+    """The inference with a folder of its own for the checkpoints of a member."""
+    folder = getattr(getattr(inference, "training", None), "checkpoint", None)
+    if folder is None:
+        return inference
+    return inference.__sklearn_clone__().set_params(training__checkpoint=Path(folder) / f"member-{member}")
 
 
 def _log_weights(draws: Draws, size: int) -> Tensor:
