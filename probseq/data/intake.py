@@ -12,6 +12,7 @@ import xarray as xr
 
 from probseq.data.numeric import as_array, as_numbers, check_finite, holds_tokens, is_bounded, is_number, is_sparse
 from probseq.data.timeindex import check_index
+from probseq.data.vocabulary import is_missing
 from probseq.errors import DataError, DataTypeError, EmptyDataError, ShapeError
 
 __all__ = ["Coords", "Intake", "check_blocks", "read"]
@@ -126,6 +127,8 @@ def _read_list(items: list[Any], names: tuple[Hashable, ...] | None = None) -> I
     if names is None and all(text or is_number(item) for text, item in zip(texts, items, strict=True)):
         values = np.empty(len(items), dtype=object)
         values[:] = items
+        if any(texts) and all(text or is_missing(item) for text, item in zip(texts, items, strict=True)):
+            return Intake([values], [None], flat=True, tokens=True)
         if any(texts):
             return Intake([as_numbers(values)], [None], flat=True)
         return _read_array(_compact(items, values), "X")

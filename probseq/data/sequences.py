@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +19,7 @@ from probseq.data.labels import to_list
 from probseq.data.lengths import split_by_lengths
 from probseq.data.tables import read_table
 from probseq.data.timeindex import Freq
-from probseq.data.vocabulary import END, Vocabulary
+from probseq.data.vocabulary import END, Vocabulary, check_unit, split
 from probseq.errors import DataError, ShapeError, VocabularyError
 
 __all__ = ["Sequences", "borrowed", "sequences", "to_list"]
@@ -35,6 +35,8 @@ def sequences(
     time: Hashable = None,
     variables: Any = None,
     vocabulary: Vocabulary | None = None,
+    tokens: str | None = None,
+    min_count: int = 1,
     end: bool | None = None,
     freq: Any = None,
 ) -> Sequences:
@@ -57,6 +59,12 @@ def sequences(
         Their roles; for other data `variables` names the variables.
     vocabulary : Vocabulary, optional
         Codes of the tokens; without it they are collected from X.
+    tokens : {"character", "word"}, optional
+        What texts are cut into: characters, unless the `vocabulary` says words. A word may have apostrophes and hyphens
+        inside, and every mark between words is a token. Lists of tokens are taken as they are.
+    min_count : int
+        Tokens that X has less often become "<unknown>", as do new ones in data that are read later; 1 knows all tokens
+        of X and takes no others.
     end : bool, optional
         Whether the end of each sequence of tokens is a token too. By default what `vocabulary` says; without one, yes
         for texts and no for tokens in arrays.
@@ -78,13 +86,43 @@ def sequences(
     (1, 3, 1)
     >>> sequences([[1.0, 2.0], [3.0]]).lengths
     array([2, 1])
+    >>> words = sequences(["To be, or not to be.", "To do is to be."], tokens="word", min_count=2)
+    >>> words.vocabulary.tokens
+    ('.', 'To', 'be', 'to', '<unknown>', '<end>')
     """
-    return _read(X, lengths, covariates, static, (sequence, time, variables), vocabulary, end, freq)
+    words = vocabulary if tokens is None and min_count == 1 else _Collect(vocabulary, tokens, min_count)
+    return _read(X, lengths, covariates, static, (sequence, time, variables), words, end, freq)
 
 
 def borrowed(X: Any, *, lengths: Any = None, covariates: Any = None, vocabulary: Vocabulary | None = None) -> Sequences:
     """As `sequences`, for use while the caller waits: the values may lie in the caller's memory, not to be written."""
     return _read(X, lengths, covariates, None, (None, None, None), vocabulary, None, None, copy=False)
+
+
+@dataclass(frozen=True)
+class _Collect:
+    """How a vocabulary is to be made of the data."""
+
+    vocabulary: Vocabulary | None = None
+    tokens: str | None = None
+    min_count: int = 1
+
+    def check(self, intake: Intake) -> None:
+        if self.tokens is not None:
+            check_unit("tokens", self.tokens)
+        asked = "min_count" if self.min_count != 1 else "tokens"
+        if self.vocabulary is not None:
+            raise VocabularyError(
+                got=f"vocabulary= together with {asked}=",
+                expected="one of them",
+                remedy="Make the vocabulary by Vocabulary.from_sequences(texts, unit=..., min_count=...).",
+            )
+        if not (intake.text or self.tokens is None and intake.tokens):
+            raise VocabularyError(
+                got=f"{asked}= for {'tokens' if intake.tokens else 'numbers'}",
+                expected="texts" if asked == "tokens" else "texts or tokens",
+                remedy=f"Leave {asked}= out.",
+            )
 
 
 def _read(
@@ -93,13 +131,19 @@ def _read(
     covariates: Any,
     static: Any,
     roles: tuple[Any, Any, Any],
-    vocabulary: Vocabulary | None,
+    vocabulary: Vocabulary | _Collect | None,
     end: bool | None,
     freq: Any,
     copy: bool = True,
 ) -> Sequences:
     sequence, time, variables = roles
     if isinstance(X, Sequences):
+        if isinstance(vocabulary, _Collect):
+            raise VocabularyError(
+                got="tokens= or min_count= together with Sequences",
+                expected="Sequences as they are",
+                remedy="Pass them where the data are read first.",
+            )
         return _again(X, lengths, covariates, static, vocabulary, freq, roles)
     roles_named = any(role is not None for role in (sequence, time))
     by_column = isinstance(X, pd.DataFrame) and (
@@ -158,16 +202,25 @@ def _assemble(
     lengths: Any,
     covariates: Any,
     static: Any,
-    vocabulary: Vocabulary | None,
+    vocabulary: Vocabulary | _Collect | None,
     end: bool | None,
     freq: Freq,
     copy: bool,
 ) -> Sequences:
+    collect = vocabulary if isinstance(vocabulary, _Collect) else _Collect()
+    if isinstance(vocabulary, _Collect):
+        vocabulary.check(intake)
+        vocabulary = None
     if vocabulary is not None and not intake.tokens:
         intake = _codes_as_tokens(intake)
+    unit = collect.tokens or "character" if vocabulary is None else vocabulary.unit
+    if intake.text and unit == "word":
+        intake = replace(intake, blocks=[np.array(split(text, unit), dtype=object) for text in intake.blocks])
     closes = intake.tokens and (end if end is not None else intake.text if vocabulary is None else bool(vocabulary.end))
     check_blocks(intake, end=closes)
-    blocks, words = _encode(intake, vocabulary, closes) if intake.tokens else (intake.blocks, None)
+    if vocabulary is None and intake.tokens:
+        vocabulary = _collected(intake, closes, unit, collect.min_count)
+    blocks = intake.blocks if vocabulary is None else _encode(intake, vocabulary, closes)
     index = [
         _count(len(block)) if stamps is None else _with_end(stamps, len(block), freq)
         for stamps, block in zip(intake.indexes, blocks, strict=True)
@@ -200,7 +253,7 @@ def _assemble(
         covariate_names=known_names,
         static=fixed,
         static_names=fixed_names,
-        vocabulary=words,
+        vocabulary=vocabulary,
         is_text=intake.text,
         given_freq=freq,
         name=intake.name,
@@ -209,17 +262,20 @@ def _assemble(
     )
 
 
-def _encode(intake: Intake, vocabulary: Vocabulary | None, end: bool) -> tuple[list[np.ndarray], Vocabulary]:
-    words = vocabulary
-    if words is None:
-        closing = END if end else None
-        if intake.categories is None:
-            words = Vocabulary.from_sequences(intake.blocks, end=closing)
-        else:
-            words = Vocabulary((*intake.categories, *([END] if end else [])), end=closing)
+def _collected(intake: Intake, end: bool, unit: str, min_count: int) -> Vocabulary:
+    """The vocabulary of the data, and what rare tokens become."""
+    closing = END if end else None
+    if intake.categories is None:
+        found = Vocabulary.from_sequences(intake.blocks, min_count=min_count, end=closing)
+        return replace(found, unit=unit)
+    return Vocabulary((*intake.categories, *([END] if end else [])), end=closing)
+
+
+def _encode(intake: Intake, vocabulary: Vocabulary, end: bool) -> list[np.ndarray]:
     return [
-        words.encode(block, end=end, where=intake.called(i)).reshape(-1, 1) for i, block in enumerate(intake.blocks)
-    ], words
+        vocabulary.encode(block, end=end, where=intake.called(i)).reshape(-1, 1)
+        for i, block in enumerate(intake.blocks)
+    ]
 
 
 def _codes_as_tokens(intake: Intake) -> Intake:

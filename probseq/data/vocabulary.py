@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from probseq.errors import VocabularyError
+from probseq._types import whole_number
+from probseq.errors import ParameterError, VocabularyError
 
-__all__ = ["END", "UNKNOWN", "Vocabulary"]
+__all__ = ["END", "UNKNOWN", "Vocabulary", "check_unit", "is_missing", "split"]
 
 END = "<end>"
 UNKNOWN = "<unknown>"
 _JSON_SCALARS = (str, int, float, bool)
+_UNITS = ("character", "word")
+# A word may have apostrophes and hyphens inside; every other mark is a token of its own.
+_WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
+_NO_SPACE_BEFORE = frozenset(",.;:!?%)]}…”’，。、；：？！）》」』")
+_NO_SPACE_AFTER = frozenset("([{“‘（《「『")
 
 
 def _plain(token: Any) -> Any:
     return token.item() if isinstance(token, np.generic) else token
 
 
-def _is_missing(token: Any) -> bool:
+def is_missing(token: Any) -> bool:
+    """Whether a token stands for a missing one: None, NaN and their like."""
     if token is None:
         return True
     if isinstance(token, (float, np.floating)):
@@ -44,11 +52,15 @@ class Vocabulary:
         The token that stands for every token not listed; None makes an unlisted token an error.
     end : str or None
         The token that marks the end of a text; it is scored like every other token.
+    unit : {"character", "word"}
+        What a str is cut into, see `split`.
 
     Raises
     ------
     VocabularyError
         If a token appears twice, or `unknown` or `end` is not among the tokens.
+    ParameterError
+        For another unit.
 
     Examples
     --------
@@ -64,8 +76,11 @@ class Vocabulary:
     tokens: tuple[Hashable, ...]
     unknown: str | None = None
     end: str | None = None
+    # Not shown: the fingerprints of data are made from what is.
+    unit: str = field(default="character", repr=False)
 
     def __post_init__(self) -> None:
+        check_unit("unit", self.unit)
         object.__setattr__(self, "tokens", tuple(_plain(token) for token in self.tokens))
         repeated = [token for token, count in Counter(self.tokens).items() if count > 1]
         if repeated:
@@ -92,27 +107,33 @@ class Vocabulary:
         min_count: int = 1,
         unknown: str | None = None,
         end: str | None = None,
+        unit: str = "character",
     ) -> Vocabulary:
         """Collect the tokens of `sequences` in sorted order.
 
         Parameters
         ----------
         sequences : iterable of str or of iterables of tokens
-            A str counts as a sequence of its characters. Missing tokens (None, NaN) are passed over.
+            A str is cut into its characters, or by `unit`. Missing tokens (None, NaN) are passed over.
         min_count : int
             Tokens seen less often are left out; `unknown` then defaults to ``"<unknown>"``.
         unknown, end : str or None
             Special tokens to add after the others.
+        unit : {"character", "word"}
 
         Raises
         ------
         VocabularyError
             If the text already contains a special token, or nothing is left.
+        ParameterError
+            For a `min_count` that is not a whole number of 1 or more, or another unit.
         """
+        whole_number("min_count", min_count, 1)
+        check_unit("unit", unit)
         counts: Counter[Hashable] = Counter()
         for sequence in sequences:
-            counts.update(sequence)
-        kept = [token for token, count in counts.items() if count >= min_count and not _is_missing(token)]
+            counts.update(split(sequence, unit) if isinstance(sequence, str) else sequence)
+        kept = [token for token, count in counts.items() if count >= min_count and not is_missing(token)]
         try:
             ordered = sorted(kept)  # type: ignore[type-var]
         except TypeError:
@@ -120,7 +141,7 @@ class Vocabulary:
         if min_count > 1 and unknown is None:
             unknown = UNKNOWN
         special = [token for token in (unknown, end) if token is not None]
-        return cls((*ordered, *special), unknown=unknown, end=end)
+        return cls((*ordered, *special), unknown=unknown, end=end, unit=unit)
 
     @cached_property
     def codes(self) -> Mapping[Hashable, int]:
@@ -161,17 +182,18 @@ class Vocabulary:
         """
         get, missing = self.codes.get, -1
         fallback = missing if self.unknown_code is None else self.unknown_code
-        tokens = list(sequence)
+        tokens = self.split(sequence) if isinstance(sequence, str) else list(sequence)
         codes = np.fromiter((get(_plain(token), fallback) for token in tokens), dtype=np.float64, count=len(tokens))
         if not isinstance(sequence, str):
-            codes[np.fromiter(map(_is_missing, tokens), dtype=bool, count=len(tokens))] = np.nan
+            codes[np.fromiter(map(is_missing, tokens), dtype=bool, count=len(tokens))] = np.nan
         if (codes == missing).any():
             step = int(np.flatnonzero(codes == missing)[0])
             listed = ", ".join(map(repr, self.tokens[:8])) + (", ..." if len(self) > 8 else "")
             raise VocabularyError(
                 got=f"the token {tokens[step]!r} at step {step} of {where}",
                 expected=f"one of the {len(self)} tokens of the vocabulary ({listed})",
-                remedy="Fit on data that contain it, or use Vocabulary.from_sequences(..., unknown='<unknown>').",
+                remedy="Fit on data that contain it, or fit to ps.sequences(X, min_count=2): rare tokens become "
+                "'<unknown>', as do those that come later.",
             )
         if not end:
             return codes
@@ -191,7 +213,7 @@ class Vocabulary:
         codes : sequence of int or float, shape (t,)
             NaN and negative codes are missing: None among tokens, ``"\ufffd"`` in a text.
         text : bool
-            Whether to join the tokens into one str; otherwise an object array of tokens is returned.
+            Whether to `join` the tokens into one str; otherwise an object array of tokens is returned.
 
         Raises
         ------
@@ -214,10 +236,22 @@ class Vocabulary:
             None if gone else self.tokens[int(code)] for code, gone in zip(whole[:stop], missing[:stop], strict=True)
         ]
         if text:
-            return "".join("\ufffd" if token is None else str(token) for token in tokens)
+            return self.join(tokens)
         out = np.empty(len(tokens), dtype=object)
         out[:] = tokens
         return out
+
+    def split(self, text: str) -> list[str]:
+        """The tokens of a text: its characters, or its words and every mark between them; blanks part words only."""
+        return split(text, self.unit)
+
+    def join(self, tokens: Iterable[Any]) -> str:
+        r"""One text of tokens; None is ``"\ufffd"``. Between words stand blanks, except before a comma and the like."""
+        words = ["\ufffd" if token is None else str(token) for token in tokens]
+        if self.unit == "character" or not words:
+            return "".join(words)
+        gaps = ["" if b in _NO_SPACE_BEFORE or a in _NO_SPACE_AFTER else " " for a, b in zip(words, words[1:])]
+        return words[0] + "".join(gap + word for gap, word in zip(gaps, words[1:], strict=True))
 
     def translate(self, codes: np.ndarray, other: Vocabulary) -> np.ndarray:
         """Return `codes` of this vocabulary as codes of `other`; NaN stays NaN."""
@@ -250,10 +284,26 @@ class Vocabulary:
                 expected="tokens that are str, int, float or bool",
                 remedy="Name the tokens by strings before fitting.",
             )
-        return {"tokens": list(self.tokens), "unknown": self.unknown, "end": self.end}
+        return {"tokens": list(self.tokens), "unknown": self.unknown, "end": self.end, "unit": self.unit}
 
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> Vocabulary:
         """Read what `to_dict` wrote."""
         tokens: Sequence[Hashable] = description["tokens"]
-        return cls(tuple(tokens), unknown=description.get("unknown"), end=description.get("end"))
+        unit = description.get("unit", "character")
+        return cls(tuple(tokens), unknown=description.get("unknown"), end=description.get("end"), unit=unit)
+
+
+def check_unit(name: str, unit: Any) -> None:
+    """Raise ``ParameterError`` unless texts can be cut into this."""
+    if unit not in _UNITS:
+        raise ParameterError(
+            got=f"{name}={unit!r}",
+            expected=" or ".join(f'"{one}"' for one in _UNITS),
+            remedy="Cut the texts into lists of tokens of your own.",
+        )
+
+
+def split(text: str, unit: str) -> list[str]:
+    """The characters or the words of a text; see ``Vocabulary.split``."""
+    return list(text) if unit == "character" else _WORD.findall(text)

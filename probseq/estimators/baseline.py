@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 
 from probseq._random import RandomState
 from probseq.distributions.emissions import Categorical, Emission, Observation, Poisson
-from probseq.errors import ParameterError
+from probseq.errors import IncompatibleError, ParameterError, UnsupportedError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.inference.advi import ADVI
-from probseq.inference.base import Inference
+from probseq.inference.base import Draws, Inference
 from probseq.inference.laplace import Laplace
 from probseq.inference.map import MAP
 from probseq.inference.nuts import NUTS
 from probseq.inference.optimize import MLE
-from probseq.models.base import SequenceModel
+from probseq.models.base import Batch, SequenceModel
 from probseq.models.baseline import IIDModel, MarkovChainModel, SeasonalWalkModel
+from probseq.models.kneser_ney import KneserNeyModel, count_ngrams
+from probseq.models.ngrams import NGramTables
 
 __all__ = ["IID", "MarkovChain", "PoissonProcess", "RandomWalk", "SeasonalNaive"]
+
+
+@dataclass(frozen=True)
+class CountedDraws(Draws):
+    """The discounts of Kneser-Ney smoothing, and the counts that they belong to."""
+
+    tables: NGramTables | None = None
 
 
 class _Baseline(SequenceEstimator):
@@ -166,17 +177,28 @@ class MarkovChain(_Baseline):
     Parameters
     ----------
     order : int
-    smoothing : float
-        Added to every count; 0 is maximum likelihood.
+    smoothing : float or "kneser_ney"
+        A number is added to every count; 0 is maximum likelihood. "kneser_ney" is interpolated modified Kneser-Ney
+        smoothing (Chen and Goodman 1999), the n-gram model to beat on text: contexts that are rare ask shorter ones. It
+        keeps what was seen only, so that order 2 over thousands of characters is small; see ``KneserNeyModel`` for its
+        equations, and for missing tokens, which end a context rather than being summed out.
     n_categories : int or None
     inference : Inference or None
+        Kneser-Ney smoothing has rules of its own and takes ``MLE()`` only.
     random_state : int or None
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> model = ps.MarkovChain(order=2, smoothing="kneser_ney").fit(["to be or not to be", "to do is to be"])
+    >>> round(model.perplexity(["to be"]), 1)
+    1.6
     """
 
     def __init__(
         self,
         order: int = 1,
-        smoothing: float = 0.5,
+        smoothing: float | str = 0.5,
         n_categories: int | None = None,
         inference: Inference | None = None,
         random_state: RandomState = None,
@@ -188,12 +210,60 @@ class MarkovChain(_Baseline):
         self.random_state = random_state
         self._check_pair(inference)
 
+    @property
+    def _is_kneser_ney(self) -> bool:
+        return isinstance(self.smoothing, str)
+
     def _emission(self) -> Emission:
         return Categorical(self.n_categories)
 
     def _model_class(self) -> type[SequenceModel[Any]]:
-        return MarkovChainModel
+        return KneserNeyModel if self._is_kneser_ney else MarkovChainModel
+
+    def _require(self, inference: Any) -> None:
+        super()._require(inference)
+        if self._is_kneser_ney and not isinstance(inference, MLE):
+            raise IncompatibleError(
+                got=f'inference={inference!r} with smoothing="kneser_ney"',
+                expected="MLE(): the discounts come from the counts of counts",
+                remedy="Leave inference out, or use an additive smoothing such as 0.5.",
+            )
 
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
         observation = self._emission().observation(info.n_variables, info.n_categories)
-        return MarkovChainModel(observation, self.order, self.smoothing)
+        if not isinstance(self.smoothing, str):
+            return MarkovChainModel(observation, self.order, self.smoothing)
+        if self.smoothing != "kneser_ney":
+            raise ParameterError(
+                got=f"smoothing={self.smoothing!r}",
+                expected='a number >= 0 or "kneser_ney"',
+                remedy="Use smoothing=0.5.",
+            )
+        return KneserNeyModel(observation, self.order, getattr(vars(self).get("draws_"), "tables", None))
+
+    def _infer(
+        self, inference: Inference, model: SequenceModel[Any], batch: Batch, generator: torch.Generator, **options: Any
+    ) -> tuple[SequenceModel[Any], Draws]:
+        if not isinstance(model, KneserNeyModel):
+            return super()._infer(inference, model, batch, generator, **options)
+        tables = count_ngrams(batch, model.n_tokens, model.order, options.get("weights"))
+        counted = KneserNeyModel(model.observation, model.order, tables)
+        # The discounts are not where the likelihood is highest: its curvature there says nothing.
+        draws = MLE(covariance=False).fit(counted, batch, generator, **options)
+        return counted, CountedDraws(**vars(draws), tables=tables)
+
+    def with_parameters(self, *, n_covariates: int = 0, **parameters: Any) -> Self:
+        """Return a fitted copy with known parameter values; see ``SequenceEstimator.with_parameters``.
+
+        Raises
+        ------
+        UnsupportedError
+            For Kneser-Ney smoothing, whose law is in what was counted.
+        """
+        if self._is_kneser_ney:
+            raise UnsupportedError(
+                got='with_parameters with smoothing="kneser_ney"',
+                expected="text, whose n-grams are counted",
+                remedy="Call fit, or use an additive smoothing such as 0.5.",
+            )
+        return super().with_parameters(n_covariates=n_covariates, **parameters)

@@ -141,6 +141,6 @@ def _values(
         )
     decoded = [words.decode(row[:, 0]) for row in values]
     if labels.is_text:
-        texts = ["".join(str(token) for token in row) for row in decoded]
+        texts = [words.join(row) for row in decoded]
         return texts[0] if n_sequences is None else texts
     return decoded[0] if n_sequences is None else decoded

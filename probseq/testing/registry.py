@@ -271,6 +271,7 @@ def _rows() -> list[Row]:
         Row("SeasonalNaive", lambda: ps.SeasonalNaive(period=4), start=4),
         Row("MarkovChain", lambda: ps.MarkovChain(order=2), "code"),
         Row("PoissonProcess", ps.PoissonProcess, "count"),
+        Row("MarkovChain Kneser-Ney", lambda: ps.MarkovChain(2, "kneser_ney"), "code", missing="pattern"),
         Row(
             "LSTM with covariates",
             lambda: ps.LSTM(3, inference=_quick_net(), random_state=0),

@@ -338,3 +338,30 @@ def test_large_values_are_found_in_cut_arrays(wrong, gap):
     x = np.array([[0.0], [gap], [1.0], [wrong]])
     with pytest.raises(DataError, match="step 1 of sequence 1"):
         sequences(x, lengths=[2, 2])
+
+
+def test_words_and_rare_tokens():
+    texts = ["To be, or not to be.", "To do is to be."]
+    words = sequences(texts, tokens="word")
+    assert words.vocabulary.unit == "word" and words.is_text and words.lengths.tolist() == [9, 7]
+    assert words.vocabulary.decode(words.block(0)[:, 0], text=True) == texts[0]
+    again = sequences(["to be"], vocabulary=words.vocabulary)
+    assert again.lengths.tolist() == [3] and again.vocabulary == words.vocabulary
+    rare = sequences(["abba", "abc"], min_count=2)
+    assert rare.vocabulary.tokens == ("a", "b", "<unknown>", "<end>")
+    assert_array_equal(rare.block(1)[:, 0], [0, 1, 2, 3])
+    assert sequences([["x", "y", "x"]], min_count=2, end=False).vocabulary.tokens == ("x", "<unknown>")
+    with pytest.raises(DataError, match="0 sample"):
+        sequences(["a b", "  "], tokens="word", end=False)
+    for wrong in ({"tokens": "word", "vocabulary": words.vocabulary}, {"min_count": 2, "vocabulary": words.vocabulary}):
+        with pytest.raises(VocabularyError, match="from_sequences"):
+            sequences(texts, **wrong)
+    for X, wrong in (([1.0, 2.0], {"min_count": 2}), ([["a", "b"]], {"tokens": "word"}), (words, {"min_count": 2})):
+        with pytest.raises(VocabularyError):
+            sequences(X, **wrong)
+
+
+def test_a_list_of_tokens_may_have_missing_ones():
+    one = sequences(["ab", None, "c", float("nan")])
+    assert one.vocabulary.tokens == ("ab", "c") and not one.many
+    assert_array_equal(one.values[0, :, 0], [0, np.nan, 1, np.nan])

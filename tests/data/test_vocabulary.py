@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from probseq.data.vocabulary import END, UNKNOWN, Vocabulary
-from probseq.errors import VocabularyError
+from probseq.errors import ParameterError, VocabularyError
 
 
 def test_tokens_are_sorted_and_special_ones_last():
@@ -84,3 +84,17 @@ def test_mixed_kinds_of_tokens_have_an_order():
 def test_translate():
     old, new = Vocabulary.from_sequences(["ab"], end="."), Vocabulary.from_sequences(["cba"], end="!")
     np.testing.assert_array_equal(old.translate(np.array([[0, 1], [2, np.nan]]), new), [[0, 1], [3, np.nan]])
+
+
+def test_words():
+    words = Vocabulary.from_sequences(["Don't stop, well-known (old) friend!"], unit="word", end=END)
+    assert words.split("Don't stop!") == ["Don't", "stop", "!"]
+    text = "Don't stop, well-known (old) friend!"
+    assert words.join(words.split(text)) == text
+    assert words.decode(words.encode(text, end=True), text=True) == text
+    assert Vocabulary.from_dict(words.to_dict()) == words != Vocabulary(words.tokens, end=END)
+    assert words.join([]) == "" and words.join([None, "a"]) == "\ufffd a"
+    with pytest.raises(ParameterError, match="lists of tokens"):
+        Vocabulary.from_sequences(["a b"], unit="syllable")
+    with pytest.raises(ParameterError, match="min_count"):
+        Vocabulary.from_sequences(["a b"], min_count=0)
