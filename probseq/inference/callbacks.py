@@ -68,9 +68,8 @@ class Bar:
         self._bar.update(self._task, completed=record.epoch, text=text)
 
     def _begin(self, epochs: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("epochs, {task.fields[text]}"), TimeRemainingColumn())
-        self._bar = Progress(*columns)
+        self._bar = Progress(BarColumn(bar_width=10), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
         self._task = self._bar.add_task("training", total=epochs, text="")
         self._bar.start()

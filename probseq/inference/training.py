@@ -99,17 +99,14 @@ def train(
         file = None if options.checkpoint is None else Path(options.checkpoint) / _CHECKPOINT
         trainer = pl.Trainer(**_trainer_arguments(options, rounds.rounds, file))
         _place(data, trainer.strategy.root_device)
-        going_on = {"ckpt_path": str(file)} if file is not None and options.resume and file.exists() else {}
+        going_on: dict[str, Any] = {}
+        if file is not None and options.resume and file.exists():
+            going_on["ckpt_path"] = str(file)
         if going_on and "weights_only" in inspect.signature(trainer.fit).parameters:
             going_on["weights_only"] = True
         with torch.enable_grad():
             trainer.fit(module, rounds, **going_on)
-    module.fetch_results()
-    if module.kept is not None:
-        law.load_state_dict(module.kept)
-    law.cpu()
-    if module.interrupted:
-        module.record.status = "interrupted"
+    module.finish()
     return module.record
 
 

@@ -61,11 +61,11 @@ class TrainingModule(pl.LightningModule):
         self.rounds, self.options, self.kl_weight = rounds, options, kl_weight
         self.progress, self.callbacks = progress, callbacks
         self.held_back, self.n_values = validation, rounds.data.n_values
-        self.entry = rounds.generator.get_state()
+        self.entry = self.generator_state = rounds.generator.get_state()
         self.seed = int(torch.randint(2**62, (), generator=rounds.generator))
         self.record, self.best, self.schedule = Trained(), -np.inf, Schedule(options, rounds.rounds)
         self.kept: dict[str, Tensor] | None = None
-        self.n_steps, self.interrupted = 0, False
+        self.n_steps, self.resumed_at, self.interrupted = 0, 0, False
         self.total, self.counted = 0.0, 0
         self.unread: list[tuple[Tensor, Tensor]] = []
         self.carried: dict[int, tuple[Tensor, Any]] = {}
@@ -308,7 +308,7 @@ class TrainingModule(pl.LightningModule):
                 "The training that goes on began with another random_state: its result is valid, but what is held "
                 "back now may have been trained on before. Give random_state to both runs.",
                 DataWarning,
-                stacklevel=2,
+                stacklevel=1,  # further up is Lightning, whose warnings are kept quiet
             )
         self.rounds.restore(kept["rounds"])
         self.schedule.restore(kept["schedule"])
@@ -323,6 +323,7 @@ class TrainingModule(pl.LightningModule):
             self.carried[i] = (lane.cpu(), map_state(lambda leaf, rest=rest: next(rest).to(self.device), template))
         self.record, self.best = Trained(**kept["record"]), kept["best"]
         self.kept, self.n_steps = kept["kept"], kept["n_steps"]
+        self.resumed_at, self.generator_state = self.n_steps, self.rounds.generator.get_state()
         if self.record.status in ("converged", "stopped"):
             self.trainer.should_stop = True
 
@@ -335,15 +336,25 @@ class TrainingModule(pl.LightningModule):
             found = {"law": self.law.state_dict(), "record": asdict(self.record), "kept": self.kept}
             torch.save(found, self.results)
 
-    def fetch_results(self) -> None:
+    def finish(self) -> None:
+        """Leave the law with the best weights, and the generator where the last round left it."""
+        if self.results is not None:
+            self._fetch(self.results)
+        if self.resumed_at and self.resumed_at == self.n_steps:
+            self.rounds.generator.set_state(self.generator_state)  # Lightning has looked into a training that was over
+        if self.kept is not None:
+            self.law.load_state_dict(self.kept)
+        self.law.cpu()
+        if self.interrupted:
+            self.record.status = "interrupted"
+
+    def _fetch(self, results: Path) -> None:
         """Take what another process left."""
-        if self.results is None:
-            return
-        if self.results.stat().st_size:
-            found = torch.load(self.results, map_location="cpu", weights_only=True)
+        if results.stat().st_size:
+            found = torch.load(results, map_location="cpu", weights_only=True)
             self.law.load_state_dict(found["law"])
             self.record, self.kept = Trained(**found["record"]), found["kept"]
-        self.results.unlink()
+        results.unlink()
 
 
 def _new_file() -> Path:

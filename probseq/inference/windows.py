@@ -69,8 +69,8 @@ class MiniBatch(NamedTuple):
         carried = self.carried
         if carried is not None:
             carried = carried._replace(lane=carried.lane[first:last])
-        own = (leaf[first:last] for leaf in (self.scored, self.weight))
-        return MiniBatch(batch, *own, self.share, self.rows[first:last], carried)
+        scored, weight = self.scored[first:last], self.weight[first:last]
+        return MiniBatch(batch, scored, weight, self.share, self.rows[first:last], carried)
 
     def to(self, device: torch.device) -> MiniBatch:
         """On another device, without waiting for the copy; what names the windows stays where it is."""
@@ -82,8 +82,7 @@ class MiniBatch(NamedTuple):
             return leaf.to(device) if wait else leaf.pin_memory().to(device, non_blocking=True)
 
         batch = Batch(*(None if leaf is None else moved(leaf) for leaf in self.batch))  # type: ignore[arg-type]
-        own = (moved(leaf) for leaf in (self.scored, self.weight, self.share))
-        return MiniBatch(batch, *own, self.rows, self.carried)
+        return MiniBatch(batch, moved(self.scored), moved(self.weight), moved(self.share), self.rows, self.carried)
 
 
 @runtime_checkable
