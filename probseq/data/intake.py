@@ -15,9 +15,23 @@ from probseq.data.timeindex import check_index
 from probseq.data.vocabulary import is_missing
 from probseq.errors import DataError, DataTypeError, EmptyDataError, ShapeError
 
-__all__ = ["Coords", "Intake", "check_blocks", "read"]
+__all__ = ["Coords", "Cut", "Intake", "check_blocks", "read"]
 
 Coords = dict[Hashable, tuple[tuple[str, ...], np.ndarray]]
+
+
+class Cut(Sequence[Any]):
+    """Consecutive parts of one array or index, sliced when they are asked for."""
+
+    def __init__(self, whole: Any, lengths: np.ndarray) -> None:
+        self.whole, self.lengths, self._stops = whole, lengths, np.cumsum(lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, i: Any) -> Any:
+        stop = int(self._stops[i])
+        return self.whole[stop - int(self.lengths[i]) : stop]
 
 
 @dataclass
@@ -28,8 +42,8 @@ class Intake:
     names, ``names`` likewise, an index None where there are no stamps.
     """
 
-    blocks: list[Any]
-    indexes: list[pd.Index | None]
+    blocks: Sequence[Any]
+    indexes: Sequence[pd.Index | None]
     names: tuple[Hashable, ...] | None = None
     variables: tuple[Hashable, ...] | None = None
     many: bool = False
@@ -40,10 +54,15 @@ class Intake:
     attrs: dict[Hashable, Any] = field(default_factory=dict)
     name: Hashable = None
     coords: Coords = field(default_factory=dict)
-    covariates: list[np.ndarray] | None = None
+    covariates: Sequence[np.ndarray] | None = None
     covariate_names: tuple[Hashable, ...] = ()
     static: np.ndarray | None = None
     static_names: tuple[Hashable, ...] = ()
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of steps of each sequence."""
+        return self.blocks.lengths.tolist() if isinstance(self.blocks, Cut) else [len(block) for block in self.blocks]
 
     def called(self, i: int) -> str:
         """Words for sequence `i` in a message."""
@@ -54,6 +73,8 @@ class Intake:
 
 def read(X: Any, what: str = "X") -> Intake:
     """Read any form of input that needs no further naming; see `probseq.sequences`."""
+    if type(X) is np.ndarray:
+        return _read_array(X, what)
     if isinstance(X, str):
         return Intake([X], [None], flat=True, tokens=True, text=True)
     if isinstance(X, bytes):
@@ -317,15 +338,17 @@ def check_blocks(intake: Intake, *, end: bool = False) -> None:
             remedy="Check how the data were selected.",
         )
     # Blocks cut from one array are looked at together: a look at each of a thousand takes longer than a short analysis.
-    whole = intake.blocks[0].base if not intake.tokens else None
+    parts = intake.blocks
+    cut = isinstance(parts, Cut)
+    whole = None if intake.tokens else parts.whole if cut else parts[0].base
     finite = (
         isinstance(whole, np.ndarray)
         and whole.dtype == np.float64
-        and all(block.base is whole for block in intake.blocks)
-        and 0 < whole.size == sum(block.size for block in intake.blocks)
+        and (cut or all(block.base is whole for block in parts))
+        and 0 < whole.size == (whole.size if cut else sum(block.size for block in parts))
         and is_bounded(whole)
     )
-    good = finite and all(map(len, intake.blocks)) and not any(index is not None for index in intake.indexes)
+    good = finite and all(intake.sizes) and not any(index is not None for index in intake.indexes)
     for i, (block, index) in enumerate(zip(intake.blocks, intake.indexes, strict=True) if not good else ()):
         if len(block) == 0 and not end:
             shape = (0,) if intake.tokens or intake.flat else block.shape

@@ -60,6 +60,7 @@ def label(
     index: Sequence[pd.Index] | None = None,
     coords: Mapping[str, Any] | None = None,
     attrs: Mapping[Hashable, Any] | None = None,
+    padded: bool = False,
 ) -> xr.DataArray:
     """See `Sequences.label`."""
     array = np.asarray(array)
@@ -83,10 +84,13 @@ def label(
             if alike:
                 labels["time"] = given[0]
             else:
-                array = _pad(array, dims, sizes)
+                array = array if padded else _pad(array, dims, sizes)
+                counted = all(is_default(one) for one in {id(one): one for one in given}.values())
+                if counted and dims == ("sequence", "time") and not (extra or data.coords or data.named_sequences):
+                    return _filled(_ragged_frame(data.names, sizes.tobytes(), width), array, name, attrs)
                 labels["time"] = range(width)
                 labels["length"] = ("sequence", sizes)
-                if not all(is_default(one) for one in {id(one): one for one in given}.values()):
+                if not counted:
                     labels["timestamp"] = (("sequence", "time"), stamps_2d(given, width))
         elif len(given[0]) == width and not (data.many and len(given) > 1):
             labels["time"] = given[0]
@@ -115,9 +119,7 @@ def label(
     labels.update(extra)
     counts = tuple((key, *_counted(key, value)) for key, value in labels.items())
     if all(count is not None for _, _, count in counts):
-        labelled = _frame(dims, array.shape, counts).copy(deep=False, data=array)
-        labelled.name, labelled.attrs = name, dict(attrs or {})
-        return labelled
+        return _filled(_frame(dims, array.shape, counts), array, name, attrs)
     coordinates = {
         key: _coordinate(key, value) if count is None else _numbers(key, at, count)
         for (key, at, count), value in zip(counts, labels.values(), strict=True)
@@ -141,6 +143,26 @@ def _frame(
     return xr.DataArray(
         np.broadcast_to(np.zeros(()), shape), {key: _numbers(key, *rest) for key, *rest in counts}, dims
     )
+
+
+@lru_cache(maxsize=16)
+def _ragged_frame(names: tuple[Hashable, ...], lengths: bytes, width: int) -> xr.DataArray:
+    """As `_frame`, for sequences of different lengths (int64) that have no names of their own."""
+    sizes = np.frombuffer(lengths, dtype=np.int64)
+    coords = {
+        "time": pd.RangeIndex(width),
+        "length": ("sequence", sizes),
+        "sequence": pd.Index(list(names)),
+    }
+    return xr.DataArray(np.broadcast_to(np.zeros(()), (len(sizes), width)), coords, ("sequence", "time"))
+
+
+def _filled(
+    frame: xr.DataArray, array: np.ndarray, name: Hashable, attrs: Mapping[Hashable, Any] | None
+) -> xr.DataArray:
+    filled = frame.copy(deep=False, data=array)
+    filled.name, filled.attrs = name, dict(attrs or {})
+    return filled
 
 
 def _numbers(key: Hashable, at: Any, count: range) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from probseq.data.intake import Intake
+from probseq.data.intake import Cut, Intake
 from probseq.data.numeric import as_array
 from probseq.errors import ShapeError
 
@@ -45,16 +45,14 @@ def split_by_lengths(intake: Intake, lengths: Any) -> Intake:
             remedy="Rows may have been split or selected without their lengths; pass a list of sequences instead, "
             "which cross-validation splits by sequence.",
         )
-    stops = np.cumsum(given)
-    spans = [slice(int(stop - n), int(stop)) for stop, n in zip(stops, given, strict=True)]
     index = intake.indexes[0]
     return replace(
         intake,
-        blocks=[intake.blocks[0][span] for span in spans],
-        indexes=[None if index is None else index[span] for span in spans],
+        blocks=Cut(intake.blocks[0], given),
+        indexes=[None] * len(given) if index is None else list(Cut(index, given)),
         many=True,
         coords={key: (dims, values) for key, (dims, values) in intake.coords.items() if "time" not in dims},
-        covariates=None if intake.covariates is None else [intake.covariates[0][span] for span in spans],
+        covariates=None if intake.covariates is None else Cut(intake.covariates[0], given),
     )
 
 

@@ -221,14 +221,15 @@ def _assemble(
     if vocabulary is None and intake.tokens:
         vocabulary = _collected(intake, closes, unit, collect.min_count)
     blocks = intake.blocks if vocabulary is None else _encode(intake, vocabulary, closes)
+    sizes = intake.sizes if blocks is intake.blocks else [len(block) for block in blocks]
     index = [
-        _count(len(block)) if stamps is None else _with_end(stamps, len(block), freq)
-        for stamps, block in zip(intake.indexes, blocks, strict=True)
+        _count(size) if stamps is None else _with_end(stamps, size, freq)
+        for stamps, size in zip(intake.indexes, sizes, strict=True)
     ]
     names = intake.names if intake.names is not None else tuple(range(len(blocks)))
-    laid = replace(intake, blocks=blocks, indexes=list(index))
     known, known_names = intake.covariates, intake.covariate_names
     if covariates is not None:
+        laid = replace(intake, blocks=blocks, indexes=index)
         known, known_names = inputs.align(covariates, laid, lengths)
     elif known is not None:
         for i, block in enumerate(known):
@@ -241,7 +242,7 @@ def _assemble(
     width = blocks[0].shape[1]
     return Sequences(
         values=pack(blocks, copy),
-        lengths=np.array([len(block) for block in blocks], dtype=np.int64),
+        lengths=np.array(sizes, dtype=np.int64),
         index=tuple(index),
         names=names,
         variables=intake.variables or tuple(f"x{j}" for j in range(width)),

@@ -163,7 +163,8 @@ class StateMethods(StatePlots, Imputation):
         self, codes: np.ndarray, dims: tuple[str, ...], data: Sequences, attrs: dict[Any, Any] | None = None
     ) -> xr.DataArray:
         one = self.model_.n_draws == 1
-        return self._named_states(data.label(codes[0] if one else codes, self._lead(dims), name="state", attrs=attrs))
+        shown = codes[0] if one else codes
+        return self._named_states(data.label(shown, self._lead(dims), name="state", attrs=attrs, padded=True))
 
     def _label_probs(self, probs: Tensor, data: Sequences, first: int, name: str) -> xr.DataArray:
         widths = [(0, 0)] * (probs.ndim - 2) + [(first, 0), (0, 0)]

@@ -17,7 +17,8 @@ from probseq.inference.base import Draws, Inference, Progress, check_whole
 from probseq.inference.chain_laws import ChainLaws, chain_prior
 from probseq.kernels import chain
 from probseq.models.base import Batch, SequenceModel
-from probseq.models.hmm import HiddenMarkovModel, table_with_known_states
+from probseq.models.chain_problem import table_with_known_states
+from probseq.models.hmm import HiddenMarkovModel
 from probseq.models.relabel import exchangeable
 
 __all__ = ["VB", "VariationalDraws", "expect"]

@@ -26,19 +26,22 @@ def find_missing(values: np.ndarray, widths: np.ndarray, seen: np.ndarray) -> in
 
 
 @kernel
-def fill_missing(values: np.ndarray, widths: np.ndarray, seen: np.ndarray, fills: np.ndarray, out: np.ndarray) -> None:
-    """Write ``values`` (n, w) where they are ``seen`` into ``out``, and elsewhere ``fills`` (k,) by turns."""
+def fill_missing(values: np.ndarray, widths: np.ndarray, fills: np.ndarray, seen: np.ndarray, out: np.ndarray) -> None:
+    """As `find_missing`, and write into ``out`` the values that are seen, elsewhere ``fills`` (k,) by turns."""
     k = len(fills)
     for i in range(len(values)):
         width = widths[i]
         found = 0
         for j in range(width):
+            here = values[i, j] == values[i, j]
             out[i, j] = values[i, j]
-            found += seen[i, j]
+            seen[i, j] = here
+            found += here
         if found < width:
             for j in range(width):
                 if not seen[i, j]:
                     out[i, j] = fills[j % k]
+        seen[i, width:] = False
         for start in range(width, values.shape[1], k):
             for v in range(k):
                 out[i, start + v] = fills[v]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -51,11 +52,17 @@ class Chain(NamedTuple):
 
 def tape_for(lengths: np.ndarray, n_draws: int) -> Tape | None:
     """The tape of a batch for the threads at hand, None where tracks would be too short to pay."""
-    total = int(lengths.sum())
+    return _tape(lengths.tobytes(), max(1, number_of_threads() // max(1, n_draws)))
+
+
+@lru_cache(maxsize=32)
+def _tape(lengths: bytes, threads: int) -> Tape | None:
+    """Kept: cutting it takes as long as the recursion over a few thousand steps."""
+    each = np.frombuffer(lengths, dtype=np.int64)
+    total = int(each.sum())
     if total < LANES * _SHORTEST:
         return None
-    threads = max(1, number_of_threads() // max(1, n_draws))
-    return cut_tape(lengths, max(1, min(threads, total // (LANES * _LONG))))
+    return cut_tape(each, max(1, min(threads, total // (LANES * _LONG))))
 
 
 class Sums(NamedTuple):

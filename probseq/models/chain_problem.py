@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from probseq.distributions.params import Params
 from probseq.kernels import chain, torch_chain, varying
 from probseq.kernels.kbest import decode_k
+from probseq.models.base import Batch
 
-__all__ = ["ChainProblem", "DeviceChainProblem"]
+__all__ = ["ChainProblem", "DeviceChainProblem", "remembered", "table_with_known_states"]
+
+_KEPT: WeakKeyDictionary[Any, tuple[tuple[Tensor, ...], list[int], Any]] = WeakKeyDictionary()
 
 
 class ChainProblem(NamedTuple):
@@ -96,3 +102,29 @@ class DeviceChainProblem(NamedTuple):
     def sample_paths(self, uniform: Tensor) -> Tensor:
         """Draws from p(z_1:T | x_1:T), in the shape of ``uniform`` (D, path, n, t)."""
         return torch_chain.sample_paths(*self, uniform.to(self.table.device))
+
+
+def remembered(owner: Any, params: Params, make: Callable[[], Any]) -> Any:
+    """What ``make`` makes of parameters, kept for ``owner`` while the same tensors come and nobody writes to them.
+
+    A fitted model is asked again and again; to lay out its parameters for a kernel takes as long as a short filter.
+    """
+    tensors = tuple(params.values())
+    if any(tensor.is_inference() for tensor in tensors):
+        return make()
+    versions = [tensor._version for tensor in tensors]
+    kept = _KEPT.get(owner)
+    if kept is not None and kept[1] == versions and all(a is b for a, b in zip(kept[0], tensors, strict=True)):
+        return kept[2]
+    made = make()
+    _KEPT[owner] = (tensors, versions, made)
+    return made
+
+
+def table_with_known_states(table: Tensor, batch: Batch) -> Tensor:
+    """Log emissions (*draw, n, t, s) with -inf for the states that are known not to be."""
+    if batch.states is None:
+        return table
+    known = batch.states.unsqueeze(-1)
+    other = (known >= 0) & (known != torch.arange(table.shape[-1]))
+    return torch.where(other, torch.full_like(table, -torch.inf), table)

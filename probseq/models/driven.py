@@ -17,11 +17,11 @@ from probseq.kernels import chain, varying
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
 from probseq.models.chain_likelihood import chain_log_prob_steps, varying_log_prob_steps
 from probseq.models.chain_order import arranged
-from probseq.models.chain_problem import ChainProblem
+from probseq.models.chain_problem import ChainProblem, table_with_known_states
 from probseq.models.chain_starts import start_params
 from probseq.models.chain_steps import update_start
 from probseq.models.driven_state import DrivenBelief, choose_state, lagged_values, side_by_side
-from probseq.models.hmm import HiddenMarkovModel, log_of, needs_gradient, table_with_known_states
+from probseq.models.hmm import HiddenMarkovModel, log_of, needs_gradient
 from probseq.models.latent import EMStep, LeftOut
 
 __all__ = ["DrivenBelief", "DrivenHiddenMarkovModel"]

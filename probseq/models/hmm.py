@@ -20,7 +20,7 @@ from probseq.kernels import chain
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
 from probseq.models.chain_likelihood import chain_log_prob_steps, stationary_distribution
 from probseq.models.chain_order import arranged
-from probseq.models.chain_problem import ChainProblem, DeviceChainProblem
+from probseq.models.chain_problem import ChainProblem, DeviceChainProblem, remembered, table_with_known_states
 from probseq.models.chain_queries import ChainQueries
 from probseq.models.chain_starts import start_params
 from probseq.models.chain_steps import update_start
@@ -320,14 +320,23 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
         with torch.no_grad():
             start = self._start(params).unsqueeze(-2) if state is None else state.probs
             initial, transition = self._per_draw(params, start), self._per_draw(params, params["transition"])
-            law = self._components(params) if batch.states is None else None
-            if isinstance(law, DiagonalNormal):
+            normals = None
+            if batch.states is None:
+                normals = remembered(self, params, lambda: self._normals(params))
+            if normals is not None:
                 x = batch.x if _complete(batch) else torch.where(batch.seen, batch.x, torch.nan)
-                mean, scale = self._per_draw(params, law.loc), self._per_draw(params, law.scale.expand_as(law.loc))
-                emission = chain.normal_emission(x.numpy(), mean.numpy(), (scale**2).numpy())
+                emission = normals._replace(x=np.require(x.numpy(), requirements=["C", "W"]))
             else:
                 emission = chain.table_emission(self._per_draw(params, self._table(params, batch)).numpy())
             return ChainProblem(initial.numpy(), transition.numpy(), emission, batch.lengths.numpy())
+
+    def _normals(self, params: Params) -> chain.LogEmission | None:
+        """The laws of the states as a kernel takes them, without data, if they are independent normals."""
+        law = self._components(params)
+        if not isinstance(law, DiagonalNormal):
+            return None
+        mean, scale = self._per_draw(params, law.loc), self._per_draw(params, law.scale.expand_as(law.loc))
+        return chain.normal_emission(np.empty((0, 0, mean.shape[-1])), mean.numpy(), (scale**2).numpy())
 
     def _after(self, params: Params, batch: Batch, state: Belief, last: Tensor) -> Tensor:
         """p(z_T+1 | x_1:T) from p(z_T | x_1:T); unchanged for a sequence without steps."""
@@ -358,7 +367,8 @@ def _normal_step(emission: Normal, params: Params, batch: Batch, moments: Tensor
 
 def _complete(batch: Batch) -> bool:
     """Whether every coordinate of every step is seen."""
-    return int(np.count_nonzero(batch.seen.cpu().numpy())) == int(batch.lengths.sum()) * batch.seen.shape[-1]
+    seen, lengths = batch.seen.cpu().numpy(), batch.lengths.cpu().numpy()
+    return int(np.count_nonzero(seen)) == int(lengths.sum()) * seen.shape[-1]
 
 
 def _on_processor(batch: Batch) -> bool:
@@ -368,15 +378,6 @@ def _on_processor(batch: Batch) -> bool:
 def needs_gradient(params: Params, probs: Tensor) -> bool:
     """Whether derivatives in the parameters or in the start are wanted."""
     return torch.is_grad_enabled() and any(v.requires_grad for v in (*params.values(), probs))
-
-
-def table_with_known_states(table: Tensor, batch: Batch) -> Tensor:
-    """Log emissions (*draw, n, t, s) with -inf for the states that are known not to be."""
-    if batch.states is None:
-        return table
-    known = batch.states.unsqueeze(-1)
-    other = (known >= 0) & (known != torch.arange(table.shape[-1]))
-    return torch.where(other, torch.full_like(table, -torch.inf), table)
 
 
 def _checked_start(start: Any, n_states: int) -> tuple[str, Tensor | None]:

@@ -17,10 +17,11 @@ from probseq.distributions.tables import component_log_prob
 from probseq.errors import IncompatibleError, ParameterError
 from probseq.kernels import durations
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
+from probseq.models.chain_problem import table_with_known_states
 from probseq.models.duration_fit import DurationFit
 from probseq.models.duration_likelihood import duration_log_prob_steps, long_run
 from probseq.models.duration_queries import DurationQueries
-from probseq.models.hmm import needs_gradient, table_with_known_states
+from probseq.models.hmm import needs_gradient
 from probseq.models.transitions import Transitions, as_transitions
 
 __all__ = ["ElapsedBelief", "HiddenSemiMarkovModel"]

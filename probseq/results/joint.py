@@ -37,9 +37,9 @@ def make_batch(
     flat, widths = np.ascontiguousarray(array).reshape(n, t * k), k * ends
     seen = spare(flat.shape, np.bool_)
     x = flat
-    if find_missing(flat, widths, seen):
+    if ends.min(initial=t) < t or find_missing(flat, widths, seen):
         x = spare(flat.shape)
-        fill_missing(flat, widths, seen, np.array(model.observation.fills, dtype=np.float64), x)
+        fill_missing(flat, widths, np.array(model.observation.fills, dtype=np.float64), seen, x)
     u = None if covariates is None else torch.nan_to_num(torch.as_tensor(covariates, dtype=torch.float64))
     shape = array.shape
     return Batch(torch.as_tensor(x.reshape(shape)), torch.from_numpy(seen.reshape(shape)), torch.as_tensor(ends), u)

@@ -126,3 +126,26 @@ def test_to_list_of_one_sequence():
 def test_a_word_for_every_axis():
     with pytest.raises(ShapeError, match="one dimension word"):
         sequences([1.0]).label(np.zeros((1, 1)), ("sequence",))
+
+
+@pytest.mark.parametrize("X", [[1.0, 2.0, 3.0], [[1.0, 2.0, 3.0], [4.0]]])
+def test_results_with_the_same_labels_do_not_share_what_a_user_writes(X):
+    data = sequences(X)
+    first = data.label(data.values, ("sequence", "time", "variable"), name="a", attrs={"unit": "m"})
+    kept = first.copy(deep=True)
+    second = data.label(data.values + 1, ("sequence", "time", "variable"), name="b")
+    second.attrs["unit"] = "km"
+    second["time"].attrs["unit"] = "s"
+    second.coords["more"] = 1
+    second.name = "c"
+    third = data.label(data.values, ("sequence", "time", "variable"), name="a", attrs={"unit": "m"})
+    assert third.identical(kept) and first.identical(kept) and np.nanmin(second) == 2
+
+
+def test_ragged_results_that_are_blank_already_equal_those_that_are_not():
+    data = sequences([[1.0, 2.0, 3.0], [4.0]])
+    codes = np.array([[0, 1, 2], [3, 7, 7]])
+    blank = np.array([[0, 1, 2], [3, -1, -1]])
+    shown = data.label(codes, ("sequence", "time"))
+    assert shown.identical(data.label(blank, ("sequence", "time"), padded=True))
+    assert shown.to_numpy().tolist() == blank.tolist() and shown.coords["length"].to_numpy().tolist() == [3, 1]

@@ -111,6 +111,11 @@ def test_lengths_cut_as_in_hmmlearn():
     X = np.arange(10.0).reshape(5, 2)
     data = sequences(X, lengths=[2, 3])
     np.testing.assert_array_equal(data.block(1), X[2:])
+    every_other = np.arange(20.0).reshape(10, 2)[::2]
+    for read in (sequences, borrowed):
+        cut = read(every_other, lengths=[1, 4])
+        np.testing.assert_array_equal(cut.block(1), every_other[1:])
+        assert np.isnan(cut.values[0, 1:]).all()
     stamped = sequences(pd.Series(np.arange(5.0), range(1900, 1905)), lengths=np.array([2, 3]))
     assert stamped.index[1].tolist() == [1902, 1903, 1904]
     padded = sequences(np.zeros((2, 4, 1)), lengths=[4, 1])

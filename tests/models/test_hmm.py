@@ -87,6 +87,19 @@ def test_equals_enumeration_with_holes(name):
         assert_array_equal(decoded.states[q, : paths.shape[1]], paths[joint.argmax()])
 
 
+def test_parameters_that_are_written_to_are_read_again():
+    model, params = random_model("diag")
+    batch = random_batch(model.emission)
+    first = model.log_prob(params, batch)
+    assert_close(model.log_prob(params, batch), first, rtol=0, atol=0)
+    params["mean"].mul_(1.1)
+    params["scale"].mul_(0.9)
+    written = model.log_prob(params, batch)
+    copies = {name: value.clone() for name, value in params.items()}
+    assert_close(written, model.log_prob(copies, batch), rtol=0, atol=0)
+    assert (written - first).abs().min() > 1e-3
+
+
 def test_best_paths_equal_the_sorted_enumeration():
     model, params = random_model("diag")
     batch = random_batch(model.emission)
