@@ -339,13 +339,14 @@ def check_blocks(intake: Intake, *, end: bool = False) -> None:
         )
     # Blocks cut from one array are looked at together: a look at each of a thousand takes longer than a short analysis.
     parts = intake.blocks
-    if isinstance(parts, Cut):
-        whole, covered = parts.whole, True
-    else:
-        whole = None if intake.tokens else parts[0].base
-        covered = all(block.base is whole for block in parts) if isinstance(whole, np.ndarray) else False
-        covered = covered and whole.size == sum(block.size for block in parts)
-    finite = covered and whole.dtype == np.float64 and whole.size > 0 and is_bounded(whole)
+    whole = None if intake.tokens else parts.whole if isinstance(parts, Cut) else parts[0].base
+    finite = (
+        isinstance(whole, np.ndarray)
+        and whole.dtype == np.float64
+        and (isinstance(parts, Cut) or all(block.base is whole for block in parts))
+        and 0 < whole.size == sum(intake.sizes) * parts[0].shape[1]
+        and is_bounded(whole)
+    )
     good = finite and all(intake.sizes) and not any(index is not None for index in intake.indexes)
     for i, (block, index) in enumerate(zip(intake.blocks, intake.indexes, strict=True) if not good else ()):
         if len(block) == 0 and not end:
