@@ -244,12 +244,16 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood, IntegratedLike
         a, b, c = (torch.from_numpy(part).reshape(*draw, *part.shape[1:]) for part in (means, covs, diffuses))
         return Scan(ARMAState(a, b, c, state.age.unsqueeze(-1) + step), final)
 
+    def _log_prob_fresh(self, params: Params, batch: Batch) -> Steps[ARMAState]:
+        age = torch.zeros(*self._draw(params), batch.n, dtype=torch.long)
+        quick = None if differentiable(params, batch.x, batch.u) else filtered(self, params, batch, age)
+        return super()._log_prob_fresh(params, batch) if quick is None else quick
+
     def _log_prob_steps(self, params: Params, batch: Batch, state: ARMAState) -> Steps[ARMAState]:
         draw = self._draw(params)
-        quick = None if differentiable(params, batch.x, batch.u) else filtered(self, params, batch, state)
+        quick = None if differentiable(params, batch.x, batch.u) else filtered(self, params, batch, state.age)
         if quick is not None:
-            values = quick.values.reshape(*draw, batch.n, batch.t)
-            return Steps(values, quick.scored.unsqueeze(-1), None, quick.final)
+            return quick
         e, f, scored, final = self._innovations(params, batch, state)
         variance = f * params["scale"].reshape(-1, 1, 1) ** 2
         values = -0.5 * (math.log(2 * math.pi) + torch.log(variance) + e * e / variance)

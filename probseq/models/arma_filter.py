@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,23 +12,12 @@ from probseq.distributions.params import Params
 from probseq.kernels.arma_filter import draw_polynomials, filter_complete, stationary_covariances
 from probseq.models.arma_orders import FACTORS
 from probseq.models.arma_state import ARMAState
-from probseq.models.base import Batch
+from probseq.models.base import Batch, Steps
 
 if TYPE_CHECKING:
     from probseq.models.arma import ARMAModel
 
-__all__ = ["Filtered", "differentiable", "filtered", "fresh_state", "plain_polynomials"]
-
-
-class Filtered(NamedTuple):
-    """What filtering gives.
-
-    values : (D, n, t), log densities, zero where not scored. scored : (n, t). final : the last state.
-    """
-
-    values: Tensor
-    scored: Tensor
-    final: ARMAState
+__all__ = ["differentiable", "filtered", "fresh_state", "plain_polynomials"]
 
 
 def differentiable(params: Params, *others: Tensor | None) -> bool:
@@ -58,11 +47,11 @@ def fresh_state(model: ARMAModel, params: Params, n: int) -> ARMAState:
     )
 
 
-def filtered(model: ARMAModel, params: Params, batch: Batch, state: ARMAState) -> Filtered | None:
-    """What filtering a batch gives, or None unless all its sequences are complete and start fresh."""
-    m, lengths, age = model.n_differences, batch.lengths.numpy(), state.age
+def filtered(model: ARMAModel, params: Params, batch: Batch, age: Tensor) -> Steps[ARMAState] | None:
+    """What filtering a batch gives, or None unless all its sequences are complete and start fresh, at ``age`` 0."""
+    m, lengths = model.n_differences, batch.lengths.numpy()
     seen = batch.seen[..., 0].numpy()
-    if age.numpy().any() or lengths.min() <= m or not np.array_equal(seen.sum(-1), lengths):
+    if age.numpy().any() or lengths.min() <= m or not np.array_equal(np.count_nonzero(seen, axis=-1), lengths):
         return None
     draw, n_draws = model._draw(params), params["scale"].numel()
     if model.n_covariates or model.terms.moving:
@@ -70,18 +59,18 @@ def filtered(model: ARMAModel, params: Params, batch: Batch, state: ARMAState) -
     else:
         y = batch.x[..., 0].detach().to(model.dtype).reshape(-1, batch.n, batch.t).numpy()
     ar, ma = plain_polynomials(model, params)
-    drift = model._means(params).detach().numpy()
-    scale = params["scale"].detach().reshape(-1).numpy()
+    drift = params["mean"].detach().numpy().ravel() if model.constant else np.zeros(n_draws)
+    scale = params["scale"].detach().numpy().ravel()
     lags = model.lags
     arrays = (np.ascontiguousarray(x) for x in (y, drift, scale, lengths))
     values, mean, cov = filter_complete(lags.ar, ar, lags.ma, ma, lags.differences, *arrays)
     shape = (*draw, batch.n)
     final = ARMAState(
-        torch.from_numpy(mean).reshape(*shape, -1),
-        torch.from_numpy(cov).reshape(*shape, *cov.shape[2:]),
+        torch.from_numpy(mean.reshape(*shape, -1)),
+        torch.from_numpy(cov.reshape(*shape, *cov.shape[2:])),
         torch.zeros(*shape, m, m, dtype=model.dtype),
         age + batch.lengths,
     )
-    scored = seen.copy()
+    scored = seen[..., None].copy()
     scored[:, :m] = False
-    return Filtered(torch.from_numpy(values), torch.from_numpy(scored), final)
+    return Steps(torch.from_numpy(values.reshape(*shape, batch.t)), torch.from_numpy(scored), None, final)

@@ -164,6 +164,10 @@ class SequenceModel(ABC, Generic[S]):
         values = law.log_prob_seen(batch.x, scored)
         return Steps(torch.where(scored.any(-1), values, torch.zeros_like(values)), scored, None, scan.final)
 
+    def _log_prob_fresh(self, params: Params, batch: Batch) -> Steps[S]:
+        """As `_log_prob_steps` for new sequences, for models that can do without the state that these start from."""
+        return self._log_prob_steps(params, batch, self.initial_state(params, batch.n))
+
     def _predictive(self, params: Params, batch: Batch, state: S) -> tuple[Distribution, Tensor]:
         """All one-step predictives, batch shape (*draw, n, t), and the scored mask (n, t, k)."""
         return self._fold(params, batch, self._scan(params, batch, state))
@@ -239,8 +243,9 @@ class SequenceModel(ABC, Generic[S]):
 
     def log_prob_steps(self, params: Params, batch: Batch, state: S | None = None) -> Steps[S]:
         """log p(x_t | x_<t) for every step; ``state=None`` starts new sequences."""
-        start = self.initial_state(params, batch.n) if state is None else state
-        return self._log_prob_steps(params, batch, start)
+        if state is None:
+            return self._log_prob_fresh(params, batch)
+        return self._log_prob_steps(params, batch, state)
 
     def log_prob(self, params: Params, batch: Batch, state: S | None = None) -> Tensor:
         """log p(x_1:T) over the scored values, (*draw, n), in nats."""

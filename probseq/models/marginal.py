@@ -135,10 +135,18 @@ class Marginalized(SequenceModel[MarginalState]):
 
     def _log_prob_steps(self, params: Params, batch: Batch, state: MarginalState) -> Steps[MarginalState]:
         steps = self.model._log_prob_steps(self.params, batch, self._unpack(state))
+        return self._averaged(steps, state.log_weights)
+
+    def _log_prob_fresh(self, params: Params, batch: Batch) -> Steps[MarginalState]:
+        steps = self.model._log_prob_fresh(self.params, batch)
+        return self._averaged(steps, self.log_weights.expand(batch.n, self.n_draws))
+
+    def _averaged(self, steps: Steps[Any], log_weights: Tensor) -> Steps[MarginalState]:
+        """Steps of every draw averaged, with the draws' log-weights (n, D) before the first."""
         if self.n_draws == 1:
             error = None if steps.error is None else steps.error[0]
-            return Steps(steps.values[0], steps.scored, error, self._pack(steps.final, state.log_weights))
-        along, last = self._weights_along(state.log_weights, steps.values)
+            return Steps(steps.values[0], steps.scored, error, self._pack(steps.final, log_weights))
+        along, last = self._weights_along(log_weights, steps.values)
         values = torch.logsumexp(along + steps.values.movedim(0, -1), -1)
         values = torch.where(steps.scored.any(-1), values, torch.zeros_like(values))
         return Steps(values, steps.scored, None, self._pack(steps.final, last))

@@ -48,9 +48,11 @@ def test_filtering_without_gradients_equals_that_with(name, draw):
     slow = model.log_prob_steps(traced, batch, start)
     fast = model.log_prob_steps(params, batch, start)
     assert slow.values.requires_grad and not fast.values.requires_grad
-    assert filtered(model, params, batch, start) is not None
+    assert filtered(model, params, batch, start.age) is not None
+    fresh = model.log_prob_steps(params, batch)
     np.testing.assert_allclose(fast.values, slow.values.detach(), atol=1e-11)
     np.testing.assert_array_equal(fast.scored, slow.scored)
+    np.testing.assert_array_equal(fresh.values, fast.values)
     for one, other in zip(fast.final, slow.final, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-10)
 
@@ -61,13 +63,13 @@ def test_gaps_and_later_starts_are_left_to_the_filter():
     params = draw_parameters(model, (), generator)
     start = model.initial_state(params, 1)
     after = model.log_prob_steps(params, batch, start).final
-    assert filtered(model, params, batch, after) is None
+    assert filtered(model, params, batch, after.age) is None
     holes = batch.seen.clone()
     holes[0, 5] = False
-    assert filtered(model, params, Batch(batch.x, holes, batch.lengths), start) is None
+    assert filtered(model, params, Batch(batch.x, holes, batch.lengths), start.age) is None
     model, short = make_model("airline"), Batch(batch.x[:, :13], batch.seen[:, :13], torch.tensor([13]))
     params = draw_parameters(model, (), generator)
-    assert filtered(model, params, short, model.initial_state(params, 1)) is None
+    assert filtered(model, params, short, model.initial_state(params, 1).age) is None
 
 
 @pytest.mark.parametrize("name", list(MODELS))
