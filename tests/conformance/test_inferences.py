@@ -1,13 +1,17 @@
 """Every inference with the models it can fit."""
 
+import copy
+
 import numpy as np
 import pytest
 from torch.distributions import Laplace, Normal
 
 import probseq as ps
 from probseq.data.sequences import sequences
-from probseq.errors import IncompatibleError, ParameterError
+from probseq.distributions.params import take_draw
+from probseq.errors import IncompatibleError, ParameterError, UnsupportedError
 from probseq.estimators.pipeline import fit_transforms
+from probseq.models.marginal import Marginalized
 from probseq.results.joint import make_batch
 from probseq.testing import ROWS, check_inference
 
@@ -36,7 +40,7 @@ FITS = [
     ("IID full", ps.Laplace(n_draws=3)),
     ("HMM Poisson", ps.NUTS(n_draws=4, n_chains=2, n_warmup=3, max_tree_depth=3)),
     ("ARIMA", ps.NUTS(n_draws=2, n_chains=1, n_warmup=2, max_tree_depth=2)),
-    ("LSTM diag", ps.MLE(max_iter=5)),
+    ("LSTM diag", ps.MLE(training=SHORT)),
     ("LSTM diag", ps.MeanField(n_draws=3, training=SHORT)),
     ("GRU Categorical", ps.MeanField(n_draws=2, training=SHORT)),
     ("LSTM diag", ps.MeanField(2, "learnt", draws_per_batch=2, local_reparameterization=True, training=SHORT)),
@@ -57,6 +61,50 @@ def test_inference(name, inference):
     _, values, lengths, inputs = fit_transforms(estimator._transforms(), data)
     model = estimator._build(estimator._info(data))
     check_inference(inference, model, make_batch(model, values, lengths, inputs))
+
+
+POSTERIORS = [
+    ps.MLE(training=SHORT),
+    ps.MAP(training=SHORT),
+    ps.MeanField(n_draws=4, training=SHORT),
+    ps.MCDropout(n_draws=4, training=SHORT),
+    ps.Ensemble(3, ps.MAP(training=SHORT)),
+    ps.Ensemble(2, ps.MeanField(n_draws=2, training=SHORT)),
+]
+
+
+def alone(model, draw):
+    """The fitted model with one of its draws only."""
+    one = copy.copy(model)
+    one.model_ = Marginalized(model.model_.model, take_draw(model.model_.params, slice(draw, draw + 1)))
+    one.training_, one.training_state_, one.training_fingerprint_ = None, None, None
+    return one
+
+
+@pytest.mark.parametrize("inference", POSTERIORS, ids=[repr(one) for one in POSTERIORS])
+@pytest.mark.parametrize("head, kind", [(ps.Normal(), "real"), (ps.Categorical(), "code")], ids=["real", "code"])
+def test_what_a_network_says_does_not_depend_on_how_its_draws_were_found(inference, head, kind):
+    row = next(row for row in ROWS if row.name == f"LSTM {'diag' if kind == 'real' else 'Categorical'}")
+    y, other = row.values(), row.values(seed=1)
+    model = ps.LSTM(3, head=head, standardize=False, inference=inference, random_state=0).fit(y)
+    draws = model.draws_.params["weights"]
+    each = [alone(model, d) for d in range(len(draws))]
+    log_probs = [float(one.log_prob(other)) for one in each]
+    assert float(model.log_prob(other)) == pytest.approx(np.logaddexp.reduce(log_probs) - np.log(len(draws)), rel=1e-5)
+    forecast = model.forecast(horizon=3, n_paths=40)
+    value = forecast.mean() if kind == "real" else forecast.probs()
+    assert np.isfinite(value).all()
+    joint = [float(one.forecast(horizon=3, history=y).log_prob(other[:3], joint=True)) for one in each]
+    expected = np.logaddexp.reduce(joint) - np.log(len(draws))
+    assert float(forecast.log_prob(other[:3], joint=True)) == pytest.approx(expected, rel=1e-4)
+    if len(draws) == 1:
+        with pytest.raises(UnsupportedError, match="two parameter draws"):
+            forecast.decompose()
+    else:
+        parts = forecast.decompose(n_paths=200)
+        assert (parts["aleatoric"] > 0).all()
+        assert (parts["epistemic"] > -1e-6).all()
+        np.testing.assert_allclose(parts["total"], parts["aleatoric"] + parts["epistemic"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

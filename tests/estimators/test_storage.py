@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.testing import assert_allclose
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch.distributions import Dirichlet
+from torch.distributions import Dirichlet, Laplace
 
 import probseq as ps
 from probseq._types import equal_values
@@ -49,6 +49,11 @@ def vb():
     return ps.VB(n_draws=3, n_init=2, prune=0.0)
 
 
+def net(inference):
+    return ps.LSTM(2, inference=inference, random_state=0).fit(switching(40))
+
+
+SHORT = ps.TrainingOptions(max_epochs=2)
 PRIORS = {"transition": Dirichlet(torch.full((2,), 2.0))}
 POISSON = ps.PoissonDuration(4)
 SPARSE = ps.Transitions(fixed=[[0.5, np.nan, np.nan], [0.0, np.nan, np.nan], [np.nan, 0.0, np.nan]])
@@ -86,6 +91,10 @@ FITS = {
         switching(60)
     ),
     "ARMA": lambda: ps.ARMA((1, 1)).fit(pd.Series(switching(60), pd.date_range("2020-01-31", periods=60, freq="ME"))),
+    "LSTM by MeanField": lambda: net(ps.MeanField(2, "learnt", draws_per_batch=2, training=SHORT)),
+    "LSTM by MAP": lambda: net(ps.MAP({"weights": Laplace(0.0, 0.2)}, training=SHORT)),
+    "LSTM by MCDropout": lambda: net(ps.MCDropout(n_draws=2, training=SHORT)),
+    "LSTM by Ensemble": lambda: net(ps.Ensemble(2, ps.MeanField(2, {"head": 2.0}, training=SHORT))),
     "IID of a frame": lambda: ps.IID(ps.Normal("full"), transform=ps.Standardize()).fit(
         pd.DataFrame(mixed(30), columns=[3, 7])
     ),
