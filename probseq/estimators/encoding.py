@@ -112,9 +112,9 @@ class Encoding(Predicting):
         with torch.no_grad():
             found = attention_weights(model, self.model_.params, batch, state).mean(0)[sequence, :, head]
         length = int(data.lengths[sequence])
-        name = str(data.names[sequence]) if data.many else None
+        title = str(data.names[sequence]) if data.many else None
         when = stamps(data.index[sequence])[first:]
-        return plot_attention(when, found[: length - first].numpy(), title=name, ax=ax)
+        return plot_attention(when, found[: length - first].numpy(), title=title, ax=ax)
 
     def _network(self, data: Sequences, history: Any) -> tuple[RecurrentModel, Batch, RecurrentState, int]:
         """The network with its own batch and state, and the number of leading steps that it does not see."""

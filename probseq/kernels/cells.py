@@ -156,7 +156,7 @@ class CellLayout:
     def layers(self, flat: Tensor) -> list[Layer]:
         """The same views, layer by layer."""
         views, n = self.views(flat), self.n_layers
-        norms = views[4 * n :] or [None] * (2 * n)
+        norms: list[Tensor] | list[None] = views[4 * n :] or [None] * (2 * n)
         return [Layer(*views[4 * i : 4 * i + 4], *norms[2 * i : 2 * i + 2]) for i in range(n)]
 
     def empty_memory(self, flat: Tensor, n: int) -> Memory:

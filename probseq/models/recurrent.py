@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numbers
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,15 +10,15 @@ from torch import Tensor
 from probseq.distributions.base import Distribution
 from probseq.distributions.emissions import Emission, Observation
 from probseq.distributions.params import Params, ParamSpec, Real
-from probseq.errors import IncompatibleError, ParameterError
+from probseq.errors import IncompatibleError
 from probseq.kernels import cells
-from probseq.kernels.cells import CELLS, CellLayout, Memory, Passed
+from probseq.kernels.cells import CellLayout, Memory, Passed
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
 from probseq.models.recurrent_attention import Attention
 from probseq.models.recurrent_embedding import embedding_of
 from probseq.models.recurrent_head import HeadLayer, LocalNoise
 from probseq.models.recurrent_inputs import Inputs
-from probseq.models.recurrent_layout import NetworkLayout, Part, Piece, cell_parts
+from probseq.models.recurrent_layout import NetworkLayout, Part, Piece, cell_parts, check_sizes
 from probseq.models.recurrent_noise import NO_DROPOUT, Dropout, Masks
 from probseq.models.recurrent_start import check_scheme, start_attention, start_cells
 
@@ -145,7 +144,7 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         attention_heads: int = 1,
         initialization: str = "uniform",
     ) -> None:
-        _check(cell, hidden_size, n_layers, embedding_size, lags)
+        check_sizes(cell, hidden_size, n_layers, embedding_size, lags)
         check_scheme(initialization)
         dropout.check()
         self.head, self.observation, self.dtype, self.n_covariates = head, observation, dtype, n_covariates
@@ -298,7 +297,8 @@ class RecurrentModel(SequenceModel[RecurrentState]):
     ) -> _Ran:
         """The fused kernel over a batch, for one draw."""
         lengths = None if bool((batch.lengths == batch.t).all()) else batch.lengths
-        flat, between, read = weights["layers"], (), inputs
+        flat, read = weights["layers"], inputs
+        between: tuple[Tensor, ...] = ()
         if masks is not None:
             flat = flat if masks.weights is None else flat * masks.weights
             read = inputs if masks.inputs is None else inputs * masks.inputs
@@ -325,8 +325,10 @@ class RecurrentModel(SequenceModel[RecurrentState]):
                 start = RecurrentState(*(leaf[d] for leaf in state))
                 each.append(self._run(own, inputs[d], batch, start, self._masks(batch, inputs, noise)))
             memory = Memory(*(torch.stack(leaves) for leaves in zip(*(one.memory for one in each))))
-            stacked = [torch.stack([getattr(one, name) for one in each]) for name in ("features", "inputs", "outputs")]
-            ran = _Ran(*stacked[:2], memory, stacked[2])
+            features, read, outputs = (
+                torch.stack([getattr(one, name) for one in each]) for name in ("features", "inputs", "outputs")
+            )
+            ran = _Ran(features, read, memory, outputs)
         d = ran.features.ndim - 3
         local = None
         if noise is not None and "local_scale" in params:
@@ -339,11 +341,10 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         if noise is None or not any(self.dropout):
             return None
         sizes = (self.layout.n_inputs, self.layout.hidden_size, self.n_features)
-        cell_pieces = {name: piece for name, piece in self.pieces.items() if name.startswith("layers.")}
-        first = next(iter(cell_pieces.values())).start
-        places = tuple(slice(p.start - first, p.stop - first) for p in cell_pieces.values() if p.kind == "recurrent")
         above = self.layout.n_layers - 1
-        return self.dropout.masks(like, (batch.n, batch.t), sizes, above, places, self.layout.size, noise)
+        return self.dropout.masks(
+            like, (batch.n, batch.t), sizes, above, self.weights.within_cells("recurrent"), self.layout.size, noise
+        )
 
     def _log_prob_steps(self, params: Params, batch: Batch, state: RecurrentState) -> Steps[RecurrentState]:
         if not batch.t:
@@ -375,17 +376,6 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         if not batch.t:
             return super()._predictive(params, batch, state)
         return self._pass(params, batch, state)[0], batch.seen
-
-
-def _check(cell: Any, hidden_size: Any, n_layers: Any, embedding_size: Any, lags: Any) -> None:
-    if cell not in CELLS:
-        raise ParameterError(got=f"cell={cell!r}", expected=f"one of {sorted(CELLS)}", remedy="Choose one of them.")
-    for name, value in (("hidden_size", hidden_size), ("n_layers", n_layers), ("embedding_size", embedding_size)):
-        if value is not None and (not isinstance(value, numbers.Integral) or value < 1):
-            raise ParameterError(got=f"{name}={value!r}", expected="a whole number of 1 or more")
-    whole = bool(lags) and all(isinstance(lag, numbers.Integral) and lag >= 1 for lag in lags)
-    if not whole or len(set(lags)) < len(lags):
-        raise ParameterError(got=f"lags={lags!r}", expected="different whole numbers of 1 or more, such as (1, 12)")
 
 
 def _along(state: Tensor, batch: Tensor) -> Tensor:

@@ -83,11 +83,12 @@ class HeadLayer:
         parts["head.direct"] = Part((rows, self.n_inputs), "head", self.n_read**-0.5)
         parts["head.bias"] = Part((self.n_outputs,), "head_bias", 10.0)
         for name, spec in self.constants.items():
-            scale, location = 1.0, 0.0
+            size = spec.constraint.size(spec.shape)
+            part = Part((size,), "constant", 1.0)
             if isinstance(spec.prior, torch.distributions.Normal) and isinstance(spec.constraint, Real):
                 location, scale = (value.expand(spec.shape).flatten() for value in (spec.prior.mean, spec.prior.stddev))
-            size = spec.constraint.size(spec.shape)
-            parts[f"head.constant.{name}"] = Part((size,), "constant", scale, location)
+                part = part._replace(scale=scale, location=location)
+            parts[f"head.constant.{name}"] = part
         return parts
 
     def law(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from probseq.kernels.cells import CellLayout
+from probseq.errors import ParameterError
+from probseq.kernels.cells import CELLS, CellLayout
 
-__all__ = ["NetworkLayout", "Part", "Piece", "cell_parts"]
+__all__ = ["NetworkLayout", "Part", "Piece", "cell_parts", "check_sizes"]
 
 _CELLS = "layers"
 
@@ -99,6 +101,23 @@ class NetworkLayout:
         """One piece of (*draw, m) as a view (*draw, *shape)."""
         found = self.pieces[name]
         return weights[..., found.start : found.stop].view(*weights.shape[:-1], *found.shape)
+
+    def within_cells(self, kind: str) -> tuple[slice, ...]:
+        """Where the pieces of a kind lie in the flat vector of the cells."""
+        cells = [piece for name, piece in self.pieces.items() if name.partition(".")[0] == _CELLS]
+        return tuple(slice(p.start - cells[0].start, p.stop - cells[0].start) for p in cells if p.kind == kind)
+
+
+def check_sizes(cell: Any, hidden_size: Any, n_layers: Any, embedding_size: Any, lags: Any) -> None:
+    """Raise ``ParameterError`` for a cell that there is not, and for sizes and lags that are none."""
+    if cell not in CELLS:
+        raise ParameterError(got=f"cell={cell!r}", expected=f"one of {sorted(CELLS)}", remedy="Choose one of them.")
+    for name, value in (("hidden_size", hidden_size), ("n_layers", n_layers), ("embedding_size", embedding_size)):
+        if value is not None and (not isinstance(value, numbers.Integral) or value < 1):
+            raise ParameterError(got=f"{name}={value!r}", expected="a whole number of 1 or more")
+    whole = bool(lags) and all(isinstance(lag, numbers.Integral) and int(lag) >= 1 for lag in lags)
+    if not whole or len(set(lags)) < len(lags):
+        raise ParameterError(got=f"lags={lags!r}", expected="different whole numbers of 1 or more, such as (1, 12)")
 
 
 def _flat(values: list[tuple[float | Tensor, tuple[int, ...]]], dtype: torch.dtype) -> Tensor:

@@ -41,6 +41,7 @@ def plot_attention(
         There is not one row of weights a time.
     """
     from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.ticker import MaxNLocator
 
     when, shares = times_of(times), np.asarray(weights, float)
     if shares.ndim != 2 or len(shares) != len(when):
@@ -57,5 +58,5 @@ def plot_attention(
     bar.outline.set_visible(False)  # type: ignore[operator]
     finish(ax, title, "", "lag")
     ax.grid(visible=False)
-    ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
