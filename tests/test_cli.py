@@ -61,7 +61,7 @@ def test_datasets_are_listed_with_size_and_licence(run):
     assert found.exit_code == 0, found.output
     for name in ps.datasets.names():
         assert name in found.stdout
-    assert "299 x 2" in found.stdout and "1084 sequences" in found.stdout and "NCSA" in found.stdout
+    assert "299 x 2" in found.stdout and "2008 sequences" in found.stdout and "NCSA" in found.stdout
 
 
 def test_version(run):

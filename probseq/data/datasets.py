@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 from collections.abc import Callable, Iterable
@@ -43,6 +44,8 @@ class SequenceList(list[Any]):
 
 def _bytes(name: str) -> bytes:
     content = (files("probseq.data") / "files" / name).read_bytes()
+    if name.endswith(".bz2"):
+        return bz2.decompress(content)
     return gzip.decompress(content) if name.endswith(".gz") else content
 
 
@@ -198,27 +201,42 @@ def jsb_chorales(split: Literal["train", "valid", "test"] = "train") -> Sequence
     return SequenceList(arrays, attrs)
 
 
-def tang_poems(form: Literal["wuyan", "qiyan"] = "wuyan") -> SequenceList:
-    """Poems of the Tang dynasty: a list of str.
+def tang_poems(
+    form: Literal["wuyan", "qiyan"] = "wuyan", split: Literal["train", "valid", "test"] | None = None
+) -> SequenceList:
+    """Poems of the Tang dynasty: a list of str, regulated verse of four or eight phrases, no phrase twice.
 
     Parameters
     ----------
-    form : "wuyan" (1084 poems of five characters a phrase) or "qiyan" (569 of seven)
+    form : "wuyan" (five characters a phrase) or "qiyan" (seven)
+        A phrase ends with a comma or full stop, so that poems have 24 or 48 characters, or 32 or 64.
+    split : "train", "valid", "test" or None
+        Of every ten poems the first eight, the ninth and the tenth: 1608, 200 and 200 of five characters a phrase, 423,
+        52 and 52 of seven. None gives all.
 
     Raises
     ------
     ParameterError
-        For another form.
+        For another form or split.
+
+    Examples
+    --------
+    >>> tang_poems("wuyan", "test")[0][:12]
+    '夏律昨留灰，秋箭今移晷。'
     """
     if form not in ("wuyan", "qiyan"):
         raise ParameterError(got=f"form={form!r}", expected="'wuyan' or 'qiyan'")
+    if split not in (None, "train", "valid", "test"):
+        raise ParameterError(got=f"split={split!r}", expected="'train', 'valid', 'test' or None")
     attrs = {
-        "long_name": f"Tang poems, {form}",
+        "long_name": f"Tang poems, {form}" + ("" if split is None else f", {split} split"),
         "units": "characters",
         "source": "github.com/chinese-poetry/chinese-poetry",
         "licence": "texts in the public domain, collection MIT",
     }
-    return SequenceList(_bytes(f"tang_{form}.txt.gz").decode("utf-8").splitlines(), attrs)
+    poems = _bytes(f"tang_{form}.txt.bz2").decode("utf-8").splitlines()
+    places = {None: range(10), "train": range(8), "valid": (8,), "test": (9,)}[split]
+    return SequenceList((poem for i, poem in enumerate(poems) if i % 10 in places), attrs)
 
 
 _LOADERS: dict[str, Callable[..., xr.DataArray | SequenceList]] = {

@@ -66,11 +66,15 @@ def test_the_first_chord_of_the_first_chorale():
     assert first.indexes["variable"][first[0].to_numpy() == 1].tolist() == [60, 72, 79, 88]
 
 
-@pytest.mark.parametrize(("form", "count", "phrase"), [("wuyan", 1084, 5), ("qiyan", 569, 7)])
-def test_poems(form, count, phrase):
+@pytest.mark.parametrize(("form", "counts", "phrase"), [("wuyan", (1608, 200, 200), 5), ("qiyan", (423, 52, 52), 7)])
+def test_poems(form, counts, phrase):
     poems = datasets.tang_poems(form)
-    assert len(poems) == count and all(isinstance(poem, str) for poem in poems)
-    assert all(len(part) == phrase for poem in poems for part in poem.replace("。", "，").split("，")[:-1])
+    parts = {name: datasets.tang_poems(form, name) for name in ("train", "valid", "test")}
+    assert tuple(map(len, parts.values())) == counts and all(isinstance(poem, str) for poem in poems)
+    assert sorted(poem for part in parts.values() for poem in part) == sorted(poems)
+    assert parts["valid"][1] == poems[18] and parts["test"][1] == poems[19]
+    phrases = [one for poem in poems for one in poem.replace("。", "，").split("，")[:-1]]
+    assert all(len(one) == phrase for one in phrases) and len(set(phrases)) == len(phrases)
     assert not any("\ufffd" in poem for poem in poems)
     assert sequences(poems).is_text and "MIT" in poems.attrs["licence"]
 
@@ -82,6 +86,8 @@ def test_unknown_names():
         datasets.load("jsb_chorales", split="dev")
     with pytest.raises(ParameterError, match="form"):
         datasets.tang_poems("song")
+    with pytest.raises(ParameterError, match="split"):
+        datasets.tang_poems("wuyan", "dev")
 
 
 def test_files_are_small_and_licensed():
