@@ -242,7 +242,7 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         """f_t (*draw, n, t, f) from y_t (*draw, n, t, h) and those before the first of them."""
         if self.attention is None:
             return outputs
-        return torch.cat([outputs, self.attention(weights, outputs, past, held).context], -1)
+        return torch.cat([outputs, self.attention.context(weights, outputs, past, held)], -1)
 
     def _read(self, recent: Tensor) -> Tensor:
         """The lagged values side by side, (*draw, n, lag, k) -> (*draw, n, n_read)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,14 +11,9 @@ from torch import Tensor
 from probseq.errors import ParameterError
 from probseq.models.recurrent_layout import Part
 
-__all__ = ["Attended", "Attention"]
+__all__ = ["Attention"]
 
-
-class Attended(NamedTuple):
-    """context : (*draw, n, t, heads * h); weights : (*draw, n, t, heads, window), by lag, the present first."""
-
-    context: Tensor
-    weights: Tensor
+_BLOCK = 32
 
 
 class Attention:
@@ -64,8 +58,8 @@ class Attention:
         lag = Part((self.heads, self.window), "attention", 1.0)
         return {"attention.query": square, "attention.key": square, "attention.lag": lag}
 
-    def __call__(self, weights: Mapping[str, Tensor], outputs: Tensor, past: Tensor, held: Tensor) -> Attended:
-        """Attend at every step of a stretch.
+    def context(self, weights: Mapping[str, Tensor], outputs: Tensor, past: Tensor, held: Tensor) -> Tensor:
+        """c_t at every step of a stretch, the heads' means side by side, (*draw, n, t, heads * h).
 
         Parameters
         ----------
@@ -74,16 +68,40 @@ class Attention:
         past : (*draw, n, window - 1, h), those of the steps before
         held : (*draw, n, window - 1) bool, which of those there were
         """
-        every = torch.cat([past, outputs], -2)
-        there = torch.cat([held, held.new_ones(outputs.shape[:-1])], -1)
-        queries = torch.matmul(outputs, weights["attention.query"].mT.unsqueeze(-3))
-        keys = torch.matmul(every, weights["attention.key"].mT.unsqueeze(-3))
-        size = (self.heads, self.hidden_size // self.heads)
-        near = keys.unfold(-2, self.window, 1).unflatten(-2, size)
-        scores = torch.matmul(queries.unflatten(-1, size).unsqueeze(-2), near).squeeze(-2)
-        lag = weights["attention.lag"].flip(-1)
-        scores = scores * (1 / math.sqrt(size[1])) + lag.view(*lag.shape[:-2], 1, 1, *lag.shape[-2:])
-        reach = there.unfold(-1, self.window, 1).unsqueeze(-2)
-        share = torch.softmax(scores.masked_fill(~reach, -torch.inf), -1)
-        context = torch.matmul(share, every.unfold(-2, self.window, 1).mT).flatten(-2)
-        return Attended(context, share.flip(-1))
+        shares, values = self._shares(weights, outputs, past, held)
+        means = torch.matmul(shares, values.mT.unsqueeze(-3)).transpose(-2, -3)
+        return means.flatten(-2).flatten(-3, -2)[..., : outputs.shape[-2], :]
+
+    def shares(self, weights: Mapping[str, Tensor], outputs: Tensor, past: Tensor, held: Tensor) -> Tensor:
+        """a_tj of the same arguments by lag, (*draw, n, t, heads, window), the present first; zero for no step."""
+        found, _ = self._shares(weights, outputs, past, held)
+        size = found.shape[-2]
+        steps, lags = torch.arange(size, device=found.device), torch.arange(self.window, device=found.device)
+        column = steps.unsqueeze(-1) + self.window - 1 - lags
+        by_lag = found.gather(-1, column.expand(*found.shape[:-2], size, self.window)).transpose(-2, -3)
+        return by_lag.flatten(-4, -3)[..., : outputs.shape[-2], :, :]
+
+    def _shares(
+        self, weights: Mapping[str, Tensor], outputs: Tensor, past: Tensor, held: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Blocks of steps, each with the states that it can reach, where a whole matrix product serves all its steps.
+
+        Returns the shares (*draw, n, block, heads, step, reached) and the states (*draw, n, block, h, reached).
+        """
+        t, window = outputs.shape[-2], self.window
+        size = min(t, max(window, _BLOCK))
+        blocks = -(-t // size)
+        filler, span = blocks * size - t, size + window - 1
+        rows = torch.nn.functional.pad(outputs, (0, 0, 0, filler))
+        every = torch.cat([past, rows], -2)
+        there = torch.cat([held, held.new_ones(rows.shape[:-1])], -1)
+        each = (self.heads, self.hidden_size // self.heads)
+        queries = torch.matmul(rows, weights["attention.query"].mT.unsqueeze(-3)).unflatten(-2, (blocks, size))
+        keys = torch.matmul(every, weights["attention.key"].mT.unsqueeze(-3)).unfold(-2, span, size)
+        scores = torch.matmul(queries.unflatten(-1, each).transpose(-2, -3), keys.unflatten(-2, each))
+        steps, reached = torch.arange(size, device=rows.device), torch.arange(span, device=rows.device)
+        lag = steps.unsqueeze(-1) + window - 1 - reached
+        liked = weights["attention.lag"][..., lag.clamp(0, window - 1)]
+        scores = scores * (1 / math.sqrt(each[1])) + liked.view(*liked.shape[:-3], 1, 1, *liked.shape[-3:])
+        near = there.unfold(-1, span, size).unsqueeze(-2).unsqueeze(-2) & (lag >= 0) & (lag < window)
+        return torch.softmax(scores.masked_fill(~near, -torch.inf), -1), every.unfold(-2, span, size)

@@ -44,4 +44,4 @@ def attention_weights(model: RecurrentModel, params: Params, batch: Batch, state
     weights = model._split(params)
     inputs = model._sequence_inputs(weights, batch, state)
     outputs = cells.scan(model.layout, weights["layers"], inputs, state.memory).outputs
-    return model.attention(weights, outputs, state.past, state.held).weights
+    return model.attention.shares(weights, outputs, state.past, state.held)
