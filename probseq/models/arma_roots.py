@@ -75,7 +75,8 @@ def root_problems(factors: list[Factor]) -> tuple[str, ...]:
             if not one.autoregressive or other.autoregressive or not against or step != its_step:
                 continue
             for root in found:
-                nearest = min(against, key=lambda r, root=root: abs(r - root))
+                distances = [abs(there - root) for there in against]
+                nearest = against[distances.index(min(distances))]
                 if abs(nearest - root) < _NEAR_PAIR * abs(root):
                     plain = all(np.array_equal(f.lags, np.arange(1, f.lags.size + 1)) for f in (one, other))
                     messages.append(
