@@ -28,6 +28,7 @@ _HOMES = {
         "StudentT",
         "GaussianMixture",
         "LogNormal",
+        "LowRankNormal",
         "Gamma",
         "Beta",
         "VonMises",

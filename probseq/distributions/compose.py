@@ -13,6 +13,7 @@ from probseq.distributions.bijections import Affine, Bijection
 from probseq.distributions.counts import discrete_icdf
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
 from probseq.distributions.laplace import DiagonalLaplace
+from probseq.distributions.low_rank import FactorNormal
 from probseq.distributions.product import IndependentParts
 from probseq.distributions.pushforward import Pushforward
 from probseq.distributions.skewed import DiagonalSkewedStudentT
@@ -237,6 +238,10 @@ def push(law: Distribution, bijection: Bijection) -> Distribution:
         mass = pushed.range_probability()[1].squeeze(-1)
         return Mixture(torch.log_softmax(law.log_weights + mass.log(), -1), pushed)
     if isinstance(bijection, Affine):
+        if isinstance(law, FactorNormal):
+            loc = bijection.forward(law.loc)
+            scale = bijection.scale.expand(loc.shape)
+            return FactorNormal(loc=loc, scale=law.scale * scale, factors=law.factors * scale.unsqueeze(-1))
         if isinstance(law, DiagonalNormal):
             return DiagonalNormal(loc=bijection.forward(law.loc), scale=law.scale * bijection.scale)
         if isinstance(law, FullNormal):

@@ -8,6 +8,7 @@ from torch import Tensor
 from probseq.distributions.base import Distribution, ProductDistribution
 from probseq.distributions.compose import Mixture, Pushforward
 from probseq.distributions.gaussian import FullNormal, lower_factor
+from probseq.distributions.low_rank import FactorNormal
 from probseq.distributions.product import IndependentParts
 from probseq.errors import UnsupportedError
 
@@ -45,6 +46,8 @@ def given(law: Distribution, value: Tensor, seen: Tensor) -> Distribution:
     if isinstance(law, Pushforward):
         safe = torch.where(seen, value, law.bijection.forward(torch.zeros_like(value)))
         return Pushforward(given(law.base, law.bijection.inverse(safe), seen), law.bijection)
+    if isinstance(law, FactorNormal):
+        return law.given(value, seen)
     if isinstance(law, FullNormal):
         return _normal_given(law, value, seen)
     raise UnsupportedError(

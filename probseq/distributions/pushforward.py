@@ -14,6 +14,7 @@ from probseq.distributions.base import Distribution
 from probseq.distributions.bijections import Affine, Bijection, BoxCoxInverse, Exponential, Extended
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
 from probseq.distributions.laplace import DiagonalLaplace
+from probseq.distributions.low_rank import FactorNormal
 from probseq.distributions.skewed import DiagonalSkewedStudentT
 from probseq.errors import IncompatibleError
 
@@ -38,7 +39,7 @@ class Pushforward(Distribution):
             bijection = Affine(bijection.loc.expand(shape), bijection.scale.expand(shape))
         self.base, self.bijection = base, bijection
         bounded = not bijection.onto_reals
-        if bounded and isinstance(base, FullNormal) and base.n_variables > 1:
+        if bounded and isinstance(base, FullNormal | FactorNormal) and base.n_variables > 1:
             raise IncompatibleError(
                 got="a map with a bounded range over correlated normals",
                 expected="independent coordinates",
@@ -160,7 +161,7 @@ class Pushforward(Distribution):
         g, base = self.bijection, self.base
         if isinstance(g, Affine):
             return g.forward(base.mean), base.variance * g.scale**2
-        if isinstance(g, Exponential) and isinstance(base, DiagonalNormal | FullNormal):
+        if isinstance(g, Exponential) and isinstance(base, DiagonalNormal | FullNormal | FactorNormal):
             m, v = base.mean, base.variance
             mean = torch.exp(m + 0.5 * v)
             return g.shift + mean, torch.expm1(v) * mean**2

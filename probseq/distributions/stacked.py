@@ -9,22 +9,25 @@ from probseq.distributions.base import Distribution
 from probseq.distributions.bijections import Affine
 from probseq.distributions.compose import Mixture
 from probseq.distributions.gaussian import DiagonalNormal, FullNormal, lower_factor
+from probseq.distributions.low_rank import FactorNormal
 from probseq.distributions.pushforward import Pushforward
 from probseq.errors import UnsupportedError
 
 __all__ = ["is_normal", "is_stacked", "linear_image", "single_steps"]
 
+_NORMALS = (FullNormal, DiagonalNormal, FactorNormal)
+
 
 def is_normal(law: Distribution) -> bool:
     """Whether a law is a correlated normal or a mixture of such, so that its linear images are known."""
-    return isinstance(law.components if isinstance(law, Mixture) else law, FullNormal | DiagonalNormal)
+    return isinstance(law.components if isinstance(law, Mixture) else law, _NORMALS)
 
 
 def is_stacked(law: Distribution) -> bool:
     """Whether `single_steps` knows what to do: correlated normals, maps of them, mixtures of either."""
     if isinstance(law, Mixture):
         return is_stacked(law.components)
-    return is_stacked(law.base) if isinstance(law, Pushforward) else isinstance(law, FullNormal | DiagonalNormal)
+    return is_stacked(law.base) if isinstance(law, Pushforward) else isinstance(law, _NORMALS)
 
 
 def single_steps(law: Distribution, n_variables: int) -> Distribution:
@@ -108,6 +111,8 @@ def _normal(law: Distribution) -> FullNormal:
         return law
     if isinstance(law, DiagonalNormal):
         return FullNormal(loc=law.loc, scale_tril=torch.diag_embed(law.scale))
+    if isinstance(law, FactorNormal):
+        return law.full()
     raise UnsupportedError(
         got=f"a {type(law).__name__} over several steps",
         expected="a correlated normal, a map of one, or a mixture of such",

@@ -14,6 +14,7 @@ from probseq.distributions.base import Distribution
 from probseq.distributions.categorical import Categories
 from probseq.distributions.emissions import Emission, Observation
 from probseq.distributions.gaussian import DiagonalNormal, FullNormal
+from probseq.distributions.low_rank import FactorNormal
 from probseq.distributions.params import Params, ParamSpec, Positive, Real, Simplex
 from probseq.errors import DataError, ParameterError
 from probseq.models.base import Batch, SequenceModel, Steps
@@ -78,6 +79,7 @@ class IIDModel(SequenceModel[Count], ClosedForm):
 
     def _forecast_joint(self, params: Params, state: Count, u: Tensor | None, horizon: int) -> FullNormal | None:
         law = self.emission.distribution(params)
+        law = law.full() if isinstance(law, FactorNormal) else law
         if not isinstance(law, DiagonalNormal | FullNormal):
             return None
         root = law.scale_tril if isinstance(law, FullNormal) else torch.diag_embed(law.scale)

@@ -161,7 +161,7 @@ class HeadLayer:
         if len(x) > _LARGEST_SAMPLE:
             chosen = torch.randperm(len(x), generator=generator)[:_LARGEST_SAMPLE]
             x, seen = x[chosen], seen[chosen]
-        outputs = torch.zeros(self.n_outputs, dtype=torch.float64, requires_grad=True)
+        outputs = self.emission.initial_outputs(self.observation).requires_grad_()
         if not len(x):
             return outputs.detach()
         constants = {name: value.double() for name, value in weights.items() if name.startswith("head.constant.")}

@@ -18,6 +18,7 @@ from probseq.distributions.base import Distribution
 from probseq.distributions.categorical import Bits
 from probseq.distributions.compose import Mixture
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
+from probseq.distributions.low_rank import FactorNormal
 from probseq.errors import UnsupportedError
 from probseq.evaluation import crps as crps_of
 from probseq.results.panels import crps_mixture
@@ -202,9 +203,9 @@ class LawBackend(Backend):
             for block in law.blocks:
                 score[..., block] = LawBackend(law.marginal(block)).crps(y[..., block])
             return score
-        if isinstance(law, DiagonalNormal | FullNormal):
+        if isinstance(law, DiagonalNormal | FullNormal | FactorNormal):
             return crps_of.crps_normal(y, _numpy(law.mean), _numpy(law.stddev))
-        if isinstance(law, Mixture) and isinstance(law.components, DiagonalNormal | FullNormal):
+        if isinstance(law, Mixture) and isinstance(law.components, DiagonalNormal | FullNormal | FactorNormal):
             mean, std = _numpy(law.components.mean), _numpy(law.components.stddev)
             weights = _numpy(law.weights)[..., None, :]
             return crps_of.crps_normal_mixture(y, weights, np.moveaxis(mean, -2, -1), np.moveaxis(std, -2, -1))

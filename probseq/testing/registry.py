@@ -125,6 +125,7 @@ def _kinds() -> list[tuple[str, Emission, str, int]]:
         ("ZeroInflatedPoisson", ps.ZeroInflatedPoisson(), "count", 2),
         ("Gamma", ps.Gamma(), "positive", 2),
         ("LogNormal", ps.LogNormal(), "positive", 1),
+        ("LowRankNormal", ps.LowRankNormal(), "real", 3),
         ("Beta", ps.Beta(), "unit", 1),
         ("VonMises", ps.VonMises(), "angle", 2),
         ("Multinomial", ps.Multinomial(n_trials=6), "share", 3),

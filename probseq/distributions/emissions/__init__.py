@@ -8,6 +8,7 @@ from probseq.distributions.emissions.conditional import ConditionalEmission
 from probseq.distributions.emissions.counts import NegativeBinomial, Poisson, ZeroInflatedPoisson
 from probseq.distributions.emissions.gamma import Gamma
 from probseq.distributions.emissions.lognormal import LogNormal
+from probseq.distributions.emissions.low_rank import LowRankNormal
 from probseq.distributions.emissions.mixture import GaussianMixture
 from probseq.distributions.emissions.multinomial import Multinomial
 from probseq.distributions.emissions.normal import Normal, normal_from_moments
@@ -28,6 +29,7 @@ __all__ = [
     "Gamma",
     "GaussianMixture",
     "LogNormal",
+    "LowRankNormal",
     "Multinomial",
     "NegativeBinomial",
     "Normal",

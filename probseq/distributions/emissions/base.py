@@ -168,6 +168,13 @@ class Emission(Configuration, ABC):
         names = self.constants
         return {name: spec for name, spec in self.parameters(observation).items() if name in names}
 
+    def initial_outputs(self, observation: Observation) -> Tensor:
+        """Raw outputs (m,) from which the search for outputs that fit all data begins, double precision; zeros.
+
+        A family whose likelihood has no slope there, as where its parts are all alike, overrides it.
+        """
+        return torch.zeros(unconstrained_size(self.output_specs(observation)), dtype=torch.float64)
+
     def initial_constants(self, observation: Observation, generator: torch.Generator) -> dict[str, Tensor]:
         """Values that training starts from, (*spec.shape); by default near the origin of the unconstrained space."""
         specs = self.constant_specs(observation)

@@ -104,6 +104,13 @@ class GaussianMixture(Emission):
         factor = PositiveDefinite().factor(outputs[..., end:], specs["covariance"].shape)
         return self._law(log_weights, read_outputs(known, outputs[..., :end])["mean"], None, factor)
 
+    def initial_outputs(self, observation: Observation) -> Tensor:
+        """Components at the quantiles of a standard normal: alike they would stay so."""
+        outputs, m = super().initial_outputs(observation), self._size()
+        place = _normal_quantiles(m).unsqueeze(-1).expand(m, observation.n_variables)
+        outputs[m : m + place.numel()] = place.flatten()
+        return outputs
+
     def _law(self, log_weights: Tensor, mean: Tensor, scale: Tensor | None, factor: Tensor | None) -> Distribution:
         if factor is not None:
             factor = factor.unsqueeze(-3) if self.covariance == "tied" else factor

@@ -100,6 +100,9 @@ class Product(Emission):
     def is_likelihood(self) -> bool:  # type: ignore[override]
         return all(part.emission.is_likelihood for part in self.parts())
 
+    def initial_outputs(self, observation: Observation) -> Tensor:
+        return torch.cat([p.emission.initial_outputs(observation.select(p.own)) for p in self.parts()])
+
     def initial_constants(self, observation: Observation, generator: torch.Generator) -> dict[str, Tensor]:
         found = {}
         for part in self.parts():

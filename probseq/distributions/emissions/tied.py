@@ -114,6 +114,9 @@ class Tied(Emission):
     def is_likelihood(self) -> bool:  # type: ignore[override]
         return self._inner.is_likelihood
 
+    def initial_outputs(self, observation: Observation) -> Tensor:
+        return super().initial_outputs(observation) if self._shared else self._inner.initial_outputs(observation)
+
     def initial_constants(self, observation: Observation, generator: torch.Generator) -> dict[str, Tensor]:
         own = self._inner.initial_constants(observation, generator)
         return {**super().initial_constants(observation, generator), **own}
