@@ -235,7 +235,7 @@ def train_point(
         held = whole_sequences(validation)
     elif options.validation_fraction:
         rest, rest_weights, held = hold_back(batch, weights, options.validation_fraction, generator)
-    data = mini_batches(rest, rest.seen, rest_weights, options)
+    data = mini_batches(rest, rest.to_explain, rest_weights, options)
     done = train(model, law, data, generator, options, validation=held, progress=progress)
     params = {name: value.detach().unsqueeze(0) for name, value in unflatten(specs, law.centre()).items()}
     with torch.no_grad():

@@ -370,7 +370,8 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         start = self.initial_state(params, batch.n) if state is None else state
         noisy = {"noise": generator} if any(self.dropout) or "local_scale" in params else {}
         law, final = self._pass(params, batch, start, **noisy)
-        return law.training_score(self._filled(batch.x, scored), scored).sum(-1), final
+        with torch.autocast(batch.x.device.type, enabled=False):  # half precision is for the network, not for densities
+            return law.training_score(self._filled(batch.x, scored), scored).sum(-1), final
 
     def _predictive(self, params: Params, batch: Batch, state: RecurrentState) -> tuple[Distribution, Tensor]:
         if not batch.t:

@@ -16,7 +16,7 @@ from probseq.inference.schedules import Schedule, make_optimizer
 from probseq.inference.streams import Streams, mini_batches
 from probseq.inference.training import train, train_point
 from probseq.inference.weights import PointWeights
-from probseq.inference.windows import Windows, whole_sequences
+from probseq.inference.windows import MiniBatches, Windows, whole_sequences
 from probseq.models.base import Batch
 from probseq.models.recurrent import RecurrentModel
 from probseq.models.recurrent_noise import Dropout
@@ -276,13 +276,15 @@ def test_half_precision_stays_close(cell):
     assert traces[1] == pytest.approx(traces[0], abs=0.05)
 
 
-def test_two_processes_are_one_with_the_whole_mini_batch():
+@pytest.mark.parametrize("plan", [{}, {"carry_state": True, "window": 10}])
+def test_two_processes_are_one_with_the_whole_mini_batch(plan):
     model, batch = net(dtype=torch.float64), series(dtype=torch.float64)
     found = []
     for several in ({}, {"devices": 2, "strategy": "ddp_fork"}):
         law = normal_law(model).double()
-        settings = TrainingOptions(max_epochs=3, batch_size=4, device="cpu", learning_rate=1e-2, **several)
-        done = train(model, law, Windows(batch, batch.seen), seeded(), settings, validation=whole_sequences(batch))
+        settings = TrainingOptions(max_epochs=3, batch_size=4, device="cpu", learning_rate=1e-2, **several, **plan)
+        data = mini_batches(batch, batch.seen, None, settings)
+        done = train(model, law, data, seeded(), settings, validation=whole_sequences(batch))
         found.append((law.state_dict(), done))
     for name, value in found[0][0].items():
         torch.testing.assert_close(found[1][0][name], value, rtol=1e-9, atol=1e-9)
@@ -316,6 +318,8 @@ def test_data_from_elsewhere_train_a_network():
                     batch.x[first : first + 3], batch.seen[first : first + 3], batch.lengths[first : first + 3]
                 )
                 yield whole_sequences(part)._replace(share=torch.tensor(0.5))
+
+    assert isinstance(Chunks(), MiniBatches)
 
     law = normal_law(model)
     done = train(model, law, Chunks(), seeded(), TrainingOptions(max_epochs=60, learning_rate=1e-2))
