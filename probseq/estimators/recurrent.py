@@ -17,6 +17,7 @@ from probseq.errors import IncompatibleError, ParameterError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.encoding import Encoding
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
+from probseq.estimators.weight_summary import WeightSummary
 from probseq.inference.base import Inference
 from probseq.inference.dropout import MCDropout
 from probseq.inference.ensemble import Ensemble
@@ -89,7 +90,7 @@ _EXAMPLE = """
     """
 
 
-class _Recurrent(Encoding, SequenceEstimator):
+class _Recurrent(Encoding, WeightSummary, SequenceEstimator):
     """Constructor and model that the three cells share."""
 
     cell: ClassVar[str]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from probseq._types import Configuration
 from probseq.distributions.params import flatten, unflatten
 from probseq.errors import ParameterError
-from probseq.inference.base import Draws, Inference, Progress, check_whole
+from probseq.inference.base import Inference, Progress, check_whole
 from probseq.inference.law_fits import (
     as_network,
     fit_law,
@@ -22,6 +22,7 @@ from probseq.inference.law_fits import (
     warn_if_tempered,
 )
 from probseq.inference.options import TrainingOptions
+from probseq.inference.weight_draws import WeightDraws
 from probseq.inference.weights import WeightLaw
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
@@ -156,7 +157,7 @@ class MCDropout(Inference):
         validation: Batch | None = None,
         weights: Tensor | None = None,
         progress: Progress | None = None,
-    ) -> Draws:
+    ) -> WeightDraws:
         """Train under random masks and draw masks.
 
         ``objective`` of the result is the bound up to the constant of the divergence, its expectation over the same
@@ -183,10 +184,12 @@ class MCDropout(Inference):
             weights=weights,
             progress=progress,
         )
-        params = unflatten(model.parameters(), law.sample(self.n_draws, generator))
+        specs = model.parameters()
+        params = unflatten(specs, law.sample(self.n_draws, generator))
         total = log_prob_of_draws(model, params, batch, weights)
-        objective = float(total.mean()) - float(law.divergence().detach())
-        return Draws(
+        divergence = float(law.divergence().detach())
+        objective = float(total.mean()) - divergence
+        return WeightDraws(
             params,
             log_prob=float(torch.logsumexp(total, 0) - math.log(len(total))),
             objective=objective,
@@ -194,6 +197,9 @@ class MCDropout(Inference):
             n_iter=done.n_epochs,
             trace=np.asarray(done.trace) * n_values,
             optima=np.asarray([objective]),
+            point={name: value.unsqueeze(0) for name, value in unflatten(specs, law.flat.detach()).items()},
+            divergence=divergence,
+            kl_weight=float(self.kl_weight),
         )
 
     def law(self, model: RecurrentModel, batch: Batch, generator: torch.Generator) -> MaskedWeights:

@@ -16,6 +16,7 @@ from probseq.errors import ProbseqError
 from probseq.inference.base import Draws, Inference, Progress, check_whole
 from probseq.inference.law_fits import log_prob_of_draws
 from probseq.inference.optimize import MLE
+from probseq.inference.weight_draws import WeightDraws
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
 
@@ -25,8 +26,8 @@ _WORST_FIRST = ("interrupted", "degenerate", "decreased", "max_iter", "converged
 
 
 @dataclass(frozen=True)
-class EnsembleDraws(Draws):
-    """Draws of all members, one member after the other.
+class EnsembleDraws(WeightDraws):
+    """Draws of all members, one member after the other; ``point`` is empty, ``divergence`` the mean of theirs.
 
     Parameters
     ----------
@@ -169,6 +170,8 @@ class Ensemble(Inference):
             member=torch.repeat_interleave(torch.tensor(list(done)), torch.tensor(sizes)),
             objectives=tuple(objectives.get(member, float("nan")) for member in range(self.n_members)),
             failures=failures,
+            divergence=float(np.mean([one.divergence if isinstance(one, WeightDraws) else 0.0 for one in members])),
+            kl_weight=members[0].kl_weight if isinstance(members[0], WeightDraws) else 1.0,
         )
 
 

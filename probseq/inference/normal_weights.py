@@ -113,6 +113,15 @@ class NormalWeights(WeightLaw):
             moment = (self.mean - self.location).square() + (2 * self.rho).exp()
             return {kind: float(square.sqrt()) for kind, square in zip(self._members, self._squares(moment))}
 
+    def prior_scale(self) -> Tensor:
+        """Standard deviations of the prior, (m,), with learnt factors."""
+        found, factors = self.log_scale.exp(), self.factors()
+        of_run = {run: factors[kind] for kind, runs in self._members.items() for run in runs}
+        if not of_run:
+            return found
+        sizes = enumerate(self._sizes)
+        return found * torch.cat([torch.full((size,), of_run[run], dtype=found.dtype) for run, size in sizes])
+
     def centre(self) -> Tensor:
         return self.mean
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,40 +13,15 @@ from torch import Tensor
 from probseq._types import Configuration
 from probseq.distributions.params import flatten, unflatten
 from probseq.errors import ParameterError
-from probseq.inference.base import Draws, Inference, Progress, check_whole
+from probseq.inference.base import Inference, Progress, check_whole
 from probseq.inference.law_fits import as_network, fit_law, log_prob_of_draws, normal_prior, settled, warn_if_tempered
 from probseq.inference.normal_weights import NormalWeights
 from probseq.inference.options import TrainingOptions
+from probseq.inference.weight_draws import NormalDraws
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
 
-__all__ = ["MeanField", "NormalDraws"]
-
-
-@dataclass(frozen=True)
-class NormalDraws(Draws):
-    """Draws from a normal law of the weights with independent coordinates, with that law.
-
-    Parameters
-    ----------
-    point : dict
-        The parameters at the mean of the law, one draw (1, ...).
-    mean, scale : (m,)
-        Of the law, by weight.
-    divergence : float
-        From the prior, nats.
-    kl_weight : float
-        What the divergence was multiplied by in training; 1 is the evidence lower bound, below 1 is tempered.
-    prior_scales : dict
-        By kind of weight, the factor of the prior's standard deviations that was learnt; empty where none was.
-    """
-
-    point: dict[str, Tensor] = field(default_factory=dict)
-    mean: Tensor = field(default_factory=lambda: torch.zeros(0))
-    scale: Tensor = field(default_factory=lambda: torch.zeros(0))
-    divergence: float = 0.0
-    kl_weight: float = 1.0
-    prior_scales: dict[str, float] = field(default_factory=dict)
+__all__ = ["MeanField"]
 
 
 class MeanField(Inference):
@@ -177,6 +151,8 @@ class MeanField(Inference):
             point={name: value.unsqueeze(0) for name, value in unflatten(specs, mean).items()},
             mean=mean,
             scale=law.rho.detach().exp(),
+            prior_location=law.location,
+            prior_scale=law.prior_scale(),
             divergence=divergence,
             kl_weight=float(self.kl_weight),
             prior_scales=law.factors(),

@@ -1,6 +1,7 @@
 """Ensembles: members are fits of their own."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 import probseq as ps
 from probseq.distributions.emissions import Normal
-from probseq.errors import EmptyDataError, IncompatibleError, ParameterError
+from probseq.errors import ApproximationWarning, EmptyDataError, IncompatibleError, ParameterError
 from probseq.inference.ensemble import Ensemble
 from probseq.inference.map import MAP
 from probseq.inference.optimize import MLE
@@ -73,6 +74,18 @@ def test_members_may_be_posteriors():
     assert draws.member.tolist() == [0] * 4 + [1] * 4
     nested = Ensemble(2, Ensemble(2, MAP(training=SHORT))).fit(model, batch, seeded())
     assert nested.params["weights"].shape == (4, model.n_parameters)
+
+
+def test_members_may_be_tempered_and_the_summary_says_so():
+    x = series().x[0].numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ApproximationWarning)
+        inner = MeanField(2, kl_weight=0.5, training=SHORT)
+        tempered = ps.LSTM(2, inference=Ensemble(2, inner), random_state=0).fit(x)
+    assert tempered.draws_.kl_weight == 0.5
+    assert tempered.summary().attrs["posterior"] == "tempered: kl_weight=0.5"
+    plain = ps.LSTM(2, inference=Ensemble(2, MLE(training=SHORT)), random_state=0).fit(x)
+    assert plain.summary().attrs["posterior"] == "ensemble"
 
 
 def test_a_member_that_fails_is_left_out_and_named():

@@ -1,17 +1,20 @@
 """Laws of a network's weights: learnt prior scales, local noise of the head, shared mini-batches, penalties."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
 
+import probseq as ps
 from probseq.distributions.emissions import Normal
 from probseq.distributions.params import unflatten
 from probseq.errors import ApproximationWarning, ParameterError
 from probseq.inference.map import MAP
 from probseq.inference.normal_weights import NormalWeights
+from probseq.inference.optimize import MLE
 from probseq.inference.options import TrainingOptions
 from probseq.inference.training import train
 from probseq.inference.variational import MeanField
@@ -19,6 +22,7 @@ from probseq.inference.weights import PenalizedWeights
 from probseq.inference.windows import Windows
 from probseq.models.base import Batch
 from probseq.models.recurrent import RecurrentModel
+from probseq.models.wrappers import innermost
 
 KINDS = [("input", 3), ("recurrent", 2), ("input", 4)]
 DOUBLE = {"dtype": torch.float64}
@@ -85,6 +89,23 @@ def test_the_record_of_a_fit_shows_the_law(prior_scale):
     assert set(draws.prior_scales) == wanted
     total = model.log_prob(draws.params, batch).sum(-1)
     assert draws.objective == pytest.approx(float(total.mean()) - draws.divergence)
+
+
+@pytest.mark.parametrize("kl_weight", [1.0, 0.25])
+def test_the_summary_of_a_fit_tells_pieces_and_tempering(kl_weight):
+    inference = MeanField(4, "learnt", kl_weight=kl_weight, training=TrainingOptions(max_epochs=3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ApproximationWarning)
+        model = ps.LSTM(3, 2, inference=inference, random_state=0).fit(series().x[0])
+    table = model.summary()
+    assert list(table.index) == list(innermost(model.model_.model).pieces)
+    assert table["weights"].sum() == model.params_.sizes["weight"]
+    assert table["kl"].sum() == pytest.approx(model.draws_.divergence, rel=1e-4)
+    assert (table[["mean", "spread", "prior"]] > 0).all(axis=None)
+    assert table.attrs["posterior"] == ("posterior" if kl_weight == 1 else "tempered: kl_weight=0.25")
+    point = ps.RNN(3, inference=MLE(training=TrainingOptions(max_epochs=2))).fit(series().x[0]).summary()
+    assert point.attrs["posterior"] == "point"
+    assert (point["spread"] == 0).all()
 
 
 def test_prior_scales_by_kind_change_those_kinds_only():

@@ -1,0 +1,80 @@
+"""A table of what a fit has found about the weights of a network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from probseq.estimators.predicting import Predicting
+from probseq.inference.ensemble import EnsembleDraws
+from probseq.inference.weight_draws import NormalDraws, WeightDraws
+from probseq.models.recurrent import RecurrentModel
+from probseq.models.wrappers import innermost
+
+__all__ = ["WeightSummary"]
+
+
+class WeightSummary(Predicting):
+    """The method ``summary`` of an estimator whose model, behind its transforms, is a `RecurrentModel`."""
+
+    def summary(self) -> pd.DataFrame:
+        """One row a piece of the network (a matrix, a bias, ...), and in ``attrs`` how it was fitted.
+
+        ``weights`` counts them, ``mean`` is the root mean square of their averages over draws, ``spread`` that of
+        their standard deviations over draws, ``prior`` that of the prior's. ``kl`` is their part of the divergence from
+        the prior in nats, where the inference has a normal law (``MeanField``).
+
+        ``attrs["posterior"]`` says what the draws are of: "point", "posterior", "ensemble", or "tempered:
+        kl_weight=0.1" where the divergence was not counted once.
+        """
+        self._check_fitted()
+        model, draws = innermost(self.model_.model), self.draws_
+        if not isinstance(model, RecurrentModel):
+            raise TypeError(f"{type(model).__name__} is no recurrent network")
+        weights = self.model_.params["weights"].double()
+        prior = model.weights.scale
+        if isinstance(draws, NormalDraws):
+            prior = draws.prior_scale
+        rows = {}
+        for name, piece in model.pieces.items():
+            own = weights[:, piece.start : piece.stop]
+            rows[name] = {
+                "kind": piece.kind,
+                "weights": piece.stop - piece.start,
+                "mean": _size(own.mean(0)),
+                "spread": _size(own.std(0, correction=0)),
+                "prior": _size(prior[piece.start : piece.stop]),
+            }
+            if isinstance(draws, NormalDraws):
+                rows[name]["kl"] = _divergence(draws, piece.start, piece.stop)
+        table = pd.DataFrame.from_dict(rows, orient="index")
+        table.attrs = {
+            "posterior": _posterior(draws, self.model_.n_draws),
+            "n_draws": self.model_.n_draws,
+            "log_likelihood": self.log_likelihood_,
+            "objective": draws.objective,
+            "status": draws.status,
+        }
+        return table
+
+
+def _size(values: Tensor) -> float:
+    return float(values.double().square().mean().sqrt())
+
+
+def _divergence(draws: NormalDraws, start: int, stop: int) -> float:
+    """KL of independent normals, nats."""
+    parts = (draws.mean, draws.scale, draws.prior_location, draws.prior_scale)
+    mean, scale, location, prior = (part[start:stop].double() for part in parts)
+    moment = ((mean - location).square() + scale.square()) / prior.square()
+    return float((0.5 * (moment - 1) + (prior / scale).log()).sum())
+
+
+def _posterior(draws: object, n_draws: int) -> str:
+    weight = draws.kl_weight if isinstance(draws, WeightDraws) else 1.0
+    if weight != 1:
+        return f"tempered: kl_weight={np.float64(weight):g}"
+    if isinstance(draws, EnsembleDraws):
+        return "ensemble"
+    return "posterior" if n_draws > 1 else "point"
