@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import fields
 from numbers import Number
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ class Configuration:
     It follows scikit-learn's protocol (``get_params``, ``set_params``, ``clone``, nested names such as
     ``emission__covariance``) and is equal to another of its class with the same arguments.
     """
+
+    not_saved: ClassVar[tuple[str, ...]] = ()
+    """Arguments that belong to the run and not to the model: files of models leave them out."""
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name; ``deep`` adds those of the configurations among them."""

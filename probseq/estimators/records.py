@@ -75,7 +75,8 @@ class Writer:
             return {"record": len(self.records) - 1}
         if isinstance(value, Configuration | SequenceEstimator):
             given = value.get_params(deep=False)
-            params = {name: self.write(one, f"{path}.{name}") for name, one in given.items()}
+            left_out = value.not_saved if isinstance(value, Configuration) else ()
+            params = {n: self.write(one, f"{path}.{n}") for n, one in given.items() if n not in left_out}
             return {"class": type(value).__name__, "params": params}
         if isinstance(value, list | tuple):
             kind = "tuple" if isinstance(value, tuple) else "list"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from probseq._types import Configuration, positive_number, whole_number
 from probseq.errors import ParameterError
@@ -84,6 +84,8 @@ class TrainingOptions(Configuration):
     trainer_kwargs : mapping or None
         Passed on to ``lightning.Trainer``.
     """
+
+    not_saved: ClassVar[tuple[str, ...]] = ("checkpoint", "resume", "callbacks", "trainer_kwargs")
 
     max_epochs: int | None = None
     learning_rate: float | None = None

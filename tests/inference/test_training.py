@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 
+import probseq as ps
 from probseq.distributions.emissions import Normal
 from probseq.errors import DataWarning, ParameterError
 from probseq.inference.callbacks import TrainingRecord
@@ -290,6 +291,16 @@ def test_two_processes_are_one_with_the_whole_mini_batch(plan):
         torch.testing.assert_close(found[1][0][name], value, rtol=1e-9, atol=1e-9)
     assert found[1][1].trace == pytest.approx(found[0][1].trace, abs=1e-9)
     assert found[1][1].validation == pytest.approx(found[0][1].validation, abs=1e-9)
+
+
+def test_a_saved_network_leaves_out_what_belongs_to_the_run(tmp_path):
+    training = ps.TrainingOptions(max_epochs=2, checkpoint=tmp_path, resume=True, callbacks=[Watch()], batch_size=7)
+    y = series().x[0, :, 0].numpy()
+    fitted = ps.LSTM(2, inference=ps.MeanField(n_draws=2, training=training), random_state=0).fit(y)
+    fitted.save(tmp_path / "net")
+    loaded = ps.load(tmp_path / "net")
+    assert loaded.inference.training == ps.TrainingOptions(max_epochs=2, batch_size=7)
+    assert float(loaded.log_prob(y)) == float(fitted.log_prob(y))
 
 
 def test_the_bar_shows_nats_per_value(capsys):
