@@ -1,6 +1,9 @@
 """Training: a stopped one goes on bit for bit, schedules, callbacks, precision, several processes."""
 
 import math
+import multiprocessing
+import os
+import signal
 import warnings
 
 import pytest
@@ -109,6 +112,38 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(plan, tmp_path
     assert_same(outcome(PLANS[plan], tmp_path, dropout=0.2), whole)
 
 
+class Vanish:
+    """Ends the process for good in the fourth round."""
+
+    def __init__(self):
+        self.told = 0
+
+    def on_epoch_end(self, record):
+        self.told += 1
+        if self.told == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def point(**options):
+    settings = TrainingOptions(max_epochs=16, batch_size=4, learning_rate=1e-2, device="cpu", **options)
+    return train_point(net(), series(), seeded(), settings)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.usefixtures("short_rounds")
+def test_a_process_that_was_killed_is_no_loss(tmp_path):
+    kept = {"checkpoint": tmp_path, "checkpoint_seconds": 0.0, "resume": True}
+    process = multiprocessing.get_context("fork").Process(target=point, kwargs={**kept, "callbacks": [Vanish()]})
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    watch = Watch()
+    again, whole = point(**kept, callbacks=[watch]), point()
+    assert watch.records[0].step == 16
+    assert torch.equal(again.params["weights"], whole.params["weights"])
+    assert (again.log_prob, again.trace.tolist()) == (whole.log_prob, whole.trace.tolist())
+
+
 def test_a_killed_training_goes_on_within_a_pass(tmp_path, monkeypatch):
     monkeypatch.setattr("probseq.inference.rounds._MOST_STEPS", 7)
     options = {
@@ -146,18 +181,6 @@ def test_resuming_another_training_is_an_error(tmp_path):
         outcome({"max_epochs": 3}, tmp_path)
     with pytest.warns(DataWarning, match="another random_state"):
         outcome({"max_epochs": 2}, tmp_path, seed=6)
-
-
-@pytest.mark.usefixtures("short_rounds")
-def test_a_point_estimate_resumes_through_its_inference(tmp_path):
-    settings = {"max_epochs": 12, "batch_size": 4, "learning_rate": 1e-2}
-    whole = train_point(net(), series(), seeded(), TrainingOptions(**settings))
-    kept = {"checkpoint": tmp_path, "checkpoint_seconds": 0.0, "resume": True}
-    with pytest.raises(KilledError):
-        train_point(net(), series(), seeded(), TrainingOptions(**settings, **kept, callbacks=[Kill(2)]))
-    again = train_point(net(), series(), seeded(), TrainingOptions(**settings, **kept))
-    assert torch.equal(again.params["weights"], whole.params["weights"])
-    assert again.log_prob == whole.log_prob
 
 
 class Watch:
@@ -277,6 +300,7 @@ def test_half_precision_stays_close(cell):
     assert traces[1] == pytest.approx(traces[0], abs=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("plan", [{}, {"carry_state": True, "window": 10}])
 def test_two_processes_are_one_with_the_whole_mini_batch(plan):
     model, batch = net(dtype=torch.float64), series(dtype=torch.float64)
