@@ -78,7 +78,8 @@ def compare(
     Returns
     -------
     Comparison
-        Its ``table`` has one row a model, best first: mean log score; difference to the best and its standard error
+        Its ``table`` has one row a model, best first: mean log score (NaN where no likelihood was maximised, as by
+        ``Quantiles``: such models are ranked by CRPS, behind the others); difference to the best and its standard error
         (one sequence: Newey-West with the correction of Harvey, Leybourne and Newbold; several: clustered by
         sequence); CRPS; coverage of the central 50 and 90 % intervals; p-value of uniform PIT; stacking weight, learnt
         on the first half of the values; free parameters; seconds of the fit.
@@ -167,6 +168,8 @@ class Comparison:
         unit = self._total = self._unit(values)
         totals = {e.name: self._mean(e.log_prob, unit) for e in self.comparable}
         order = sorted(totals, key=lambda name: (not math.isnan(totals[name]), totals[name]), reverse=True)
+        if self.measure.base == "none":
+            order.sort(key=lambda name: self._numeric(self.evidence[name])["crps"])
         self.best = order[0]
         others = [e.name for e in self.evidence.values() if e.name not in totals]
         weights = self._weights()
@@ -198,12 +201,15 @@ class Comparison:
         return paired_difference(first, second)
 
     def _row(self, e: Evidence, unit: float, weights: dict[str, float]) -> dict[str, Any]:
-        same = e.measure == self.measure
+        counted = e.measure.base != "none"
+        same = counted and e.measure == self.measure
         nats = self._mean(e.log_prob, unit) if same else math.nan
         notes = []
-        if not same:
+        if not counted:
+            notes.append(f"{e.estimator.emission_!r} is no likelihood, so it has no nats: compare its CRPS")
+        elif not same:
             notes.append(f"log score is a {e.measure}, not a {self.measure}")
-        if e.name == self.best and len(self.comparable) > 1:
+        if same and e.name == self.best and len(self.comparable) > 1:
             notes.append("selected as the best, so its lead is flattered")
         gap = se = math.nan
         if same and e.name == self.best:
@@ -314,7 +320,7 @@ class Comparison:
         many = f" of {self.data.n_sequences} sequences" if self.data.many else ""
         return (
             f"{self.n_values} values{many} scored one step ahead by all {len(self.evidence)} models "
-            f"({self.measure}; higher nats are better)."
+            f"({self.measure}; {'lower CRPS is' if self.measure.base == 'none' else 'higher nats are'} better)."
         )
 
     @property
@@ -362,8 +368,8 @@ def _digits(values: pd.Series, wanted: int) -> int:
 
 
 def _common_measure(evidence: list[Evidence]) -> Any:
-    """The measure under which most models score; the first one's among equals."""
-    counts = Counter(e.measure for e in evidence)
+    """The measure under which most models score; the first one's among equals, no likelihood where none has one."""
+    counts = Counter(e.measure for e in evidence if e.measure.base != "none") or Counter(e.measure for e in evidence)
     most = max(counts.values())
     return next(e.measure for e in evidence if counts[e.measure] == most)
 

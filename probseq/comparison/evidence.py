@@ -25,7 +25,7 @@ class Measure:
     Parameters
     ----------
     base : str or tuple of str
-        "lebesgue" or "counting", for all variables or for each.
+        "lebesgue" or "counting", for all variables or for each; "none" where no likelihood was maximised.
     unit : str
         Unit of the data, for densities.
     vocabulary : tuple
@@ -40,6 +40,8 @@ class Measure:
         if isinstance(self.base, tuple):
             counted = [i for i, base in enumerate(self.base) if base == "counting"]
             return f"{replace(self, base='lebesgue')} and probability of whole numbers (variables {counted})"
+        if self.base == "none":
+            return "no likelihood"
         if self.base == "lebesgue":
             return f"density per {self.unit}" if self.unit else "density"
         return f"probability over {len(self.vocabulary)} tokens" if self.vocabulary else "probability of whole numbers"
@@ -54,7 +56,7 @@ class Evidence:
     name : str
     measure : Measure
     log_prob : (n, t)
-        Nats of each step; NaN where nothing is scored.
+        Nats of each step; NaN where nothing is scored, and everywhere for a law that is no likelihood.
     scored : (n, t, k) bool
     frozen : (n, t) or None
         Nats with the weights of the draws held, for models with several draws.
@@ -88,7 +90,9 @@ def collect(name: str, estimator: SequenceEstimator, data: Sequences, history: A
     scored = steps.scored.numpy()
     log_prob = np.where(scored.any(-1), steps.values.numpy().astype(float), np.nan)
     frozen, effective = None, None
-    if estimator.model_.n_draws > 1:
+    if not estimator.has_likelihood:
+        log_prob = np.full_like(log_prob, np.nan)
+    elif estimator.model_.n_draws > 1:
         held = estimator._steps(data, state, frozen=True)
         frozen = np.where(scored.any(-1), held.values.numpy().astype(float), np.nan)
         weights = torch.softmax(steps.final.log_weights, -1)
@@ -98,7 +102,7 @@ def collect(name: str, estimator: SequenceEstimator, data: Sequences, history: A
     words = () if data.vocabulary is None else tuple(data.vocabulary.tokens)
     observation = estimator.model_.observation
     unit = "" if observation.discrete else str(data.attrs.get("units", ""))
-    measure = Measure(observation.measure, unit, words)
+    measure = Measure(observation.measure, unit, words) if estimator.has_likelihood else Measure("none")
     return Evidence(name, estimator, data, measure, log_prob, scored, frozen, effective, forecast, crps, pit, inside)
 
 

@@ -31,6 +31,8 @@ class Distribution(torch.distributions.Distribution):
     """All variables are labels without order: no mean, no quantiles."""
     circular: ClassVar[bool] = False
     """All variables are angles: ``mean`` is the mean direction and ``variance`` the circular variance."""
+    is_likelihood: ClassVar[bool] = True
+    """Whether the law's log probability is what training maximises, so that it may be compared with others."""
     margins: ClassVar[str | None] = None
     """How the laws of single variables are approximated, in words; None where they are exact."""
     arg_constraints: ClassVar[dict[str, Any]] = {}

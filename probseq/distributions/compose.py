@@ -16,6 +16,7 @@ from probseq.distributions.laplace import DiagonalLaplace
 from probseq.distributions.low_rank import FactorNormal
 from probseq.distributions.product import IndependentParts
 from probseq.distributions.pushforward import Pushforward
+from probseq.distributions.quantiles import QuantileLaw
 from probseq.distributions.skewed import DiagonalSkewedStudentT
 from probseq.errors import IncompatibleError
 
@@ -60,6 +61,10 @@ class Mixture(Distribution):
     @property
     def blocks(self) -> list[list[int]]:
         return self.components.blocks
+
+    @property
+    def is_likelihood(self) -> bool:  # type: ignore[override]
+        return self.components.is_likelihood
 
     @property
     def margins(self) -> str | None:  # type: ignore[override]
@@ -238,6 +243,8 @@ def push(law: Distribution, bijection: Bijection) -> Distribution:
         mass = pushed.range_probability()[1].squeeze(-1)
         return Mixture(torch.log_softmax(law.log_weights + mass.log(), -1), pushed)
     if isinstance(bijection, Affine):
+        if isinstance(law, QuantileLaw):
+            return QuantileLaw(law.levels, bijection.loc.unsqueeze(-1) + bijection.scale.unsqueeze(-1) * law.values)
         if isinstance(law, FactorNormal):
             loc = bijection.forward(law.loc)
             scale = bijection.scale.expand(loc.shape)

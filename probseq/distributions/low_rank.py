@@ -102,7 +102,7 @@ class FactorNormal(Distribution):
         gap = torch.where(seen, (value - self.loc) / self.scale, torch.zeros_like(self.loc))
         loadings = self.factors * (seen.to(self.dtype) / self.scale).unsqueeze(-1)
         root = torch.linalg.cholesky(_information(loadings))
-        hidden = torch.cholesky_solve(loadings.mT @ gap.unsqueeze(-1), root)
+        hidden = torch.cholesky_solve(loadings.mT @ gap.unsqueeze(-1).to(self.dtype), root)
         # The factors given what was seen are N(w, M^{-1}), and M^{-1} = L^{-T} L^{-1}.
         factors = torch.linalg.solve_triangular(root, self.factors.mT, upper=False).mT
         return FactorNormal(loc=self.loc + (self.factors @ hidden).squeeze(-1), scale=self.scale, factors=factors)
@@ -139,6 +139,7 @@ def _information(loadings: Tensor) -> Tensor:
 
 def _explained(gap: Tensor, loadings: Tensor) -> Tensor:
     """-(|v - G w|^2 + |w|^2 + log |M|) / 2 of v (*B, k) and G (*B, k, r)."""
+    loadings = loadings.to(gap.dtype)
     root = torch.linalg.cholesky(_information(loadings))
     hidden = torch.cholesky_solve(loadings.mT @ gap.unsqueeze(-1), root)
     rest = gap - (loadings @ hidden).squeeze(-1)

@@ -58,6 +58,10 @@ class IndependentParts(Distribution):
         return self._joined([part.resultant.mT for part in self.parts]).mT
 
     @property
+    def is_likelihood(self) -> bool:  # type: ignore[override]
+        return all(part.is_likelihood for part in self.parts)
+
+    @property
     def margins(self) -> str | None:  # type: ignore[override]
         return next((part.margins for part in self.parts if part.margins), None)
 

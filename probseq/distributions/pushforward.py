@@ -15,6 +15,7 @@ from probseq.distributions.bijections import Affine, Bijection, BoxCoxInverse, E
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
 from probseq.distributions.laplace import DiagonalLaplace
 from probseq.distributions.low_rank import FactorNormal
+from probseq.distributions.quantiles import QuantileLaw
 from probseq.distributions.skewed import DiagonalSkewedStudentT
 from probseq.errors import IncompatibleError
 
@@ -58,6 +59,14 @@ class Pushforward(Distribution):
         if isinstance(bijection, Affine):
             bijection = Affine(bijection.loc[..., index], bijection.scale[..., index])
         return Pushforward(self.base.marginal(index), bijection)
+
+    @property
+    def is_likelihood(self) -> bool:  # type: ignore[override]
+        return self.base.is_likelihood
+
+    @property
+    def margins(self) -> str | None:  # type: ignore[override]
+        return self.base.margins
 
     def range_probability(self) -> tuple[Tensor, Tensor]:
         """P(z <= z_low) and P(z_low < z < z_high) for each variable, (*B, k)."""
@@ -130,6 +139,8 @@ class Pushforward(Distribution):
         if isinstance(g, Exponential):
             if isinstance(self.base, DiagonalLaplace):
                 return order * self.base.scale < 1
+            if isinstance(self.base, QuantileLaw):
+                return order * self.base.upper_tail < 1
             return every & (order == 0 or not isinstance(self.base, DiagonalStudentT | DiagonalSkewedStudentT))
         if isinstance(g, BoxCoxInverse):
             # lmbda < 0: P(X > x) falls as x^lmbda, since the density of z is positive at the end of its range.

@@ -271,6 +271,8 @@ class SequenceEstimator(Scoring, TextScores, Residuals, Streaming):
             float(part.sum(-1, dtype=np.float64) @ each) for part in counted
         )
         self.n_scored_ = int(n_scored) if n_scored.is_integer() else n_scored
+        if not self.has_likelihood:
+            self.log_likelihood_ = math.nan
 
     def _inference(self) -> Inference:
         inference = self._default_inference() if self.inference is None else self.inference

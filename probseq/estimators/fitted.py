@@ -73,10 +73,17 @@ class FittedModel(BaseEstimator, ABC):
     training_: Sequences | None
     training_state_: Any
     log_likelihood_: float
+    """Nats of the training data; NaN where the emission is no likelihood."""
     n_scored_: float
     n_scored_steps_: float
     fit_seconds_: float
     _fitted_to: Sequences | None = None
+
+    @property
+    def has_likelihood(self) -> bool:
+        """Whether the law is fitted by its likelihood, so that its log probabilities may be compared with others'."""
+        emission = self._emission()
+        return emission is None or emission.is_likelihood
 
     @cached_property
     def training_fingerprint_(self) -> str | None:

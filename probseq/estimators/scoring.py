@@ -42,6 +42,7 @@ class Scoring(FittedModel):
         weights : "adapt" or "frozen"
             Whether seeing data moves the weights of the parameter draws (the model's law) or not.
         """
+        self._require_likelihood("log_prob_steps")
         data = self._borrow(X, lengths, covariates)
         if weights not in ("adapt", "frozen"):
             raise ParameterError(
@@ -53,6 +54,7 @@ class Scoring(FittedModel):
 
     def log_prob(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> xr.DataArray:
         """log p(x_1:T) in nats over the scored values, dim ``sequence`` (a scalar for one sequence)."""
+        self._require_likelihood("log_prob")
         data = self._borrow(X, lengths, covariates)
         steps = self._steps(data, self._begin(data, history))
         total = steps.values.double().sum(-1).numpy()
@@ -62,6 +64,7 @@ class Scoring(FittedModel):
         self, X: Any, y: Any = None, *, lengths: Any = None, covariates: Any = None, history: Any = None
     ) -> float:
         """Mean log p(x_t | x_<t) in nats per scored value; higher is better."""
+        self._require_likelihood("score")
         data = self._borrow(X, lengths, covariates)
         check_y(y, data)
         steps = self._steps(data, self._begin(data, history))
@@ -77,7 +80,7 @@ class Scoring(FittedModel):
     @property
     def aic(self) -> float:
         """Akaike's criterion of the training data, -2 log L + 2 k."""
-        self._check_fitted()
+        self._require_likelihood("aic")
         return -2 * self.log_likelihood_ + 2 * self.n_parameters_
 
     @property
@@ -92,8 +95,18 @@ class Scoring(FittedModel):
     @property
     def bic(self) -> float:
         """Schwarz's criterion of the training data, -2 log L + k log n, n = steps with a scored value."""
-        self._check_fitted()
+        self._require_likelihood("bic")
         return -2 * self.log_likelihood_ + self.n_parameters_ * math.log(max(self.n_scored_steps_, 1.0))
+
+    def _require_likelihood(self, what: str) -> None:
+        """Raise where the fit maximised something else than a likelihood."""
+        self._check_fitted()
+        if not self.has_likelihood:
+            raise UnsupportedError(
+                got=f"{what} of {type(self).__name__} with {self.emission_!r}, which is no likelihood",
+                expected="a law that was fitted by its likelihood",
+                remedy="Use predictive(X).crps(X) and compare(); or a head with a density, such as StudentT().",
+            )
 
     @property
     def params_(self) -> xr.Dataset:

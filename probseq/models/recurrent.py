@@ -373,6 +373,14 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         with torch.autocast(batch.x.device.type, enabled=False):  # half precision is for the network, not for densities
             return law.training_score(self._filled(batch.x, scored), scored).sum(-1), final
 
+    def _forecast_marginals(
+        self, params: Params, state: RecurrentState, u: Tensor | None, horizon: int
+    ) -> Distribution | None:
+        """Of the next step alone; later ones depend on values that have not come."""
+        if horizon > 1:
+            return None
+        return self.predict_next(params, state, None if u is None else u[..., 0, :])[..., None]
+
     def _predictive(self, params: Params, batch: Batch, state: RecurrentState) -> tuple[Distribution, Tensor]:
         if not batch.t:
             return super()._predictive(params, batch, state)

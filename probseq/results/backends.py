@@ -148,7 +148,7 @@ class LawBackend(Backend):
     def __init__(self, law: Distribution, draws: Distribution | None = None, weights: Tensor | None = None) -> None:
         self.law, self.draws, self.weights = law, draws, weights
         self.exact = law.margins is None
-        self.name = "analytic" if draws is None else "mixture"
+        self.name = "quantiles" if not law.is_likelihood else "analytic" if draws is None else "mixture"
         n, t = law.batch_shape
         self.shape = (n, t, law.n_variables)
 
@@ -185,6 +185,12 @@ class LawBackend(Backend):
         return np.where(np.isnan(x), np.nan, p)
 
     def log_prob(self, y: np.ndarray) -> np.ndarray:
+        if not self.law.is_likelihood:
+            raise UnsupportedError(
+                got="log_prob of learnt quantiles",
+                expected="a law that was fitted by its likelihood",
+                remedy="Use crps(y) or quantile(q); or a head with a density, such as StudentT().",
+            )
         seen = ~np.isnan(y)
         if not seen.all():
             # Any value inside the support will do where nothing was seen: the median is one.

@@ -12,6 +12,7 @@ from torch import Tensor
 from probseq._memory import spare
 from probseq.distributions.compose import Mixture, mixture
 from probseq.distributions.stacked import is_stacked
+from probseq.errors import UnsupportedError
 from probseq.kernels.padding import fill_missing, find_missing
 from probseq.models.base import Batch, SequenceModel, map_state
 from probseq.models.marginal import Marginalized
@@ -88,6 +89,17 @@ class ModelJoint(JointLaw):
             log_weights = self.state.log_weights.unsqueeze(1).expand(-1, self.horizon, -1)
             return LawBackend(mixture(log_weights.to(model.dtype), draws), draws, log_weights.exp())
 
+    def _require_likelihood(self) -> None:
+        first = None if self.covariates is None else torch.as_tensor(self.covariates)[:, 0]
+        with torch.no_grad():
+            law = self.model.predict_next({}, self.state, first)
+        if not law.is_likelihood:
+            raise UnsupportedError(
+                got="log_prob(joint=True) of a forecast by learnt quantiles",
+                expected="a model that was fitted by its likelihood",
+                remedy="Use crps(y) or energy_score(y), or a head with a density such as StudentT().",
+            )
+
     def _small(self, entries: int = _DENSE_ENTRIES) -> bool:
         """Whether drawing from a dense joint law costs less than running the model once for each path."""
         size = self.horizon * self.model.observation.n_variables
@@ -122,6 +134,7 @@ class ModelJoint(JointLaw):
         return np.stack(paths), log_weights.exp().numpy().astype(np.float64)
 
     def log_prob(self, values: np.ndarray) -> np.ndarray:
+        self._require_likelihood()
         # A model may not run over a gap, such as under Difference, where the joint law integrates it out.
         if np.isnan(values).any() and self._small() and self._law is not None:
             return self._law.log_prob(values)

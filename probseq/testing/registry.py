@@ -108,6 +108,18 @@ class Row:
 
 _CHAINS_ONLY = ("full", "spherical", "tied", "Gamma", "Beta", "VonMises", "Multinomial", "tied GaussianMixture")
 _ALL_NETS = ("diag", "Poisson", "Categorical")
+# Checks that ask for log probabilities.
+_WITHOUT_LIKELIHOOD = (
+    "check_fit",
+    "check_scores",
+    "check_input_forms",
+    "check_ragged",
+    "check_coordinates",
+    "check_history",
+    "check_streaming",
+    "check_forecast",
+    "check_storage",
+)
 
 
 def _kinds() -> list[tuple[str, Emission, str, int]]:
@@ -283,6 +295,13 @@ def _rows() -> list[Row]:
             "LSTM by MLE",
             lambda: ps.LSTM(2, inference=ps.MLE(training=ps.TrainingOptions(max_epochs=20)), random_state=0),
             missing="pattern",
+        ),
+        Row(
+            "LSTM Quantiles",
+            partial(_net, ps.LSTM, ps.Quantiles((0.1, 0.5, 0.9))),
+            n_variables=2,
+            missing="pattern",
+            skip=_WITHOUT_LIKELIHOOD,
         ),
         Row(
             "LSTM of layers",

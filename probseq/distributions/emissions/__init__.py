@@ -13,6 +13,7 @@ from probseq.distributions.emissions.mixture import GaussianMixture
 from probseq.distributions.emissions.multinomial import Multinomial
 from probseq.distributions.emissions.normal import Normal, normal_from_moments
 from probseq.distributions.emissions.product import Product
+from probseq.distributions.emissions.quantiles import Quantiles
 from probseq.distributions.emissions.regression import AutoregressiveNormal, NormalRegression, PoissonRegression
 from probseq.distributions.emissions.student import StudentT
 from probseq.distributions.emissions.tied import Tied
@@ -38,6 +39,7 @@ __all__ = [
     "Poisson",
     "PoissonRegression",
     "Product",
+    "Quantiles",
     "StudentT",
     "SufficientEmission",
     "Tied",
