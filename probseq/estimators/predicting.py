@@ -204,9 +204,14 @@ class Predicting(FittedModel):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        exclude: Any = None,
+        beams: int | None = None,
+        log_prob: bool = False,
         random_state: RandomState = None,
     ) -> Any:
         """Generate sequences from the model, after a history if one is given.
+
+        A model of several parameter draws keeps one of them along each sequence.
 
         Parameters
         ----------
@@ -218,15 +223,23 @@ class Predicting(FittedModel):
             Also return the hidden states, where the family has some.
         temperature, top_k, top_p
             For tokens: p^(1/temperature), the k most probable, the smallest set of probability top_p.
+        exclude : token, or list of tokens
+            What is never drawn, such as ``"<unknown>"``.
+        beams : int
+            For tokens: instead of drawing, search for the most probable sequences, keeping so many at each step (draws
+            are averaged); the best first. A sequence that has ended stays as it is.
+        log_prob : bool
+            Also return log p of each sequence given the history under the model's own law, in nats, the end included.
 
         Returns
         -------
         DataArray (sequence, time, variable); str or list of str for text.
         """
-        from probseq.estimators.generation import generate
+        from probseq.estimators.generation import Shaping, generate
 
+        shaping = Shaping(temperature, top_k, top_p, beams)
         return generate(
-            self, length, n_sequences, history, covariates, states, (temperature, top_k, top_p), random_state
+            self, length, n_sequences, history, covariates, states, shaping, exclude, log_prob, random_state
         )
 
 
