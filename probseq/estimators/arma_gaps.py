@@ -160,7 +160,7 @@ class ARMAGaps(Predicting):
         data = self._read(X, lengths, covariates)
         if not all(isinstance(layer, ElementwiseModel) for layer in layers(self.model_.model)):
             raise UnsupportedError(
-                got="missing values or outliers behind Difference()",
+                got="missing values or outliers behind Difference() or ContextScale()",
                 expected="differences inside the ARMA model",
                 remedy="Write them into the order: order=(1, 1, 1).",
             )

@@ -143,7 +143,7 @@ class SequenceEstimator(Scoring, TextScores, Residuals, Streaming):
         transforms.wrap(model)  # raises for transforms that the kinds of the variables do not allow
         self._check_covariates(model, data)
         held_out = None if validation is None else self._held_out(validation, data, transforms, model)
-        batch = make_batch(model, values, steps, inputs)
+        batch = _given(make_batch(model, values, steps, inputs), transforms.n_given)
         if annotate is not None:
             batch = annotate(batch)
         generator = torch_generator(self.random_state)
@@ -350,7 +350,7 @@ class SequenceEstimator(Scoring, TextScores, Residuals, Streaming):
             values = transform.apply(values, constants)
             lag -= values.shape[1]
             lengths, inputs = lengths - lag, None if inputs is None else inputs[:, lag:]
-        return make_batch(model, values, lengths, inputs)
+        return _given(make_batch(model, values, lengths, inputs), transforms.n_given)
 
     def save(self, path: Any) -> None:
         """Write the fitted model to one file that ``ps.load`` reads; no pickle, no training values inside."""
@@ -368,6 +368,11 @@ class SequenceEstimator(Scoring, TextScores, Residuals, Streaming):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
+
+
+def _given(batch: Batch, steps: int) -> Batch:
+    """The batch with so many first steps of every sequence that a fit conditions on."""
+    return batch if not steps else batch._replace(given=torch.full_like(batch.lengths, steps))
 
 
 def _warn_of_empty_variables(data: Sequences) -> None:

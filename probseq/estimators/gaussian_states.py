@@ -68,7 +68,7 @@ class GaussianStates(SequenceEstimator):
             )
         if not all(isinstance(wrapper, ElementwiseModel) for wrapper in layers(self.model_.model)):
             raise UnsupportedError(
-                got="impute behind Difference()",
+                got="impute behind Difference() or ContextScale()",
                 expected="a model of the values",
                 remedy="Let the level or the trend of the model do the differencing.",
             )

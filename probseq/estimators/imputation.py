@@ -20,6 +20,7 @@ from probseq.errors import ApproximationWarning, ParameterError, UnsupportedErro
 from probseq.estimators.latent import HiddenStates
 from probseq.estimators.residuals import Residuals
 from probseq.models.base import Batch, map_state
+from probseq.models.context_scale import ContextScaledModel
 from probseq.models.latent import DiscreteLatent
 from probseq.models.wrappers import ElementwiseModel, layers
 from probseq.results.backends import LawBackend
@@ -58,8 +59,19 @@ class Imputation(HiddenStates, Residuals):
         Returns
         -------
         DataArray on the scale of the data, dims ``sequence, time, variable``.
+
+        Raises
+        ------
+        UnsupportedError
+            Behind ``ContextScale``.
         """
         data = self._read(X, lengths, covariates)
+        if any(isinstance(wrapper, ContextScaledModel) for wrapper in layers(self.model_.model)):
+            raise UnsupportedError(
+                got="impute behind ContextScale()",
+                expected="a model of the values, or of values that are all mapped alike",
+                remedy="Fit without it, or with Standardize().",
+            )
         if n_draws is not None and (not isinstance(n_draws, int | np.integer) or n_draws is True or n_draws < 1):
             raise ParameterError(
                 got=f"n_draws={n_draws!r}", expected="a whole number from 1, or None", remedy="Try n_draws=100."
@@ -118,8 +130,8 @@ class Imputation(HiddenStates, Residuals):
         model, batch, state, first = self._problem(data, history)
         if first or not self._elementwise():
             raise UnsupportedError(
-                got='kind="ordinary" behind Difference()',
-                expected="a model of the values: a difference is made of two of them",
+                got='kind="ordinary" behind Difference() or ContextScale()',
+                expected="a model of the values",
                 remedy='Use kind="forecast".',
             )
         left = model.leave_one_out(self.model_.params, batch, state)

@@ -13,7 +13,7 @@ from probseq.distributions.emissions import Emission, Normal
 from probseq.distributions.emissions.base import CategoryCounts
 from probseq.errors import DataError, ParameterError, ShapeError
 from probseq.models.base import SequenceModel
-from probseq.models.transforms import Difference, ElementwiseTransform, Transform
+from probseq.models.transforms import ContextScale, Difference, ElementwiseTransform, Transform
 
 __all__ = [
     "DataInfo",
@@ -114,7 +114,7 @@ def transform_list(transform: Any) -> list[Transform]:
         if not isinstance(one, Transform):
             raise ParameterError(
                 got=f"transform={one!r}",
-                expected="Log(), BoxCox(), Logit(), Standardize(), Difference(lag), or a list of them",
+                expected="Log(), BoxCox(), Logit(), Standardize(), Difference(lag), ContextScale(), or a list of them",
                 remedy="Write ps.Log() with its parentheses." if isinstance(one, type) else "Pass transform objects.",
             )
     return given
@@ -126,6 +126,17 @@ class FittedTransforms:
 
     transforms: tuple[Transform, ...]
     constants: tuple[dict[str, Any], ...]
+
+    @property
+    def n_given(self) -> int:
+        """How many first steps of the transformed sequences are conditioned on."""
+        steps = 0
+        for transform in self.transforms:
+            if isinstance(transform, Difference):
+                steps = max(0, steps - int(transform.lag))
+            elif isinstance(transform, ContextScale):
+                steps = max(steps, int(transform.length))
+        return steps
 
     def check(self, values: np.ndarray) -> None:
         """Raise ``SupportError`` for values (n, t, k) that an elementwise transform cannot take."""
@@ -157,11 +168,12 @@ def fit_transforms(
         constants.append(known)
         lengths = lengths - lag
         covariates = None if covariates is None else covariates[:, lag:]
-        if (lengths < 1).any():
-            i = int(np.argmax(lengths < 1))
+        least = int(transform.length) if isinstance(transform, ContextScale) else 0
+        if (lengths <= least).any():
+            i = int(np.argmax(lengths <= least))
             raise ShapeError(
                 got=f"sequence {data.names[i]!r} with {data.lengths[i]} step(s) under {transform!r}",
-                expected="at least one step more than the lag",
-                remedy="Leave short sequences out, or use a smaller lag.",
+                expected="at least one step more than the " + ("context" if least else "lag"),
+                remedy="Leave short sequences out, or use a smaller " + ("length." if least else "lag."),
             )
     return FittedTransforms(tuple(transforms), tuple(constants)), values, lengths, covariates

@@ -217,7 +217,7 @@ def whole_sequences(batch: Batch, scored: Tensor | None = None, weights: Tensor 
     each = torch.ones(batch.n, dtype=batch.x.dtype) if weights is None else weights.to(batch.x.dtype)
     rows = torch.stack([torch.arange(batch.n), torch.zeros_like(batch.lengths), batch.lengths], -1)
     one = torch.ones((), dtype=batch.x.dtype)
-    return MiniBatch(batch, batch.seen if scored is None else scored, each, one, rows)
+    return MiniBatch(batch, batch.to_explain if scored is None else scored, each, one, rows)
 
 
 def hold_back(
@@ -238,13 +238,14 @@ def hold_back(
     else:
         cut = batch.lengths - (fraction * batch.lengths).long()
         late = (torch.arange(batch.t) >= cut.unsqueeze(-1)).unsqueeze(-1)
-        part = whole_sequences(batch, batch.seen & late, weights)
+        part = whole_sequences(batch, batch.to_explain & late, weights)
         rest, rest_weights = batch._replace(seen=batch.seen & ~late, lengths=cut), weights
-    if not bool(part.scored.any()) or not bool(rest.seen.any()):
+    if not bool(part.scored.any()) or not bool(rest.to_explain.any()):
         return batch, weights, None
     return rest, rest_weights, part
 
 
 def _rows_of(batch: Batch, rows: Tensor) -> Batch:
     u = None if batch.u is None else batch.u[rows]
-    return Batch(batch.x[rows], batch.seen[rows], batch.lengths[rows], u)
+    given = None if batch.given is None else batch.given[rows]
+    return Batch(batch.x[rows], batch.seen[rows], batch.lengths[rows], u, given=given)

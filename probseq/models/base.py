@@ -28,6 +28,7 @@ class Batch(NamedTuple):
     lengths : (n,) int64.
     u : (n, t, m) covariates or None; u_t is known before x_t.
     states : (n, t) int64, latent states that are known, -1 where they are not; None where none is.
+    given : (n,) int64, how many first steps a fit need not explain, only continue; None for none.
     """
 
     x: Tensor
@@ -35,6 +36,7 @@ class Batch(NamedTuple):
     lengths: Tensor
     u: Tensor | None = None
     states: Tensor | None = None
+    given: Tensor | None = None
 
     @property
     def n(self) -> int:
@@ -49,12 +51,21 @@ class Batch(NamedTuple):
         """(n, t) bool, False for padding."""
         return torch.arange(self.t, device=self.x.device) < self.lengths.unsqueeze(-1)
 
+    @property
+    def to_explain(self) -> Tensor:
+        """(n, t, k) bool, the seen values behind the given ones."""
+        if self.given is None:
+            return self.seen
+        late = torch.arange(self.t, device=self.x.device) >= self.given.unsqueeze(-1)
+        return self.seen & late.unsqueeze(-1)
+
     def slice_time(self, start: int, stop: int) -> Batch:
         """Steps start .. stop-1, lengths cut accordingly."""
         u = None if self.u is None else self.u[:, start:stop]
         states = None if self.states is None else self.states[:, start:stop]
         lengths = self.lengths.clamp(start, max(start, stop)) - start
-        return Batch(self.x[:, start:stop], self.seen[:, start:stop], lengths, u, states)
+        given = None if self.given is None else (self.given - start).clamp_min(0)
+        return Batch(self.x[:, start:stop], self.seen[:, start:stop], lengths, u, states, given)
 
 
 class Scan(NamedTuple, Generic[S]):

@@ -15,9 +15,10 @@ from probseq._types import Configuration
 from probseq.distributions.bijections import Affine, Bijection, BoxCoxInverse, Exponential, ScaledSigmoid
 from probseq.errors import DataError, DegenerateWarning, ParameterError, ShapeError, SupportError
 from probseq.models.base import SequenceModel
+from probseq.models.context_scale import ContextScaledModel, ScaleRule
 from probseq.models.wrappers import DifferencedModel, ElementwiseModel, gap_error
 
-__all__ = ["BoxCox", "Difference", "ElementwiseTransform", "Log", "Logit", "Standardize", "Transform"]
+__all__ = ["BoxCox", "ContextScale", "Difference", "ElementwiseTransform", "Log", "Logit", "Standardize", "Transform"]
 
 
 class Transform(Configuration, ABC):
@@ -161,7 +162,7 @@ class Standardize(ElementwiseTransform):
         flat_line = ~(scale > 1e-12 * np.maximum(1.0, np.abs(loc)))
         if self.variables is not None:
             others = np.ones(flat.shape[-1], dtype=bool)
-            others[self._chosen(flat.shape[-1])] = False
+            others[_positions(self.variables, flat.shape[-1])] = False
             loc[others], scale[others], flat_line[others] = 0.0, 1.0, False
         if flat_line.any():
             warnings.warn(
@@ -173,18 +174,6 @@ class Standardize(ElementwiseTransform):
 
     def n_settled(self, constants: dict[str, Any]) -> int:
         return 2 * len(constants["loc"] if self.variables is None else self.variables)
-
-    def _chosen(self, n_variables: int) -> list[int]:
-        given = self.variables
-        if not isinstance(given, list | tuple) or not all(
-            isinstance(i, int | np.integer) and 0 <= i < n_variables for i in given
-        ):
-            raise ParameterError(
-                got=f"variables={self.variables!r} for {n_variables} variables",
-                expected=f"positions from 0 to {n_variables - 1}",
-                remedy="Count the columns from 0.",
-            )
-        return [int(i) for i in given]
 
     def bijection(self, constants: dict[str, Any]) -> Bijection:
         return Affine(
@@ -226,3 +215,94 @@ class Difference(Transform):
     def _check(self) -> None:
         if not isinstance(self.lag, int | np.integer) or isinstance(self.lag, bool) or self.lag < 1:
             raise ParameterError(got=f"lag={self.lag!r}", expected="an integer of at least 1", remedy="Use lag=1.")
+
+
+class ContextScale(Transform):
+    """z_t = (x_t - m) / s with a level m and a scale s of each sequence's own, read from its first ``length`` values.
+
+    Those values are conditioned on, not scored; the model reads them, scaled, before it predicts the next. This is how
+    one model serves many series of different size. Networks are trained on the later values only, other families are
+    fitted to the scaled context too. Missing values are left out of m and s.
+
+    Parameters
+    ----------
+    length : int
+        How many first steps; sequences must be longer.
+    center : bool
+        True takes mean and standard deviation, False m = 0 and the mean absolute value, which keeps zero where it is.
+    floor : float
+        The smallest standard deviation, as a share of the mean absolute value, for contexts that hardly vary. Where
+        that is zero too, or nothing was seen, the median scale (and, without a value, level) of the training sequences
+        is taken.
+    variables : list of int or None
+        Positions of the variables to scale; None means all. Counts can only stay as they are.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> model = ps.IID(transform=ps.ContextScale(2)).with_parameters(mean=[0.0], scale=[1.0])
+    >>> model.log_prob_steps([10.0, 30.0, 20.0]).values.round(3)  # N(20, 10^2) at 20
+    array([   nan,    nan, -3.222])
+    """
+
+    def __init__(
+        self, length: int = 24, center: bool = True, floor: float = 0.01, variables: Sequence[int] | None = None
+    ) -> None:
+        self.length, self.center, self.floor, self.variables = length, center, floor, variables
+
+    def constants(self, values: np.ndarray) -> dict[str, Any]:
+        self._check()
+        k = values.shape[-1]
+        rule = self._rule({"loc": [0.0] * k, "scale": [0.0] * k})
+        x = torch.as_tensor(values[:, : self.length])
+        seen = ~x.isnan()
+        loc, scale = (leaf.numpy() for leaf in rule(torch.where(seen, x, 0.0), seen))
+        there = seen.any(1).numpy()
+        kept = {"loc": [_median(loc[there[:, i], i], 0.0) for i in range(k)]}
+        return {**kept, "scale": [_median(scale[scale[:, i] > 0, i], 1.0) for i in range(k)]}
+
+    def wrap(self, inner: SequenceModel[Any], constants: dict[str, Any]) -> SequenceModel[Any]:
+        self._check()
+        return ContextScaledModel(inner, int(self.length), self._rule(constants))
+
+    def apply(self, values: np.ndarray, constants: dict[str, Any]) -> np.ndarray:
+        x = torch.as_tensor(values)
+        context = x[:, : self.length]
+        seen = ~context.isnan()
+        loc, scale = self._rule(constants)(torch.where(seen, context, 0.0), seen)
+        return ((x - loc.unsqueeze(1)) / scale.unsqueeze(1)).numpy()
+
+    def _rule(self, constants: dict[str, Any]) -> ScaleRule:
+        loc, scale = (torch.tensor(constants[name], dtype=torch.float64) for name in ("loc", "scale"))
+        chosen = torch.ones(len(loc), dtype=torch.bool)
+        if self.variables is not None:
+            chosen = torch.zeros_like(chosen)
+            chosen[_positions(self.variables, len(loc))] = True
+        return ScaleRule(bool(self.center), float(self.floor), loc, scale, chosen)
+
+    def _check(self) -> None:
+        if not isinstance(self.length, int | np.integer) or isinstance(self.length, bool) or self.length < 1:
+            raise ParameterError(
+                got=f"length={self.length!r}", expected="an integer of at least 1", remedy="Use length=24."
+            )
+        if not isinstance(self.center, bool | np.bool_):
+            raise ParameterError(got=f"center={self.center!r}", expected="True or False", remedy="Use center=True.")
+        if isinstance(self.floor, bool) or not isinstance(self.floor, int | float | np.number) or not self.floor > 0:
+            raise ParameterError(got=f"floor={self.floor!r}", expected="a number above 0", remedy="Use floor=0.01.")
+
+
+def _median(values: np.ndarray, otherwise: float) -> float:
+    return float(np.median(values)) if values.size else otherwise
+
+
+def _positions(given: Any, n_variables: int) -> list[int]:
+    """The numbers of variables that a user chose."""
+    if not isinstance(given, list | tuple) or not all(
+        isinstance(i, int | np.integer) and 0 <= i < n_variables for i in given
+    ):
+        raise ParameterError(
+            got=f"variables={given!r} for {n_variables} variables",
+            expected=f"positions from 0 to {n_variables - 1}",
+            remedy="Count the columns from 0.",
+        )
+    return [int(i) for i in given]

@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -39,6 +39,9 @@ _NEGLIGIBLE = 1e-12
 
 class WrapperModel(SequenceModel[Any]):
     """A sequence model made of another one; parameters are the inner model's."""
+
+    nested_state: ClassVar[bool] = False
+    """Whether the inner model's state is the part ``inner`` of this model's, rather than all of it."""
 
     def __init__(self, inner: SequenceModel[Any], changed: Tensor | None = None) -> None:
         counted = inner.observation.discrete_variables
@@ -82,7 +85,7 @@ def layers(model: SequenceModel[Any]) -> list[WrapperModel]:
 
 def map_innermost(model: SequenceModel[Any], state: Any, function: Callable[[Any], Any]) -> Any:
     """A state of ``model`` with ``function`` applied to the part that belongs to the innermost model."""
-    if isinstance(model, DifferencedModel):
+    if isinstance(model, WrapperModel) and model.nested_state:
         return state._replace(inner=map_innermost(model.inner, state.inner, function))
     if isinstance(model, WrapperModel):
         return map_innermost(model.inner, state, function)
@@ -236,6 +239,8 @@ class DifferencedModel(WrapperModel):
     Interior missing values raise, since the inner law need not be Gaussian; ARMA models difference inside their state
     space and have no such limit.
     """
+
+    nested_state = True
 
     def __init__(self, inner: SequenceModel[Any], lag: int = 1) -> None:
         super().__init__(inner)

@@ -283,8 +283,8 @@ def _rows() -> list[Row]:
         Row("RandomWalk with drift", lambda: ps.RandomWalk(drift=True), start=1),
         Row("SeasonalNaive", lambda: ps.SeasonalNaive(period=4), start=4),
         Row("MarkovChain", lambda: ps.MarkovChain(order=2), "code"),
-        Row("PoissonProcess", ps.PoissonProcess, "count"),
         Row("MarkovChain Kneser-Ney", lambda: ps.MarkovChain(2, "kneser_ney"), "code", missing="pattern"),
+        Row("PoissonProcess", ps.PoissonProcess, "count"),
         Row(
             "LSTM with covariates",
             lambda: ps.LSTM(3, inference=_quick_net(), random_state=0),
@@ -353,6 +353,21 @@ def _rows() -> list[Row]:
             start=1,
         ),
         Row("Difference(3) IID", lambda: ps.IID(transform=ps.Difference(3)), missing="forbidden", start=3),
+        Row("ContextScale IID", lambda: ps.IID(ps.Normal("full"), transform=ps.ContextScale(3)), n_variables=2, start=3),
+        Row("ContextScale ARMA", lambda: ps.ARMA((1, 0), transform=ps.ContextScale(4)), start=4, covariates=1),
+        Row(
+            "Log ContextScale HMM",
+            lambda: ps.HMM(2, transform=[ps.Log(), ps.ContextScale(4)], inference=_quick_em(), random_state=0),
+            "positive",
+            start=4,
+        ),
+        Row(
+            "LSTM ContextScale",
+            partial(_deep, ps.LSTM, transform=ps.ContextScale(3, center=False)),
+            missing="pattern",
+            start=3,
+            covariates=1,
+        ),
     ]
     return rows
 
