@@ -228,6 +228,7 @@ def test_max_epochs_is_kept_to():
     assert records[-1].step == 60
 
 
+@pytest.mark.usefixtures("short_rounds")
 def test_the_cosine_falls_to_zero_after_the_warmup():
     schedule = Schedule(TrainingOptions(warmup=0.2), 10)
     steps = [schedule.factor(i / 100, 0.01) for i in range(100)]
@@ -235,9 +236,9 @@ def test_the_cosine_falls_to_zero_after_the_warmup():
     assert steps[19:21] == pytest.approx([1.0, 1.0])
     assert steps[60] == pytest.approx(0.5)
     assert steps[-1] == pytest.approx(0.5 * (1 + math.cos(math.pi * 79 / 80)))
-    found, _ = rates(max_epochs=100, learning_rate=0.1)
-    assert found[-1] == pytest.approx(0.05 * (1 + math.cos(math.pi * 0.99)))
-    assert rates(max_epochs=50, schedule="constant", learning_rate=0.1)[0] == [0.1, 0.1]
+    found, _ = rates(max_epochs=20, learning_rate=0.1)
+    assert found[-1] == pytest.approx(0.05 * (1 + math.cos(math.pi * 0.95)))
+    assert rates(max_epochs=20, schedule="constant", learning_rate=0.1)[0] == [0.1] * 5
 
 
 def test_a_plateau_halves_the_rate():
@@ -254,7 +255,8 @@ def test_a_plateau_halves_the_rate():
 def test_every_optimizer_learns(name):
     model, batch = net(dtype=torch.float64), series(dtype=torch.float64)
     law = PointWeights(model._initial_guess(batch, seeded())["weights"])
-    settings = TrainingOptions(max_epochs=60, optimizer=name, learning_rate=1e-2, weight_decay=1e-4)
+    momentum = 0.9 if name == "sgd" else 0.0
+    settings = TrainingOptions(max_epochs=40, optimizer=name, learning_rate=1e-2, momentum=momentum, weight_decay=1e-4)
     assert type(make_optimizer(settings, law.parameters())).__name__.lower() == name
     trace = train(model, law, Windows(batch, batch.seen), seeded(), settings).trace
     assert trace[-1] > trace[0] + 0.1
@@ -293,7 +295,7 @@ def test_half_precision_stays_close(cell):
     traces = []
     for precision in ("32", "bf16"):
         law = PointWeights(model._initial_guess(batch, seeded())["weights"])
-        settings = TrainingOptions(max_epochs=50, precision=precision, device="cpu", learning_rate=1e-2)
+        settings = TrainingOptions(max_epochs=25, precision=precision, device="cpu", learning_rate=1e-2)
         traces.append(train(model, law, Windows(batch, batch.seen), seeded(), settings).trace)
         assert law.flat.dtype == torch.float32
     assert traces[0] != traces[1]
@@ -357,7 +359,7 @@ def test_data_from_elsewhere_train_a_network():
     assert isinstance(Chunks(), MiniBatches)
 
     law = normal_law(model)
-    done = train(model, law, Chunks(), seeded(), TrainingOptions(max_epochs=60, learning_rate=1e-2))
+    done = train(model, law, Chunks(), seeded(), TrainingOptions(max_epochs=36, learning_rate=1e-2))
     assert done.trace[-1] > done.trace[0] + 0.1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
