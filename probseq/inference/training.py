@@ -22,12 +22,12 @@ from probseq.distributions.params import flatten, unflatten
 from probseq.errors import EmptyDataError
 from probseq.inference.base import Draws, Progress
 from probseq.inference.callbacks import Bar, TrainingCallback
+from probseq.inference.law_fits import fit_law
 from probseq.inference.options import PRECISIONS, TrainingOptions
 from probseq.inference.rounds import Rounds
-from probseq.inference.streams import mini_batches
 from probseq.inference.training_module import Trained, TrainingModule
 from probseq.inference.weights import PointWeights, WeightLaw
-from probseq.inference.windows import MiniBatch, MiniBatches, Windows, hold_back, whole_sequences
+from probseq.inference.windows import MiniBatch, MiniBatches, Windows
 from probseq.models.base import Batch, SequenceModel
 
 __all__ = ["Trained", "TrainingOptions", "train", "train_point"]
@@ -230,13 +230,9 @@ def train_point(
     options = (options or TrainingOptions()).completed(learning_rate=5e-3, validation_fraction=0.15)
     specs = model.parameters()
     law = PointWeights(flatten(specs, model._initial_guess(batch, generator)))
-    rest, rest_weights, held = batch, weights, None
-    if validation is not None:
-        held = whole_sequences(validation)
-    elif options.validation_fraction:
-        rest, rest_weights, held = hold_back(batch, weights, options.validation_fraction, generator)
-    data = mini_batches(rest, rest.to_explain, rest_weights, options)
-    done = train(model, law, data, generator, options, validation=held, progress=progress)
+    done, n_values = fit_law(
+        model, law, batch, generator, options, validation=validation, weights=weights, progress=progress
+    )
     params = {name: value.detach().unsqueeze(0) for name, value in unflatten(specs, law.centre()).items()}
     with torch.no_grad():
         each = model.log_prob(params, batch)[0]
@@ -247,6 +243,6 @@ def train_point(
         objective=total,
         status=done.status,
         n_iter=done.n_epochs,
-        trace=np.asarray(done.trace) * data.n_values,
+        trace=np.asarray(done.trace) * n_values,
         optima=np.asarray([total]),
     )
