@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -15,7 +15,6 @@ from probseq._types import Record
 
 __all__ = [
     "Constraint",
-    "Increasing",
     "Interval",
     "ParamSpec",
     "Params",
@@ -220,33 +219,6 @@ class Simplex(Constraint, Record):
         if self.fixed is not None and bool(((value - self.fixed).abs() > 1e-8).any()):
             return "different from a fixed entry"
         return None
-
-
-class Increasing(Constraint):
-    """Strictly increasing numbers along the last axis: the first, and the logarithms of the steps."""
-
-    def constrain(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return self._summed(flat, shape, _exponential)
-
-    def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
-        steps = value.diff(dim=-1).clamp_min(math.exp(-_longest(value.dtype))).log()
-        return torch.cat([value[..., :1], steps], -1).reshape(*value.shape[: value.ndim - len(shape)], -1)
-
-    def read(self, output: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return self._summed(output, shape, lambda z: softplus(z) + _TINY)
-
-    @staticmethod
-    def _summed(flat: Tensor, shape: tuple[int, ...], step: Callable[[Tensor], Tensor]) -> Tensor:
-        raw = flat.reshape(*flat.shape[:-1], *shape)
-        return torch.cat([raw[..., :1], step(raw[..., 1:])], -1).cumsum(-1)
-
-    def log_abs_det(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return flat.reshape(*flat.shape[:-1], *shape)[..., 1:].reshape(*flat.shape[:-1], -1).sum(-1)
-
-    def violation(self, value: Tensor) -> str | None:
-        if not bool(torch.isfinite(value).all()):
-            return "not finite"
-        return None if bool((value.diff(dim=-1) > 0).all()) else "not increasing over the last axis"
 
 
 class Sparse(Constraint):

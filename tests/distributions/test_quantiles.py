@@ -7,7 +7,8 @@ import torch
 from probseq.distributions.bijections import Affine, Exponential
 from probseq.distributions.compose import mixture, push
 from probseq.distributions.emissions import Normal, Product, Quantiles
-from probseq.distributions.params import Increasing, read_outputs
+from probseq.distributions.increasing import Increasing
+from probseq.distributions.params import read_outputs
 from probseq.distributions.quantiles import QuantileLaw
 from probseq.errors import IncompatibleError, ParameterError
 from probseq.testing import check_distribution

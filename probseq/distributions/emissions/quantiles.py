@@ -10,7 +10,8 @@ from torch import Tensor
 
 from probseq.distributions.base import Distribution
 from probseq.distributions.emissions.base import Emission, Observation
-from probseq.distributions.params import Increasing, Params, ParamSpec
+from probseq.distributions.increasing import Increasing
+from probseq.distributions.params import Params, ParamSpec
 from probseq.distributions.quantiles import QuantileLaw
 from probseq.errors import IncompatibleError, ParameterError
 
