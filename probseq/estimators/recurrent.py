@@ -50,7 +50,8 @@ _PARAMETERS = """
         Describe continuous data in standard deviations from their mean, after ``transform``.
     transform : transform or list of transforms
     inference : Inference or None
-        None is ``MeanField()``: a normal law over every weight.
+        None is ``MeanField()``: a normal law over every weight. ``MCDropout`` and ``Ensemble`` give draws too, ``MLE``
+        and ``MAP`` a point.
     random_state : int or None
     residual : bool
         Add what a layer reads to what it passes on, from the second layer.

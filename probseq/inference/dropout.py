@@ -19,6 +19,7 @@ from probseq.inference.law_fits import (
     log_prob_of_draws,
     normal_prior,
     settled,
+    training_options,
     warn_if_tempered,
 )
 from probseq.inference.options import TrainingOptions
@@ -172,7 +173,7 @@ class MCDropout(Inference):
         """
         self._check()
         law = self.law(as_network(model, self), batch, generator)
-        options = (self.training or TrainingOptions()).completed(learning_rate=5e-3, validation_fraction=0.15)
+        options = training_options(self.training, self, learning_rate=5e-3, validation_fraction=0.15)
         done, n_values = fit_law(
             model,
             law,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from probseq.distributions.params import Real
-from probseq.errors import ApproximationWarning, IncompatibleError
+from probseq.errors import ApproximationWarning, IncompatibleError, ParameterError
 from probseq.inference.base import Inference, Progress
 from probseq.inference.options import TrainingOptions
 from probseq.inference.streams import mini_batches
@@ -21,7 +21,15 @@ from probseq.inference.windows import hold_back, whole_sequences
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
 
-__all__ = ["as_network", "fit_law", "log_prob_of_draws", "normal_prior", "settled", "warn_if_tempered"]
+__all__ = [
+    "as_network",
+    "fit_law",
+    "log_prob_of_draws",
+    "normal_prior",
+    "settled",
+    "training_options",
+    "warn_if_tempered",
+]
 
 # Steps of all draws that are evaluated in one go: more would take memory and gain no time.
 _STEPS_AT_ONCE = 100_000
@@ -37,6 +45,26 @@ def as_network(model: SequenceModel[Any], inference: Inference) -> RecurrentMode
     """
     inference.require(type(model))
     return cast(RecurrentModel, model)
+
+
+def training_options(
+    given: Any, inference: Inference, learning_rate: float, validation_fraction: float
+) -> TrainingOptions:
+    """What a user gave as ``training=``, with the inference's own values where there is none.
+
+    Raises
+    ------
+    ParameterError
+        For anything but ``TrainingOptions`` and None.
+    """
+    if given is not None and not isinstance(given, TrainingOptions):
+        raise ParameterError(
+            got=f"training={given!r} for {type(inference).__name__}",
+            expected="TrainingOptions or None",
+            remedy="Write training=ps.TrainingOptions(max_epochs=50).",
+        )
+    options = given or TrainingOptions()
+    return options.completed(learning_rate=learning_rate, validation_fraction=validation_fraction)
 
 
 def fit_law(
@@ -64,7 +92,7 @@ def fit_law(
         held = whole_sequences(validation)
     elif options.validation_fraction:
         rest, rest_weights, held = hold_back(batch, weights, options.validation_fraction, generator)
-    data = mini_batches(rest, rest.seen, rest_weights, options)
+    data = mini_batches(rest, rest.to_explain, rest_weights, options)
     done = train(model, law, data, generator, options, kl_weight=kl_weight, validation=held, progress=progress)
     return done, data.n_values
 

@@ -14,7 +14,7 @@ from probseq._types import Configuration
 from probseq.distributions.params import flatten, unflatten
 from probseq.inference.base import Draws, Inference, Progress
 from probseq.inference.information import information
-from probseq.inference.law_fits import fit_law, log_prob_of_draws
+from probseq.inference.law_fits import fit_law, log_prob_of_draws, training_options
 from probseq.inference.options import TrainingOptions
 from probseq.inference.posterior import LogPosterior
 from probseq.inference.priors import checked_priors
@@ -154,7 +154,7 @@ class MAP(Inference):
         """Gradient steps in mini-batches."""
         specs = model.parameters()
         law = PenalizedWeights(flatten(specs, model._initial_guess(batch, generator)), specs, priors)
-        options = (self.training or TrainingOptions()).completed(learning_rate=5e-3, validation_fraction=0.15)
+        options = training_options(self.training, self, learning_rate=5e-3, validation_fraction=0.15)
         done, n_values = fit_law(
             model, law, batch, generator, options, validation=validation, weights=weights, progress=progress
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import warnings
@@ -237,7 +238,7 @@ class TrainingModule(pl.LightningModule):
             step=self.n_steps,
             train=record.trace[-1],
             validation=record.validation[-1] if record.validation else None,
-            best=float(self.best) if record.validation else None,
+            best=None if self.kept is None else float(self.best),
             learning_rate=self.trainer.optimizers[0].param_groups[0]["lr"],
         )
         wishes = [callback.on_epoch_end(told) for callback in self.callbacks if self.global_rank == 0]
@@ -259,10 +260,13 @@ class TrainingModule(pl.LightningModule):
             score = total / float((held.scored.sum((-2, -1)) * held.weight).sum())
         scores = self.record.validation
         scores.append(score)
+        of_ready = scores[max(0, math.ceil(self.law.ready * self.rounds.rounds) - 1) :]
+        if not of_ready:
+            return
         if score > self.best or self.kept is None:
             self.best = score
             self.kept = {name: value.detach().clone() for name, value in self.law.state_dict().items()}
-        waited = len(scores) - 1 - int(np.argmax(scores))
+        waited = len(of_ready) - 1 - int(np.argmax(of_ready))
         if waited > max(3.0, self.options.patience * self.rounds.rounds):
             self._stop("converged")
 

@@ -14,7 +14,15 @@ from probseq._types import Configuration
 from probseq.distributions.params import flatten, unflatten
 from probseq.errors import ParameterError
 from probseq.inference.base import Inference, Progress, check_whole
-from probseq.inference.law_fits import as_network, fit_law, log_prob_of_draws, normal_prior, settled, warn_if_tempered
+from probseq.inference.law_fits import (
+    as_network,
+    fit_law,
+    log_prob_of_draws,
+    normal_prior,
+    settled,
+    training_options,
+    warn_if_tempered,
+)
 from probseq.inference.normal_weights import NormalWeights
 from probseq.inference.options import TrainingOptions
 from probseq.inference.weight_draws import NormalDraws
@@ -39,6 +47,7 @@ class MeanField(Inference):
         Multiplies the standard deviations of the model's prior, all of them or by kind of weight ("embedding", "input",
         "recurrent", "bias", "norm", "attention", "head", "head_bias", "constant"). "learnt" finds the factor of every
         kind that makes the bound highest (empirical Bayes); ``draws_.prior_scales`` of the fitted model shows them.
+        Give it the usual number of steps: in a short training kinds that have not found their use yet shrink away.
     initial_scale : float
         Standard deviations of q at the start, as a fraction of the prior's.
     kl_weight : float
@@ -55,7 +64,8 @@ class MeanField(Inference):
         every step. See the notes.
     training : TrainingOptions or None
         Adam's learning rate is 2e-2 unless given. All data are trained on; with ``validation`` data, or where
-        ``validation_fraction`` holds some back, the weights with the best score of the posterior mean are kept.
+        ``validation_fraction`` holds some back, the law whose mean has the best score is kept, among those after the
+        warm-up of the divergence: before, the law is no posterior.
 
     Notes
     -----
@@ -123,7 +133,7 @@ class MeanField(Inference):
         """
         self._check()
         law = self.law(as_network(model, self), batch, generator)
-        options = (self.training or TrainingOptions()).completed(learning_rate=2e-2, validation_fraction=0.0)
+        options = training_options(self.training, self, learning_rate=2e-2, validation_fraction=0.0)
         done, n_values = fit_law(
             model,
             law,
@@ -164,7 +174,7 @@ class MeanField(Inference):
         mean = flatten(model.parameters(), model._initial_guess(batch, generator))
         runs = [(piece.kind, piece.stop - piece.start) for piece in model.pieces.values()]
         width = width * self._factors(runs)
-        return NormalWeights(
+        law = NormalWeights(
             mean,
             (width * self.initial_scale).log(),
             where,
@@ -174,6 +184,8 @@ class MeanField(Inference):
             kinds=runs if self.prior_scale == "learnt" else None,
             local=_head(model) if self.local_reparameterization else None,
         )
+        law.ready = float(self.kl_warmup)
+        return law
 
     def _factors(self, runs: list[tuple[str, int]]) -> Tensor:
         """What multiplies the standard deviations of the prior, (m,) or ()."""

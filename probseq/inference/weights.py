@@ -16,7 +16,16 @@ __all__ = ["PenalizedWeights", "PointWeights", "WeightLaw"]
 
 
 class WeightLaw(nn.Module, ABC):
-    """What is trained: a law of the flat unconstrained vector; a point is one too."""
+    """What is trained: a law of the flat unconstrained vector; a point is one too.
+
+    Attributes
+    ----------
+    ready : float
+        Fraction of the training before which the law is not yet what is looked for: validation scores are compared, and
+        weights kept, from there on.
+    """
+
+    ready: float = 0.0
 
     @abstractmethod
     def draw(self, generator: torch.Generator) -> tuple[Tensor, ...]:

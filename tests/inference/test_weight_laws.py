@@ -12,6 +12,7 @@ import probseq as ps
 from probseq.distributions.emissions import Normal
 from probseq.distributions.params import unflatten
 from probseq.errors import ApproximationWarning, ParameterError
+from probseq.inference.dropout import MCDropout
 from probseq.inference.map import MAP
 from probseq.inference.normal_weights import NormalWeights
 from probseq.inference.optimize import MLE
@@ -19,7 +20,7 @@ from probseq.inference.options import TrainingOptions
 from probseq.inference.training import train
 from probseq.inference.variational import MeanField
 from probseq.inference.weights import PenalizedWeights
-from probseq.inference.windows import Windows
+from probseq.inference.windows import Windows, whole_sequences
 from probseq.models.base import Batch
 from probseq.models.recurrent import RecurrentModel
 from probseq.models.wrappers import innermost
@@ -127,6 +128,37 @@ def test_a_tempered_fit_keeps_its_weight():
     with pytest.warns(ApproximationWarning, match="tempered"):
         draws = MeanField(2, kl_weight=0.5, training=TrainingOptions(max_epochs=2)).fit(tiny_net(), series(), seeded())
     assert draws.kl_weight == 0.5
+
+
+def test_the_best_weights_are_those_of_a_law_after_its_warm_up():
+    """Held-out data from another world are fitted best at the start, which is no posterior yet."""
+    model, batch = tiny_net("gru", 4), series(t=60)
+    held = series(t=60, seed=2)._replace(x=5 * torch.randn(1, 60, 1, generator=seeded(3), dtype=torch.float64))
+    for warmup in (0.0, 0.5):
+        options = TrainingOptions(max_epochs=400, learning_rate=2e-2, patience=1.0)
+        inference = MeanField(2, kl_warmup=warmup)
+        law = inference.law(model, batch, seeded())
+        trained = train(
+            model,
+            law,
+            Windows(batch, batch.seen),
+            seeded(),
+            options,
+            kl_weight=inference._kl_weight,
+            validation=whole_sequences(held),
+        )
+        scores = np.asarray(trained.validation)
+        kept = float(model.log_prob({"weights": law.centre().detach()}, held)) / 60
+        first = max(0, math.ceil(warmup * len(scores)) - 1)
+        assert kept == pytest.approx(scores[first:].max(), abs=1e-6)
+        if warmup:
+            assert scores[first:].max() < scores.max()
+
+
+@pytest.mark.parametrize("inference", [MeanField, MAP, MCDropout])
+def test_training_must_be_an_object_of_options(inference):
+    with pytest.raises(ParameterError, match="TrainingOptions"):
+        inference(training={"max_epochs": 3}).fit(tiny_net(), series(), seeded())
 
 
 def head_only(local):
