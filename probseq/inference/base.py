@@ -36,8 +36,8 @@ class Draws(Record):
     objective : float
         The quantity that was maximised (with its prior or KL), nats.
     status : str
-        "converged", "max_iter", "decreased", "degenerate", "interrupted", "exact" or "streaming" (after
-        ``partial_fit``).
+        "converged", "max_iter", "decreased", "degenerate", "interrupted", "stopped" (by a callback), "exact" or
+        "streaming" (after ``partial_fit``).
     n_iter : int
     trace : array
         Objective by iteration.

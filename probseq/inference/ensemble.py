@@ -22,7 +22,7 @@ from probseq.models.recurrent import RecurrentModel
 
 __all__ = ["Ensemble", "EnsembleDraws"]
 
-_WORST_FIRST = ("interrupted", "degenerate", "decreased", "max_iter", "converged", "exact")
+_WORST_FIRST = ("interrupted", "degenerate", "decreased", "max_iter", "stopped", "converged", "exact")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from probseq.models.base import Batch, SequenceModel
 
 __all__ = ["check_inference"]
 
-_STATUSES = ("converged", "max_iter", "decreased", "degenerate", "interrupted", "exact")
+_STATUSES = ("converged", "max_iter", "decreased", "degenerate", "interrupted", "stopped", "exact")
 
 
 def check_inference(inference: Inference, model: SequenceModel[Any], batch: Batch) -> None:
