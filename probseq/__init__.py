@@ -74,6 +74,7 @@ _HOMES = {
     "probseq.integrations.adopt": ("from_hmmlearn",),
     "probseq.integrations.adopt_statsmodels": ("from_statsmodels",),
     "probseq.data.sequences": ("sequences", "to_list"),
+    "probseq.data.calendar": ("calendar",),
     "probseq.data.grid": ("on_grid",),
     "probseq.data.splits": ("split", "split_sequences"),
     "probseq.data.vocabulary": ("Vocabulary",),

@@ -272,7 +272,8 @@ class ContextScaledModel(WrapperModel):
             own = (along(leaf.expand(*shape, -1)) for leaf in (loc, scale))
             start = (self.rule.loc, self.rule.scale)
             leaves += [torch.where(full.unsqueeze(-1), a, b) for a, b in zip(own, start, strict=True)]
-        return Scan(ContextState(inner, *leaves, steps), self._final(batch, state, kept, scan.final))
+        states = ContextState(inner, *leaves, steps)  # type: ignore[call-arg]
+        return Scan(states, self._final(batch, state, kept, scan.final))
 
     # the future -------------------------------------------------------------------------------------------------------
 
