@@ -18,7 +18,7 @@ __all__ = ["AutoregressiveBits"]
 _MOST_UNSEEN = 10
 _MOST_ENUMERATED = 8
 _MARGIN_DRAWS = 128
-_CHUNK = 1 << 23
+_CHUNK = 1 << 19
 
 
 class AutoregressiveBits(Distribution):
