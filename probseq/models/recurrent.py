@@ -14,6 +14,7 @@ from probseq.errors import IncompatibleError
 from probseq.kernels import cells
 from probseq.kernels.cells import CellLayout, Memory, Passed
 from probseq.models.base import Batch, Scan, SequenceModel, Steps
+from probseq.models.parts import log_prob_in_parts, n_parts
 from probseq.models.recurrent_attention import Attention
 from probseq.models.recurrent_embedding import embedding_of
 from probseq.models.recurrent_head import HeadLayer, LocalNoise
@@ -349,6 +350,8 @@ class RecurrentModel(SequenceModel[RecurrentState]):
     def _log_prob_steps(self, params: Params, batch: Batch, state: RecurrentState) -> Steps[RecurrentState]:
         if not batch.t:
             return super()._log_prob_steps(params, batch, state)
+        if (parts := n_parts(self, params, batch, self.output.n_outputs)) > 1:
+            return log_prob_in_parts(self, params, batch, state, parts)
         law, final = self._pass(params, batch, state)
         values = law.log_prob_seen(self._filled(batch.x, batch.seen), batch.seen)
         values = torch.where(batch.seen.any(-1), values, torch.zeros_like(values))
