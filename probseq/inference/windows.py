@@ -73,7 +73,7 @@ class MiniBatch(NamedTuple):
         return MiniBatch(batch, scored, weight, self.share, self.rows[first:last], carried)
 
     def to(self, device: torch.device) -> MiniBatch:
-        """On another device, without waiting for the copy; what names the windows stays where it is."""
+        """On another device, without waiting for the copy; shares and what names the windows stay where they are."""
         if self.scored.device == device:
             return self
         wait = device.type != "cuda"
@@ -82,7 +82,7 @@ class MiniBatch(NamedTuple):
             return leaf.to(device) if wait else leaf.pin_memory().to(device, non_blocking=True)
 
         batch = Batch(*(None if leaf is None else moved(leaf) for leaf in self.batch))  # type: ignore[arg-type]
-        return MiniBatch(batch, moved(self.scored), moved(self.weight), moved(self.share), self.rows, self.carried)
+        return MiniBatch(batch, moved(self.scored), moved(self.weight), self.share, self.rows, self.carried)
 
 
 @runtime_checkable
@@ -194,7 +194,7 @@ class Windows:
         lengths = torch.full((len(rows),), len(steps), device=there)
         batch = Batch(self.batch.x[row, index], self.batch.seen[row, index] & inside, lengths, u)
         scored, weight = self.scored[row, index] & counts, self.weights[row[:, 0]]
-        return MiniBatch(batch, scored, weight, torch.tensor(share, dtype=weight.dtype, device=there), rows)
+        return MiniBatch(batch, scored, weight, torch.tensor(share, dtype=weight.dtype), rows)
 
     def n_batches(self, batch_size: int) -> int:
         """Mini-batches of a pass (of one with the usual number of windows)."""

@@ -54,7 +54,9 @@ class Inputs:
         elif self.bits:
             parts = [torch.where(seen, 2 * x - 1, 0.0)]
         else:
-            size = torch.where(self._as_they_are.to(x.device), x, torch.sign(x) * torch.log1p(x.abs()))
+            size = torch.where(
+                self._as_they_are.to(x.device, non_blocking=True), x, torch.sign(x) * torch.log1p(x.abs())
+            )
             parts = [torch.where(seen, size, 0.0), seen.to(x.dtype)]
         if self.n_covariates:
             if u is None or u.shape[-1] != self.n_covariates:
