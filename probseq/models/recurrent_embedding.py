@@ -106,7 +106,7 @@ def embedding_of(
     frozen: bool,
     dtype: torch.dtype,
 ) -> Embedding | None:
-    """The embedding of categories, None for numbers.
+    """The embedding of categories; None for numbers, also beside categories, and for different numbers of categories.
 
     Raises
     ------
@@ -114,11 +114,11 @@ def embedding_of(
         For vectors that do not fit the categories, and where there are no categories.
     """
     k, n_categories = observation.n_variables, observation.n_categories
-    if isinstance(n_categories, tuple):
+    if isinstance(n_categories, tuple) and (given is not None or size is not None):
         raise IncompatibleError(
-            got=f"{n_categories} categories of the {k} variables for a recurrent network",
-            expected="categories in all variables, the same number in each, or in none",
-            remedy="Code a category as bits (Bernoulli), or use HMM.",
+            got=f"an embedding for {n_categories} categories of the {k} variables",
+            expected="categories in all variables, the same number in each",
+            remedy="Leave embedding and embedding_size out: such categories enter as indicators.",
         )
     if given is None and frozen:
         raise ParameterError(
@@ -126,7 +126,7 @@ def embedding_of(
             expected="known vectors to keep",
             remedy="Pass embedding=, or leave freeze_embedding out.",
         )
-    if n_categories is None:
+    if n_categories is None or isinstance(n_categories, tuple):
         if given is not None:
             raise IncompatibleError(
                 got="an embedding for data without categories",

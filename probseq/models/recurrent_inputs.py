@@ -16,7 +16,8 @@ class Inputs:
     """z_t = (x_{t-l}, which of it was seen, for lags l; u_t).
 
     Numbers enter as they are, counts and positive values as sign(x) log(1 + |x|), bits as -1 and 1 (0 where missing),
-    categories as the vectors of an embedding.
+    categories as the vectors of an embedding; as indicators (all 0 where missing) beside numbers, or where variables
+    have different numbers of them.
 
     Parameters
     ----------
@@ -36,7 +37,11 @@ class Inputs:
         # Counts and positive values may be large, and no transform has scaled them.
         self._as_they_are = torch.tensor(each).repeat(n_lags)
         n_read = observation.n_variables * n_lags
-        if embedding is not None:
+        mixed = isinstance(observation.n_categories, tuple)
+        self._categories = observation.categories * n_lags if mixed else ()
+        if mixed:
+            self.size = sum(2 if size is None else size for size in self._categories) + n_covariates
+        elif embedding is not None:
             self.size = n_read * embedding.size + n_covariates
         else:
             self.size = (n_read if self.bits else 2 * n_read) + n_covariates
@@ -58,6 +63,8 @@ class Inputs:
                 self._as_they_are.to(x.device, non_blocking=True), x, torch.sign(x) * torch.log1p(x.abs())
             )
             parts = [torch.where(seen, size, 0.0), seen.to(x.dtype)]
+            if self._categories:
+                parts = [self._column(i, x, seen, *parts) for i in range(x.shape[-1])]
         if self.n_covariates:
             if u is None or u.shape[-1] != self.n_covariates:
                 raise CovariateError(
@@ -67,3 +74,11 @@ class Inputs:
                 )
             parts.append(u.to(x.dtype).expand(*x.shape[:-1], self.n_covariates))
         return torch.cat(parts, -1)
+
+    def _column(self, i: int, x: Tensor, seen: Tensor, size: Tensor, known: Tensor) -> Tensor:
+        """A number and whether it was seen, or the indicators of a category, (*draw, n, 2) or (*draw, n, C)."""
+        n_categories = self._categories[i]
+        if n_categories is None:
+            return torch.stack([size[..., i], known[..., i]], -1)
+        codes = torch.arange(n_categories, device=x.device, dtype=x.dtype)
+        return ((x[..., i : i + 1] == codes) & seen[..., i : i + 1]).to(x.dtype)
