@@ -15,7 +15,8 @@ from probseq.data.sequences import Sequences
 from probseq.distributions.emissions import Categorical, Emission, Observation
 from probseq.errors import IncompatibleError, ParameterError
 from probseq.estimators.base import SequenceEstimator
-from probseq.estimators.encoding import Encoding
+from probseq.estimators.network_gradients import NetworkGradients
+from probseq.estimators.network_spectrum import NetworkSpectrum
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.estimators.weight_summary import WeightSummary
 from probseq.inference.base import Inference
@@ -91,7 +92,7 @@ _EXAMPLE = """
     """
 
 
-class _Recurrent(Encoding, WeightSummary, SequenceEstimator):
+class _Recurrent(NetworkGradients, NetworkSpectrum, WeightSummary, SequenceEstimator):
     """Constructor and model that the three cells share."""
 
     cell: ClassVar[str]

@@ -9,6 +9,7 @@ from probseq.plotting.attention import plot_attention
 from probseq.plotting.canvas import PALETTE, axes_in, hide_times
 from probseq.plotting.diagnostics import plot_diagnostics
 from probseq.plotting.forecasts import plot_cumulative_difference, plot_fan, plot_pit, plot_weights
+from probseq.plotting.networks import plot_gradient_norms, plot_spectra
 from probseq.plotting.residuals import plot_residuals
 from probseq.plotting.states import plot_emissions, plot_state_probabilities, plot_states
 from probseq.plotting.transitions import plot_transition_graph, plot_transition_matrix
@@ -22,8 +23,10 @@ __all__ = [
     "plot_diagnostics",
     "plot_emissions",
     "plot_fan",
+    "plot_gradient_norms",
     "plot_pit",
     "plot_residuals",
+    "plot_spectra",
     "plot_state_probabilities",
     "plot_states",
     "plot_transition_graph",

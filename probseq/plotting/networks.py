@@ -1,0 +1,155 @@
+"""Pictures of the inside of a recurrent network: gradients through time, spectra, compression."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from probseq.errors import ShapeError
+from probseq.plotting.canvas import INK, axes_in, beside, finish, new_axes, state_colors, tint
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_gradient_norms", "plot_spectra"]
+
+_MARKERS = 60
+_SMALLEST = 1e-300
+
+
+def plot_gradient_norms(
+    norms: ArrayLike,
+    band: tuple[ArrayLike, ArrayLike],
+    *,
+    growth: ArrayLike,
+    labels: Sequence[str],
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw norms of gradients by lag on a logarithmic scale, each over its band, with the line of its rate.
+
+    Parameters
+    ----------
+    norms
+        shape (layer, lag), from lag 0.
+    band
+        lower and upper bounds of the same shape.
+    growth
+        factor a step back, shape (layer,); its dashed line has the height of the norms from lag 1 on.
+    labels
+        one a layer, for the legend.
+    title, ax
+        as in ``plot_fan``.
+
+    Raises
+    ------
+    ShapeError
+        The arrays do not fit each other.
+    """
+    middle, low, high = (np.asarray(one, float) for one in (norms, *band))
+    rate = np.asarray(growth, float)
+    if middle.ndim != 2 or not (middle.shape == low.shape == high.shape) or not len(middle) == len(rate) == len(labels):
+        raise ShapeError(
+            got=f"norms {middle.shape}, band {low.shape} and {high.shape}, growth {rate.shape}, {len(labels)} labels",
+            expected="norms and band of shape (layer, lag), one rate and one label a layer",
+        )
+    ax = new_axes(ax)
+    lag = np.arange(middle.shape[1])
+    positive = middle[middle > 0]
+    floor = max(float(positive.min()) * 1e-3, _SMALLEST) if len(positive) else 1e-12
+    ax.set_yscale("log")
+    for value, bottom, top, one, label, color in zip(middle, low, high, rate, labels, state_colors(len(middle))):
+        ax.fill_between(lag, np.maximum(bottom, floor), np.maximum(top, floor), color=color, alpha=0.16, lw=0)
+        marker = "o" if len(lag) <= _MARKERS else ""
+        shown = np.where(value > 0, value, np.nan)
+        ax.plot(lag, shown, color=color, lw=1.6, marker=marker, ms=3, label=label)
+        behind = (lag > 0) & (value > 0)
+        if one > 0 and behind.sum() > 1:
+            height = np.log(value[behind]).mean() + (lag[1:] - lag[behind].mean()) * np.log(one)
+            ax.plot(lag[1:], np.exp(height), color=INK, lw=0.9, ls="--")
+    finish(ax, title, "lag, steps back", "norm of the gradient")
+    ax.legend(loc="best", frameon=False, fontsize="small")
+    return ax
+
+
+def plot_spectra(
+    eigenvalues: ArrayLike,
+    singular_values: ArrayLike,
+    *,
+    names: Sequence[str] = ("",),
+    title: str | None = None,
+    ax: Any = None,
+) -> NDArray[Any]:
+    """Draw eigenvalues of all draws beside the unit circle, and singular values with 90 % of the draws.
+
+    Parameters
+    ----------
+    eigenvalues
+        complex, shape (draw, matrix, rank).
+    singular_values
+        the largest first, of the same shape.
+    names
+        one a matrix; a single empty one needs no legend.
+    title
+        as in ``plot_fan``.
+    ax
+        two axes; without them a figure of its own.
+
+    Returns
+    -------
+    The two axes: eigenvalues, singular values.
+
+    Raises
+    ------
+    ShapeError
+        The arrays do not fit each other, or there are not two axes.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    eigen, singular = np.asarray(eigenvalues, complex), np.asarray(singular_values, float)
+    if eigen.ndim != 3 or eigen.shape != singular.shape or eigen.shape[1] != len(names):
+        raise ShapeError(
+            got=f"eigenvalues {eigen.shape}, singular values {singular.shape} and {len(names)} names",
+            expected="two arrays of shape (draw, matrix, rank), one name a matrix",
+        )
+    left, right = _two(ax)
+    colors = state_colors(len(names))
+    angle = np.linspace(0, 2 * np.pi, 200)
+    left.plot(np.cos(angle), np.sin(angle), color=INK, lw=0.9)
+    # Clouds of many draws stay readable where each point is faint.
+    alpha = float(np.clip(300 / eigen[:, 0].size, 0.15, 0.85))
+    for i, (name, color) in enumerate(zip(names, colors)):
+        points = eigen[:, i].ravel()
+        left.plot(points.real, points.imag, ls="", marker="o", ms=4, color=color, alpha=alpha, mew=0)
+        left.plot([], [], ls="", marker="o", ms=4, color=color, mew=0, label=name)
+        low, middle, high = np.quantile(singular[:, i], [0.05, 0.5, 0.95], axis=0)
+        rank = np.arange(1, len(middle) + 1)
+        if len(singular) > 1:
+            right.fill_between(rank, low, high, color=tint(color, 0.25), alpha=0.6, lw=0)
+        right.plot(rank, middle, color=color, lw=1.5, marker="o" if len(rank) <= _MARKERS else "", ms=3, label=name)
+    reach = 1.08 * max(1.0, float(np.abs(eigen).max(initial=0.0)))
+    left.set_aspect("equal", adjustable="datalim")
+    left.set_ylim(-reach, reach)
+    right.axhline(1, color=INK, lw=0.9, ls="--")
+    right.set_ylim(bottom=0)
+    finish(left, title, "eigenvalues, real part", "imaginary part")
+    finish(right, None, "rank", "singular value")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if any(names):
+        right.legend(**beside())
+    return np.array([left, right], dtype=object)
+
+
+def _two(ax: Any) -> list[Axes]:
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        _, axes = plt.subplots(1, 2, figsize=(9.0, 3.9), layout="constrained")
+        return list(axes)
+    panels = axes_in(ax)
+    if len(panels) != 2:
+        raise ShapeError(got=f"{len(panels)} axes", expected="2", remedy="Make them with plt.subplots(1, 2).")
+    return panels
