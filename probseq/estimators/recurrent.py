@@ -24,6 +24,7 @@ from probseq.inference.dropout import MCDropout
 from probseq.inference.ensemble import Ensemble
 from probseq.inference.map import MAP
 from probseq.inference.optimize import MLE
+from probseq.inference.swag import SWAG
 from probseq.inference.variational import MeanField
 from probseq.models.base import SequenceModel
 from probseq.models.recurrent import RecurrentModel
@@ -101,7 +102,7 @@ class _Recurrent(NetworkGradients, NetworkSpectrum, WeightSummary, SequenceEstim
         super().__init_subclass__(**kwargs)
         cls.__doc__ = (cls.__doc__ or "") + _PARAMETERS + _EXAMPLE.replace("{name}", cls.__name__)
 
-    inferences: ClassVar[tuple[type[Inference], ...]] = (MeanField, MLE, MAP, MCDropout, Ensemble)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (MeanField, MLE, MAP, MCDropout, Ensemble, SWAG)
 
     def __init__(
         self,

@@ -87,6 +87,7 @@ def train(
     if not data.n_values:
         raise EmptyDataError(got="no value to learn from", expected="at least one value that is not missing")
     options = options.completed(learning_rate=5e-3, validation_fraction=0.0)
+    law.prepare(data, options)
     rounds = Rounds(data, options, generator)
     work = law.centre().numel() * min(options.batch_size, data.n_windows) * data.window
     with contextlib.ExitStack() as around:

@@ -77,7 +77,8 @@ class TrainingModule(pl.LightningModule):
     # what Lightning asks for ------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return make_optimizer(self.options, self.parameters())
+        own = self.law.optimizer(self.options)
+        return make_optimizer(self.options, self.parameters()) if own is None else own
 
     def transfer_batch_to_device(self, batch: MiniBatch, device: torch.device, dataloader_idx: int) -> MiniBatch:
         return batch.to(device)
@@ -98,6 +99,7 @@ class TrainingModule(pl.LightningModule):
     def on_train_batch_start(self, mini: MiniBatch, index: int) -> None:
         """Set the learning rate of the step."""
         rate = float(self.options.learning_rate or 0.0) * self.schedule.factor(self.done, 1 / self.rounds.steps)
+        rate = self.law.rate(self.done, rate)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from probseq.distributions.params import ParamSpec, unflatten
+from probseq.inference.options import TrainingOptions
 from probseq.inference.priors import in_precision, log_prior
+from probseq.inference.windows import MiniBatches
 
 __all__ = ["PenalizedWeights", "PointWeights", "WeightLaw"]
 
@@ -42,6 +44,17 @@ class WeightLaw(nn.Module, ABC):
     def params(self, specs: Mapping[str, ParamSpec], vector: Tensor) -> dict[str, Tensor]:
         """What the model is given for a vector drawn in training: its parameters."""
         return unflatten(specs, vector)
+
+    def prepare(self, data: MiniBatches, options: TrainingOptions) -> None:
+        """Called before a training on these data; raises ``ParameterError`` where it would be too short for the law."""
+
+    def optimizer(self, options: TrainingOptions) -> torch.optim.Optimizer | None:
+        """An optimiser of its own; None is that of the options."""
+        return None
+
+    def rate(self, done: float, scheduled: float) -> float:
+        """The learning rate of the step that begins with the fraction ``done`` behind it; by default as scheduled."""
+        return scheduled
 
     def after_step(self, done: float, generator: torch.Generator) -> None:
         """Called after each step of the optimiser; ``done`` in [0, 1] is the fraction of the training behind it."""

@@ -183,6 +183,11 @@ def _short() -> ps.TrainingOptions:
     return ps.TrainingOptions(max_epochs=4)
 
 
+def _noisy() -> ps.TrainingOptions:
+    """Several mini-batches a pass."""
+    return ps.TrainingOptions(max_epochs=4, window=10, batch_size=2)
+
+
 def _rows() -> list[Row]:
     rows = []
     for name, emission, kind, k in _kinds():
@@ -337,6 +342,11 @@ def _rows() -> list[Row]:
         Row(
             "LSTM by Ensemble",
             lambda: ps.LSTM(2, inference=ps.Ensemble(2, ps.MLE(training=_short())), random_state=0),
+            missing="pattern",
+        ),
+        Row(
+            "LSTM by SWAG",
+            lambda: ps.LSTM(2, inference=ps.SWAG(n_draws=3, training=_noisy()), random_state=0),
             missing="pattern",
         ),
         Row("Log HMM", lambda: ps.HMM(2, transform=ps.Log(), inference=_quick_em(), random_state=0), "positive"),

@@ -16,6 +16,7 @@ from probseq.results.joint import make_batch
 from probseq.testing import ROWS, check_inference
 
 SHORT = ps.TrainingOptions(max_epochs=2)
+NOISY = ps.TrainingOptions(max_epochs=2, window=10, batch_size=2)
 FITS = [
     ("HMM diag", ps.EM(n_init=2, max_iter=50, tol=1e-4)),
     ("HMM Poisson", ps.EM(n_init=1, init="random", max_iter=50)),
@@ -50,6 +51,8 @@ FITS = [
     ("GRU Categorical", ps.MCDropout(0.2, n_draws=2, draws_per_batch=2, training=SHORT)),
     ("LSTM diag", ps.Ensemble(2, ps.MLE(training=SHORT))),
     ("GRU Categorical", ps.Ensemble(2, ps.MeanField(n_draws=2, training=SHORT))),
+    ("LSTM diag", ps.SWAG(n_draws=3, training=NOISY)),
+    ("GRU Categorical", ps.SWAG(n_draws=2, rank=2, n_snapshots=2, training=NOISY)),
 ]
 
 
@@ -70,6 +73,7 @@ POSTERIORS = [
     ps.MCDropout(n_draws=4, training=SHORT),
     ps.Ensemble(3, ps.MAP(training=SHORT)),
     ps.Ensemble(2, ps.MeanField(n_draws=2, training=SHORT)),
+    ps.SWAG(n_draws=4, training=NOISY),
 ]
 
 
@@ -110,8 +114,8 @@ def test_what_a_network_says_does_not_depend_on_how_its_draws_were_found(inferen
 @pytest.mark.parametrize(
     "make, works",
     [
-        (lambda: ps.LSTM(inference=ps.EM()), "MeanField, MLE, MAP, MCDropout, Ensemble"),
-        (lambda: ps.LSTM(inference=ps.Ensemble(inference=ps.EM())), "MeanField, MLE, MAP, MCDropout, Ensemble"),
+        (lambda: ps.LSTM(inference=ps.EM()), "MeanField, MLE, MAP, MCDropout, Ensemble, SWAG"),
+        (lambda: ps.LSTM(inference=ps.Ensemble(inference=ps.EM())), "MeanField, MLE, MAP, MCDropout, Ensemble, SWAG"),
         (lambda: ps.ARMA(inference=ps.MCDropout()), "MLE"),
         (lambda: ps.HMM(inference=ps.Ensemble()), "EM, MLE"),
         (lambda: ps.ARMA(inference=ps.EM()), "MLE"),

@@ -54,6 +54,7 @@ def net(inference):
 
 
 SHORT = ps.TrainingOptions(max_epochs=2)
+NOISY = ps.TrainingOptions(max_epochs=2, window=10, batch_size=2)
 PRIORS = {"transition": Dirichlet(torch.full((2,), 2.0))}
 POISSON = ps.PoissonDuration(4)
 SPARSE = ps.Transitions(fixed=[[0.5, np.nan, np.nan], [0.0, np.nan, np.nan], [np.nan, 0.0, np.nan]])
@@ -95,6 +96,7 @@ FITS = {
     "LSTM by MAP": lambda: net(ps.MAP({"weights": Laplace(0.0, 0.2)}, training=SHORT)),
     "LSTM by MCDropout": lambda: net(ps.MCDropout(n_draws=2, training=SHORT)),
     "LSTM by Ensemble": lambda: net(ps.Ensemble(2, ps.MeanField(2, {"head": 2.0}, training=SHORT))),
+    "LSTM by SWAG": lambda: net(ps.SWAG(n_draws=2, training=NOISY)),
     "IID of a frame": lambda: ps.IID(ps.Normal("full"), transform=ps.Standardize()).fit(
         pd.DataFrame(mixed(30), columns=[3, 7])
     ),
