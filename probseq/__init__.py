@@ -79,6 +79,7 @@ _HOMES = {
     "probseq.data.grid": ("on_grid",),
     "probseq.data.splits": ("split", "split_sequences"),
     "probseq.data.vocabulary": ("Vocabulary",),
+    "probseq.data.textfile": ("TextFile",),
     "probseq.results": ("Forecast",),
 }
 _MODULES = {"datasets": "probseq.data.datasets", "errors": "probseq.errors", "testing": "probseq.testing"}

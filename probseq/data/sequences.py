@@ -18,6 +18,7 @@ from probseq.data.intake import Intake, check_blocks, read
 from probseq.data.labels import to_list
 from probseq.data.lengths import split_by_lengths
 from probseq.data.tables import read_table
+from probseq.data.textfile import TextFile
 from probseq.data.timeindex import Freq
 from probseq.data.vocabulary import END, Vocabulary, check_unit, split
 from probseq.errors import DataError, ShapeError, VocabularyError
@@ -48,7 +49,8 @@ def sequences(
         One sequence: a 1-D array or list of numbers; a 2-D array (time, variable); a str (its characters); a 1-D array
         of str (tokens); a Series, DataFrame or DataArray. Many: a 3-D array (sequence, time, variable); a list or
         mapping of sequences, which may differ in length; a list of texts; a Series or DataFrame with a MultiIndex
-        (series, time); a long table (``unique_id, ds, y``); a DataArray with a ``sequence`` dimension. NaN is missing.
+        (series, time); a long table (``unique_id, ds, y``); a DataArray with a ``sequence`` dimension; a TextFile, for
+        its whole text. NaN is missing.
     lengths : 1-D array of int, optional
         Cuts a concatenated array into sequences.
     covariates : like X, or column names of a table, optional
@@ -145,6 +147,14 @@ def _read(
                 remedy="Pass them where the data are read first.",
             )
         return _again(X, lengths, covariates, static, vocabulary, freq, roles)
+    if isinstance(X, TextFile):
+        if isinstance(vocabulary, _Collect):
+            raise VocabularyError(
+                got="tokens= or min_count= together with a TextFile",
+                expected="its own vocabulary",
+                remedy="Pass them to TextFile.",
+            )
+        vocabulary, end = vocabulary or X.vocabulary, X.end if end is None else end
     roles_named = any(role is not None for role in (sequence, time))
     by_column = isinstance(X, pd.DataFrame) and (
         roles_named or _are_columns(X, covariates) or _are_columns(X, static) or _are_columns(X, variables)
@@ -163,12 +173,17 @@ def _read(
                 expected="a DataFrame whose columns they name",
                 remedy="Leave them out, or pass a DataFrame.",
             )
-        intake = read(X)
+        intake = _read_file(X) if isinstance(X, TextFile) else read(X)
         if variables is not None:
             intake.variables = _names_for(intake, variables)
     if lengths is not None:
         intake = split_by_lengths(intake, lengths)
     return _assemble(intake, lengths, covariates, static, vocabulary, end, timeindex.check_freq(freq), copy)
+
+
+def _read_file(file: TextFile) -> Intake:
+    texts = file.texts()
+    return Intake(list(texts), [None] * len(texts), many=file.lines, flat=True, tokens=True, text=True)
 
 
 @lru_cache(maxsize=4096)

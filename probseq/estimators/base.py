@@ -16,6 +16,7 @@ from probseq._random import torch_generator
 from probseq._types import whole_number
 from probseq.data.matching import matched
 from probseq.data.sequences import Sequences, sequences
+from probseq.data.textfile import TextFile
 from probseq.errors import (
     ConvergenceWarning,
     CovariateError,
@@ -89,7 +90,7 @@ class SequenceEstimator(Scoring, TextScores, Residuals, Streaming):
 
         Parameters
         ----------
-        X : array, list, str, pandas or xarray object
+        X : array, list, str, pandas or xarray object, or TextFile
             One sequence or many; NaN is missing.
         y : ignored
             For scikit-learn's pipelines only.
@@ -110,6 +111,12 @@ class SequenceEstimator(Scoring, TextScores, Residuals, Streaming):
         -------
         self
         """
+        if isinstance(X, TextFile):
+            from probseq.estimators.text_files import fit_file
+
+            others = {"y": y, "lengths": lengths, "covariates": covariates, "static": static, "weights": weights}
+            if fit_file(self, X, validation, progress, **others):
+                return self
         return self._fit(
             sequences(X, lengths=lengths, covariates=covariates, static=static), y, validation, weights, progress
         )

@@ -15,6 +15,7 @@ from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.inference.advi import ADVI
 from probseq.inference.base import Draws, Inference
+from probseq.inference.files import FileBatch, count_file
 from probseq.inference.laplace import Laplace
 from probseq.inference.map import MAP
 from probseq.inference.nuts import NUTS
@@ -246,7 +247,10 @@ class MarkovChain(_Baseline):
     ) -> tuple[SequenceModel[Any], Draws]:
         if not isinstance(model, KneserNeyModel):
             return super()._infer(inference, model, batch, generator, **options)
-        tables = count_ngrams(batch, model.n_tokens, model.order, options.get("weights"))
+        if isinstance(batch, FileBatch):
+            tables = count_file(batch.file, model.n_tokens, model.order)
+        else:
+            tables = count_ngrams(batch, model.n_tokens, model.order, options.get("weights"))
         counted = KneserNeyModel(model.observation, model.order, tables)
         # The discounts are not where the likelihood is highest: its curvature there says nothing.
         draws = MLE(covariance=False).fit(counted, batch, generator, **options)

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
+from probseq.data.textfile import TextFile
 from probseq.errors import DataError, ParameterError, UnsupportedError
 from probseq.estimators.fitted import FittedModel, check_y
 from probseq.inference.information import standard_errors
@@ -63,7 +64,12 @@ class Scoring(FittedModel):
     def score(
         self, X: Any, y: Any = None, *, lengths: Any = None, covariates: Any = None, history: Any = None
     ) -> float:
-        """Mean log p(x_t | x_<t) in nats per scored value; higher is better."""
+        """Mean log p(x_t | x_<t) in nats per scored value; higher is better. X may be a ``TextFile``."""
+        if isinstance(X, TextFile):
+            from probseq.estimators.text_files import file_totals, mean_nats
+
+            nats, n = mean_nats(file_totals(self, X, history, {"y": y, "lengths": lengths, "covariates": covariates}))
+            return -nats / n
         self._require_likelihood("score")
         data = self._borrow(X, lengths, covariates)
         check_y(y, data)

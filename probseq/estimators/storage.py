@@ -187,6 +187,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Pat
         estimator.feature_names_in_ = np.asarray(header["features"], dtype=object)
     if header["training"] is not None:
         estimator.training_ = _decode_labels(header["training"], estimator.vocabulary_)
+    if header["training"] is not None and any(name.startswith("state.") for name in tensors):
         template = estimator.model_.initial_state({}, estimator.training_.n_sequences)
         queue = iter([tensors[f"state.{i:03d}"] for i in range(len(leaves_of(template)))])
         estimator.training_state_ = map_state(lambda leaf: next(queue), template)

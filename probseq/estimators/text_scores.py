@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from probseq.data.sequences import Sequences
+from probseq.data.textfile import TextFile
 from probseq.errors import DataError, UnsupportedError
 from probseq.estimators.fitted import FittedModel
 
@@ -24,7 +25,7 @@ class TextScores(FittedModel):
 
         Parameters
         ----------
-        X : text, texts or tokens
+        X : text, texts or tokens, or TextFile
         lengths, covariates, history
             As for ``log_prob``.
         end : bool
@@ -46,7 +47,7 @@ class TextScores(FittedModel):
 
         Parameters
         ----------
-        X : text or texts
+        X : text or texts, or TextFile
         lengths, covariates, history
             As for ``log_prob``.
         end : bool
@@ -80,6 +81,10 @@ class TextScores(FittedModel):
     def _nats(self, X: Any, lengths: Any, covariates: Any, history: Any, end: bool, what: str) -> tuple[float, int]:
         """Minus the log-likelihood, and the number of tokens that it is of."""
         self._check_nominal(what)
+        if isinstance(X, TextFile):
+            from probseq.estimators.text_files import file_totals, mean_nats
+
+            return mean_nats(file_totals(self, X, history, {"lengths": lengths, "covariates": covariates}), end)
         data = self._borrow(X, lengths, covariates)
         steps = self._steps(data, self._begin(data, history))
         return minus_log_prob(data, steps.values.double().numpy(), steps.scored.any(-1).numpy(), end)

@@ -14,10 +14,11 @@ from torch import Tensor
 from probseq.distributions.params import Real
 from probseq.errors import ApproximationWarning, IncompatibleError, ParameterError
 from probseq.inference.base import Inference, Progress
+from probseq.inference.files import FileBatch
 from probseq.inference.options import TrainingOptions
 from probseq.inference.streams import mini_batches
 from probseq.inference.weights import WeightLaw
-from probseq.inference.windows import hold_back, whole_sequences
+from probseq.inference.windows import MiniBatch, MiniBatches, hold_back, whole_sequences
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
 
@@ -91,16 +92,31 @@ def fit_law(
     if validation is not None:
         held = whole_sequences(validation)
     elif options.validation_fraction:
-        rest, rest_weights, held = hold_back(batch, weights, options.validation_fraction, generator)
-    data = mini_batches(rest, rest.to_explain, rest_weights, options)
+        rest, rest_weights, held = _held_back(batch, weights, options.validation_fraction, generator)
+    data: MiniBatches
+    if isinstance(rest, FileBatch):
+        data = rest.mini_batches(options)
+    else:
+        data = mini_batches(rest, rest.to_explain, rest_weights, options)
     done = train(model, law, data, generator, options, kl_weight=kl_weight, validation=held, progress=progress)
     return done, data.n_values
+
+
+def _held_back(
+    batch: Batch, weights: Tensor | None, fraction: float, generator: torch.Generator
+) -> tuple[Batch, Tensor | None, MiniBatch | None]:
+    if isinstance(batch, FileBatch):
+        rest, held = batch.hold_back(fraction, generator)
+        return rest, weights, held
+    return hold_back(batch, weights, fraction, generator)
 
 
 def log_prob_of_draws(
     model: SequenceModel[Any], params: Mapping[str, Tensor], batch: Batch, weights: Tensor | None = None
 ) -> Tensor:
     """log p(x | w_d) of the whole batch, each sequence by its weight, (D,) in double precision, without gradients."""
+    if isinstance(batch, FileBatch):
+        return batch.log_prob(model, params)
     n_draws = next(iter(params.values())).shape[0]
     size = max(1, _STEPS_AT_ONCE // max(1, batch.n * batch.t))
     parts = []

@@ -22,7 +22,7 @@ from probseq.distributions.params import flatten, unflatten
 from probseq.errors import EmptyDataError
 from probseq.inference.base import Draws, Progress
 from probseq.inference.callbacks import Bar, TrainingCallback
-from probseq.inference.law_fits import fit_law
+from probseq.inference.law_fits import fit_law, log_prob_of_draws
 from probseq.inference.options import PRECISIONS, TrainingOptions
 from probseq.inference.rounds import Rounds
 from probseq.inference.training_module import Trained, TrainingModule
@@ -235,9 +235,7 @@ def train_point(
         model, law, batch, generator, options, validation=validation, weights=weights, progress=progress
     )
     params = {name: value.detach().unsqueeze(0) for name, value in unflatten(specs, law.centre()).items()}
-    with torch.no_grad():
-        each = model.log_prob(params, batch)[0]
-    total = float(each.sum() if weights is None else (each * weights).sum())
+    total = float(log_prob_of_draws(model, params, batch, weights)[0])
     return Draws(
         params,
         log_prob=total,

@@ -94,10 +94,18 @@ class NGramCounter:
         # By the length of the known context: n-grams as numbers, and how often each was seen.
         self._seen = [_Tally() for _ in range(order + 1)]
 
-    def add(self, codes: NDArray[np.int64], weights: NDArray[np.int64] | None = None) -> None:
-        """Count sequences, (n, t) codes; -1 is missing or beyond the end. ``weights`` (n,) say how often."""
+    def add(
+        self,
+        codes: NDArray[np.int64],
+        weights: NDArray[np.int64] | None = None,
+        before: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Count sequences, (n, t) codes; -1 is missing or beyond the end.
+
+        ``weights`` (n,) say how often, ``before`` (n, order) what came before them; see `windows`.
+        """
         n, t = codes.shape
-        grams = windows(codes, self.n_tokens, self.order).reshape(n * t, self.order + 1)
+        grams = windows(codes, self.n_tokens, self.order, before).reshape(n * t, self.order + 1)
         times = np.ones(n, dtype=np.int64) if weights is None else weights
         each = np.repeat(times, t)
         there = (grams[:, -1] < self.n_tokens) & (each > 0)
