@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def _support(case: ModelCase, row: Batch, t: int, variable: int) -> tuple[Tensor
     state = case.model.filter(case.values, row.slice_time(0, t)) if t else _fresh(case)
     law = case.model.predict_next(case.values, state, None if row.u is None else row.u[:, t]).marginal([variable])
     # v = Q(logistic(s)): p(v) dv = dp, so that the integrand is smooth however wide the predictive is.
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    nodes, weights = _rule()
     s = 30.0 * nodes
     p = 1.0 / (1.0 + np.exp(-s))
     v = law.icdf(torch.as_tensor(p)[:, None, None])[:, 0, 0].double()
@@ -77,6 +78,12 @@ def _support(case: ModelCase, row: Batch, t: int, variable: int) -> tuple[Tensor
     density = law.log_prob(v.reshape(-1, 1, 1))[:, 0].double()
     good = torch.isfinite(v) & torch.isfinite(density)
     return v[good], (torch.as_tensor(log_slope) - density)[good]
+
+
+@cache
+def _rule() -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Legendre nodes and weights, an eigenvalue problem that takes a second."""
+    return np.polynomial.legendre.leggauss(_NODES)
 
 
 def _fresh(case: ModelCase) -> Any:
