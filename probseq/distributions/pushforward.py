@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Self
 
 import numpy as np
@@ -22,6 +23,12 @@ from probseq.errors import IncompatibleError
 __all__ = ["Pushforward"]
 
 _NODES = 512
+
+
+@cache
+def _rule() -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Legendre nodes and weights, an eigenvalue problem that costs more than the sum over them."""
+    return np.polynomial.legendre.leggauss(_NODES)
 
 
 class Pushforward(Distribution):
@@ -187,7 +194,7 @@ class Pushforward(Distribution):
 
     def _quadrature(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         # Nodes in u = logistic(s), so that both tails get their share of the points.
-        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+        nodes, weights = _rule()
         s = 36.0 * nodes
         u = 1.0 / (1.0 + np.exp(-s))
         w = 36.0 * weights * u * (1.0 - u)

@@ -15,12 +15,15 @@ from probseq.distributions.params import Params
 from probseq.kernels.linear_gaussian import filter_series
 from probseq.kernels.linear_gaussian_diffuse import proper_coordinates
 from probseq.kernels.linear_gaussian_forecast import forecast_covs, forecast_joint, forecast_means, simulate
-from probseq.models.base import Batch, Scan, SequenceModel, Steps
+from probseq.models.base import Batch, Scan, SequenceModel, Steps, map_state
 from probseq.models.linear_gaussian_likelihood import FilteredValues, patterns_of
 from probseq.models.linear_gaussian_smoothing import SmoothedStates, smooth_groups
 from probseq.models.linear_gaussian_state import GaussianState, StateSpace, Workspace, as_array, systems
 
 __all__ = ["GaussianState", "LinearGaussianModel", "SmoothedStates", "StateSpace"]
+
+_TOGETHER = 2**20
+"""Numbers in one covariance of the states of all paths that are smoothed at once."""
 
 
 class LinearGaussianModel(SequenceModel[GaussianState]):
@@ -174,12 +177,19 @@ class LinearGaussianModel(SequenceModel[GaussianState]):
         """
         start = self.initial_state(params, batch.n) if state is None else state
         expected = self.smooth(params, batch, start).x
-        certain = start._replace(diffuse=torch.zeros_like(start.diffuse))
+        draws = len(self._draw(params))
+        size = batch.n * batch.t * start.mean.shape[-1] ** 2
         paths = []
-        for _ in range(n_paths):
-            x, _ = self.sample(params, certain, batch.t, generator, batch.u)
-            paths.append(expected + x - self.smooth(params, batch._replace(x=x), start).x)
-        return torch.stack(paths)
+        for first in range(0, n_paths, max(1, _TOGETHER // max(1, size))):
+            m = min(n_paths - first, max(1, _TOGETHER // max(1, size)))
+            many = map_state(lambda leaf, m=m: torch.cat([leaf] * m, draws), start)
+            seen, lengths = batch.seen.repeat(m, 1, 1), batch.lengths.repeat(m)
+            u = None if batch.u is None else batch.u.repeat(m, 1, 1)
+            certain = many._replace(diffuse=torch.zeros_like(many.diffuse))
+            x, _ = self.sample(params, certain, batch.t, generator, u)
+            moved = x - self.smooth(params, Batch(x, seen, lengths, u), many).x
+            paths.append(moved.unflatten(draws, (m, batch.n)).movedim(draws, 0))
+        return expected + torch.cat(paths)
 
     # the future -------------------------------------------------------------------------------------------------------
 
