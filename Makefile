@@ -9,6 +9,7 @@ SHELL := /bin/sh
 PYTHON ?= $(or $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done),python3)
 TORCH_INDEX ?=
 ARGS ?=
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +20,7 @@ WANTED := pyproject.toml constraints.txt
 
 help:
 	@echo 'make demo    fit, compare and forecast on real data; writes probseq-report.html'
-	@echo 'make test    run the tests (ARGS="-k hmm" passes options to pytest)'
+	@echo 'make test    run the tests in two processes (ARGS="-k hmm" passes options to pytest, JOBS=8 takes more)'
 	@echo 'make lint    check style, format and the layers of imports'
 	@echo 'make types   check types with mypy'
 	@echo 'make docs    build the documentation into docs/_build/html'
@@ -34,7 +35,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	@echo '== running the tests'
-	$(PY) -m pytest $(ARGS) tests
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS) tests
 
 lint: $(VENV)/.dev
 	@echo '== checking style, format and layers'

@@ -74,7 +74,8 @@ def test_completions_follow_the_joint_law():
     found = np.cov(flat[:, unseen].T)
     wanted = covariance[np.ix_(unseen, unseen)]
     assert_allclose(found, wanted, atol=5 * np.abs(wanted).max() / np.sqrt(n))
-    assert_array_equal(paths, normal().impute(X, n_draws=n, random_state=0))
+    once, again = (normal().impute(X, n_draws=30, random_state=0) for _ in range(2))
+    assert_array_equal(once, again)
 
 
 def test_through_a_logarithm():
@@ -86,8 +87,8 @@ def test_through_a_logarithm():
     paths = normal(ps.Log()).impute(np.exp(X), n_draws=20000, random_state=1)
     error = paths.std("path").values[gone] / np.sqrt(20000)
     assert (np.abs(paths.mean("path").values - filled.values)[gone] < 5 * error).all()
-    same = np.log(paths[:50])
-    assert_allclose(same, normal().impute(X, n_draws=20000, random_state=1)[:50], atol=1e-9)
+    same = np.log(normal(ps.Log()).impute(np.exp(X), n_draws=50, random_state=1))
+    assert_allclose(same, normal().impute(X, n_draws=50, random_state=1), atol=1e-9)
 
 
 def test_counts_and_categories():

@@ -77,12 +77,12 @@ def test_an_autoregression_has_the_posterior_of_a_grid():
 
 def test_states_keep_one_name_across_draws_and_the_fit_averages_over_them():
     y = np.asarray(ps.datasets.earthquakes(), dtype=float)[:60]
-    inference = ps.NUTS(n_draws=60, n_chains=2, n_warmup=60, order="rate")
+    inference = ps.NUTS(n_draws=40, n_chains=2, n_warmup=40, order="rate")
     model = ps.HMM(2, ps.Poisson(), inference=inference, random_state=2).fit(y)
     rates = model.params_["rate"].values[..., 0]
-    assert rates.shape == (60, 2) and np.all(rates[:, 0] <= rates[:, 1])
-    assert model.draws_.n_chains == 2 and model.draws_.permutation.shape == (60, 2)
-    assert model.draws_.trace.shape == (90,) and model.draws_.n_iter == 90
+    assert rates.shape == (40, 2) and np.all(rates[:, 0] <= rates[:, 1])
+    assert model.draws_.n_chains == 2 and model.draws_.permutation.shape == (40, 2)
+    assert model.draws_.trace.shape == (60,) and model.draws_.n_iter == 60
     steps = model.model_.log_prob({}, model._batch(model.training_))
     assert_allclose(float(steps.sum()), model.draws_.log_prob, rtol=1e-9)
 

@@ -84,7 +84,7 @@ def grid(mean, scale):
     """Weights (144, 2) and their masses under a normal with independent coordinates."""
     z = np.stack(np.meshgrid(NODES, NODES, indexing="ij"), -1).reshape(-1, 2)
     mass = (MASSES[:, None] * MASSES).reshape(-1)
-    return torch.from_numpy(np.asarray(mean) + np.asarray(scale) * z), torch.from_numpy(mass)
+    return torch.as_tensor(mean) + torch.as_tensor(scale) * torch.from_numpy(z), torch.from_numpy(mass)
 
 
 def log_normal(w, mean, scale):
@@ -93,11 +93,11 @@ def log_normal(w, mean, scale):
 
 def bound(model, batch, mean, scale):
     """The evidence lower bound by quadrature."""
+    mean, scale = torch.as_tensor(mean), torch.as_tensor(scale)
     w, mass = grid(mean, scale)
-    scale = torch.as_tensor(np.asarray(scale))
     fit = model.log_prob({"weights": w}, batch).sum(-1)
-    divergence = log_normal(w, torch.as_tensor(np.asarray(mean)), scale) - log_normal(w, 0.0, model.PRIOR)
-    return float((mass * (fit - divergence)).sum())
+    divergence = log_normal(w, mean, scale) - log_normal(w, 0.0, model.PRIOR)
+    return (mass * (fit - divergence)).sum()
 
 
 def test_divergence_equals_quadrature():
@@ -130,7 +130,7 @@ def test_bound_of_the_result_equals_quadrature(fitted):
     model, batch, draws, mean, scale = fitted
     each = model.log_prob(draws.params, batch).sum(-1)
     error = float(each.std()) / math.sqrt(len(each))
-    assert draws.objective == pytest.approx(bound(model, batch, mean, scale), abs=5 * error)
+    assert draws.objective == pytest.approx(float(bound(model, batch, mean, scale)), abs=5 * error)
 
 
 def test_posterior_averaged_likelihood_equals_quadrature(fitted):
@@ -144,13 +144,15 @@ def test_posterior_averaged_likelihood_equals_quadrature(fitted):
 
 def test_training_finds_the_best_bound(fitted):
     model, batch, draws, mean, scale = fitted
-    best = minimize(
-        lambda z: -bound(model, batch, z[:2], np.exp(z[2:])),
-        [0.1, 0.2, -2.0, -2.0],
-        method="Nelder-Mead",
-        options={"xatol": 1e-3, "fatol": 1e-5},
-    )
-    assert bound(model, batch, mean, scale) == pytest.approx(-best.fun, abs=0.02)
+
+    def loss(z):
+        z = torch.from_numpy(z.copy()).requires_grad_()
+        value = -bound(model, batch, z[:2], z[2:].exp())
+        value.backward()
+        return value.item(), z.grad.numpy()
+
+    best = minimize(loss, [0.1, 0.2, -2.0, -2.0], jac=True, method="L-BFGS-B", options={"ftol": 1e-9})
+    assert float(bound(model, batch, mean, scale)) == pytest.approx(-best.fun, abs=0.02)
     np.testing.assert_allclose(mean, best.x[:2], atol=0.1 * float(np.exp(best.x[2:]).max()))
     np.testing.assert_allclose(scale, np.exp(best.x[2:]), rtol=0.1)
     assert draws.status == "converged"

@@ -107,7 +107,7 @@ def test_interval_covers_what_the_cdf_says(forecast, level):
         assert_allclose(covered, level, atol=2e-6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(forecasts(), st.floats(0.1, 0.9))
 def test_shortest_interval_covers_and_is_no_longer(forecast, level):
     if forecast.backend == "quantiles":
