@@ -15,7 +15,7 @@ from probseq.estimators.predicting import Predicting
 from probseq.models.base import Batch
 from probseq.models.recurrent import RecurrentModel, RecurrentState
 from probseq.models.recurrent_inside import attention_weights, hidden_states
-from probseq.models.wrappers import unwrap
+from probseq.models.wrappers import innermost, unwrap
 from probseq.plotting import plot_attention
 from probseq.results.plots import stamps
 
@@ -51,13 +51,9 @@ class Encoding(Predicting):
         """
         data = self._read(X, lengths, covariates)
         model, batch, state, first = self._network(data, history)
-        n = model.layout.n_layers
-        if isinstance(layer, bool) or not isinstance(layer, int | np.integer) or not -n <= layer < n:
-            raise ParameterError(
-                got=f"layer={layer!r}", expected=f"a whole number from {-n} to {n - 1}", remedy="The last layer is -1."
-            )
+        number = self._layer(layer)
         with torch.no_grad():
-            found = hidden_states(model, self.model_.params, batch, state)[..., int(layer), :]
+            found = hidden_states(model, self.model_.params, batch, state)[..., number, :]
         units = {"unit": np.arange(found.shape[-1])}
         return self._label_steps(found, ("unit",), data, first, "encoding", units)
 
@@ -116,15 +112,28 @@ class Encoding(Predicting):
         when = stamps(data.index[sequence])[first:]
         return plot_attention(when, found[: length - first].numpy(), title=title, ax=ax)
 
+    def _recurrent(self) -> RecurrentModel:
+        model = innermost(self.model_.model)
+        if not isinstance(model, RecurrentModel):
+            raise TypeError(f"{type(model).__name__} is no recurrent network")
+        return model
+
+    def _layer(self, layer: Any) -> int:
+        """The number of a layer from 0."""
+        n = self._recurrent().layout.n_layers
+        if isinstance(layer, bool) or not isinstance(layer, int | np.integer) or not -n <= layer < n:
+            raise ParameterError(
+                got=f"layer={layer!r}", expected=f"a whole number from {-n} to {n - 1}", remedy="The last layer is -1."
+            )
+        return int(layer) % n
+
     def _network(self, data: Sequences, history: Any) -> tuple[RecurrentModel, Batch, RecurrentState, int]:
         """The network with its own batch and state, and the number of leading steps that it does not see."""
         batch = self._batch(data)
         begun = self._begin(data, history)
         start = self.model_.initial_state({}, batch.n) if begun is None else begun
-        model, batch, state, first = unwrap(self.model_.model, batch, self.model_._unpack(start))
-        if not isinstance(model, RecurrentModel):
-            raise TypeError(f"{type(model).__name__} is no recurrent network")
-        return model, batch, state, first
+        _, batch, state, first = unwrap(self.model_.model, batch, self.model_._unpack(start))
+        return self._recurrent(), batch, state, first
 
     def _label_steps(
         self, found: Tensor, last: tuple[str, ...], data: Sequences, first: int, name: str, coords: dict[str, Any]

@@ -9,16 +9,14 @@ import torch
 import xarray as xr
 
 from probseq.errors import ParameterError
-from probseq.estimators.predicting import Predicting
-from probseq.models.recurrent import RecurrentModel
+from probseq.estimators.encoding import Encoding
 from probseq.models.recurrent_matrices import GATES, eigenvalues, recurrent_matrices
-from probseq.models.wrappers import innermost
 from probseq.plotting import plot_spectra
 
 __all__ = ["NetworkSpectrum"]
 
 
-class NetworkSpectrum(Predicting):
+class NetworkSpectrum(Encoding):
     """Methods of an estimator whose model, behind its transforms, is a `RecurrentModel`."""
 
     def recurrent_spectrum(self, layer: int = 0, gate: str | None = None) -> xr.Dataset:
@@ -105,18 +103,3 @@ class NetworkSpectrum(Predicting):
         n_layers = self._recurrent().layout.n_layers
         title = f"layer {found.attrs['layer']}" if n_layers > 1 else None
         return plot_spectra(*arrays, names=names, title=title, ax=ax)
-
-    def _recurrent(self) -> RecurrentModel:
-        model = innermost(self.model_.model)
-        if not isinstance(model, RecurrentModel):
-            raise TypeError(f"{type(model).__name__} is no recurrent network")
-        return model
-
-    def _layer(self, layer: Any) -> int:
-        """The number of a layer from 0."""
-        n = self._recurrent().layout.n_layers
-        if isinstance(layer, bool) or not isinstance(layer, int | np.integer) or not -n <= layer < n:
-            raise ParameterError(
-                got=f"layer={layer!r}", expected=f"a whole number from {-n} to {n - 1}", remedy="The last layer is -1."
-            )
-        return int(layer) % n

@@ -15,6 +15,7 @@ from probseq.data.sequences import Sequences
 from probseq.distributions.emissions import Categorical, Emission, Observation
 from probseq.errors import IncompatibleError, ParameterError
 from probseq.estimators.base import SequenceEstimator
+from probseq.estimators.network_compression import NetworkCompression
 from probseq.estimators.network_gradients import NetworkGradients
 from probseq.estimators.network_spectrum import NetworkSpectrum
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
@@ -93,7 +94,7 @@ _EXAMPLE = """
     """
 
 
-class _Recurrent(NetworkGradients, NetworkSpectrum, WeightSummary, SequenceEstimator):
+class _Recurrent(NetworkGradients, NetworkSpectrum, NetworkCompression, WeightSummary, SequenceEstimator):
     """Constructor and model that the three cells share."""
 
     cell: ClassVar[str]

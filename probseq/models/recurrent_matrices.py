@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,9 +11,18 @@ from torch import Tensor
 
 from probseq.distributions.params import Params
 from probseq.models.recurrent import RecurrentModel
-from probseq.models.recurrent_layout import Piece
 
-__all__ = ["GATES", "Factors", "eigenvalues", "factorise", "numbers_of", "recurrent_matrices", "truncated"]
+__all__ = [
+    "GATES",
+    "Factors",
+    "eigenvalues",
+    "factorise",
+    "lost_parameters",
+    "recurrent_matrices",
+    "relative_error",
+    "saved_numbers",
+    "truncated",
+]
 
 GATES: dict[str, tuple[str, ...]] = {
     "rnn": ("new",),
@@ -82,7 +92,24 @@ def truncated(model: RecurrentModel, params: Params, factors: Mapping[str, Facto
     return {**params, "weights": weights}
 
 
-def numbers_of(piece: Piece, rank: int) -> int:
-    """How many numbers a matrix of a rank needs: r (m + n) for two factors, or m n where that is no less."""
-    m, n = piece.shape
-    return min(m * n, rank * (m + n))
+def relative_error(factors: Mapping[str, Factors], rank: int) -> float:
+    """|| W - W_rank || / || W || in Frobenius' norm, over all matrices and draws together; 0 where all W are zero."""
+    lost = sum(float(one.singular[..., rank:].square().sum()) for one in factors.values())
+    whole = sum(float(one.singular.square().sum()) for one in factors.values())
+    return math.sqrt(lost / whole) if whole else 0.0
+
+
+def saved_numbers(factors: Mapping[str, Factors], rank: int) -> int:
+    """How many numbers fewer a draw needs where each matrix (m, n) is two factors of r (m + n) numbers, if fewer."""
+    return sum(max(0, m * n - rank * (m + n)) for m, n in _cut(factors, rank))
+
+
+def lost_parameters(factors: Mapping[str, Factors], rank: int) -> int:
+    """sum (m - r) (n - r): the dimensions that matrices of rank r have fewer than all."""
+    return sum((m - rank) * (n - rank) for m, n in _cut(factors, rank))
+
+
+def _cut(factors: Mapping[str, Factors], rank: int) -> list[tuple[int, int]]:
+    """Shapes of the matrices of larger rank."""
+    shapes = [(one.left.shape[-2], one.right.shape[-1]) for one in factors.values()]
+    return [shape for shape in shapes if rank < min(shape)]

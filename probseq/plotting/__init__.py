@@ -9,7 +9,7 @@ from probseq.plotting.attention import plot_attention
 from probseq.plotting.canvas import PALETTE, axes_in, hide_times
 from probseq.plotting.diagnostics import plot_diagnostics
 from probseq.plotting.forecasts import plot_cumulative_difference, plot_fan, plot_pit, plot_weights
-from probseq.plotting.networks import plot_gradient_norms, plot_spectra
+from probseq.plotting.networks import plot_compression, plot_gradient_norms, plot_spectra
 from probseq.plotting.residuals import plot_residuals
 from probseq.plotting.states import plot_emissions, plot_state_probabilities, plot_states
 from probseq.plotting.transitions import plot_transition_graph, plot_transition_matrix
@@ -19,6 +19,7 @@ __all__ = [
     "axes_in",
     "hide_times",
     "plot_attention",
+    "plot_compression",
     "plot_cumulative_difference",
     "plot_diagnostics",
     "plot_emissions",

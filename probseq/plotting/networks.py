@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probseq.errors import ShapeError
-from probseq.plotting.canvas import INK, axes_in, beside, finish, new_axes, state_colors, tint
+from probseq.plotting.canvas import INK, PALETTE, axes_in, beside, finish, new_axes, state_colors, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_gradient_norms", "plot_spectra"]
+__all__ = ["plot_compression", "plot_gradient_norms", "plot_spectra"]
 
 _MARKERS = 60
 _SMALLEST = 1e-300
@@ -141,6 +141,55 @@ def plot_spectra(
     if any(names):
         right.legend(**beside())
     return np.array([left, right], dtype=object)
+
+
+def plot_compression(
+    ranks: ArrayLike,
+    losses: ArrayLike,
+    shares: ArrayLike,
+    *,
+    title: str | None = None,
+    color: str = PALETTE[0],
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what is lost by rank, each point with the share of numbers that is left.
+
+    Parameters
+    ----------
+    ranks
+        shape (rank,).
+    losses
+        nats per value, of the same shape.
+    shares
+        of the numbers of the network as it was, of the same shape.
+    title, color, ax
+        as in ``plot_fan``.
+
+    Raises
+    ------
+    ShapeError
+        The arrays do not fit each other.
+    """
+    from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+
+    rank, loss, share = (np.asarray(one, float) for one in (ranks, losses, shares))
+    if rank.ndim != 1 or not rank.shape == loss.shape == share.shape:
+        raise ShapeError(
+            got=f"ranks {rank.shape}, losses {loss.shape} and shares {share.shape}",
+            expected="three arrays of shape (rank,)",
+        )
+    ax = new_axes(ax)
+    ax.axhline(0, color=INK, lw=0.9, ls="--")
+    ax.plot(rank, loss, color=color, lw=1.6, marker="o", ms=5)
+    for at, height, left in zip(rank, loss, share):
+        words = ax.annotate(f"{left:.0%}", (at, height), (0, 8), textcoords="offset points", ha="center")
+        words.set(fontsize="small", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8})
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_locator(FixedLocator(rank.tolist()))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.margins(x=0.06, y=0.14)
+    return finish(ax, title, "rank (with the share of numbers left)", "nats lost per value")
 
 
 def _two(ax: Any) -> list[Axes]:

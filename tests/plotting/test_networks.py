@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from probseq.errors import ShapeError
-from probseq.plotting import plot_gradient_norms, plot_spectra
+from probseq.plotting import plot_compression, plot_gradient_norms, plot_spectra
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -39,3 +39,5 @@ def test_arrays_that_do_not_fit_raise():
             plot_gradient_norms(norms, band, growth=growth, labels=["a", "b"])
     with pytest.raises(ShapeError, match="one name a matrix"):
         plot_spectra(np.ones((1, 2, 3)), np.ones((1, 2, 3)), names=["a"])
+    with pytest.raises(ShapeError, match="three arrays"):
+        plot_compression([1, 2], [0.1, 0.0], [0.5])
