@@ -194,29 +194,101 @@ class Marginalized(SequenceModel[MarginalState]):
             future = None if u is None else u.unsqueeze(0)
             x, last = self.model._sample(self.params, self._unpack(state), length, generator, future, temper)
             return x[0], self._pack(last, state.log_weights)
-        # Paths that chose the same draw run together: (draw, slot) holds the path's index, short rows repeat path 0.
         choice = torch.multinomial(state.log_weights.exp(), 1, generator=generator).squeeze(-1)
-        used = torch.unique(choice)
-        rows = [torch.nonzero(choice == d).squeeze(-1) for d in used]
-        slots = max(len(r) for r in rows)
-        index = torch.stack([torch.cat([r, r.new_zeros(slots - len(r))]) for r in rows])
-        inner = map_state(lambda leaf: leaf[index, used.unsqueeze(-1)], state.inner)
-        future = None if u is None else u[index]
-        x, after = self.model._sample(take_draw(self.params, used), inner, length, generator, future, temper)
-        path = torch.cat(rows)
-        draw = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(r) for r in rows]))
-        slot = torch.cat([torch.arange(len(r)) for r in rows])
-        values = x.new_empty((n, *x.shape[2:]))
-        values[path] = x[draw, slot]
+        run = _Together.of(choice, n_draws)
+        x, after = self._run(state, run, torch.arange(n), length, generator, u, temper)
 
         def put(old: Tensor, new: Tensor) -> Tensor:
             old = old.clone()
-            old[path, used[draw]] = new[draw, slot]
+            old[run.path, choice[run.path]] = new[run.row, run.slot]
             return old
 
         certain = torch.full_like(state.log_weights, -torch.inf)
         certain[torch.arange(n), choice] = 0.0
-        return values, MarginalState(map_state(put, state.inner, after), certain)
+        return run.back(x), MarginalState(map_state(put, state.inner, after), certain)
+
+    def sample_paths(
+        self,
+        state: MarginalState,
+        n_paths: int,
+        length: int,
+        generator: torch.Generator | None = None,
+        u: Tensor | None = None,
+        by_draw: bool = False,
+    ) -> Tensor:
+        """Many paths onwards from each sequence in one pass over all draws, without their states at the end.
+
+        Parameters
+        ----------
+        u : (n, length, m) or None
+        by_draw : bool
+            Whether ``n_paths`` are wanted of every draw rather than in all.
+
+        Returns
+        -------
+        (n, n_paths, length, k), or (n, draw, n_paths, length, k)
+        """
+        n, n_draws = state.log_weights.shape
+        with torch.no_grad():
+            if by_draw:
+                choice = torch.arange(n_draws).repeat_interleave(n_paths).expand(n, -1)
+            else:
+                choice = torch.multinomial(state.log_weights.exp(), n_paths, replacement=True, generator=generator)
+            sequence = torch.arange(n).repeat_interleave(choice.shape[1])
+            run = _Together.of(choice.flatten(), n_draws)
+            x = run.back(self._run(state, run, sequence, length, generator, u, None)[0])
+        return x.reshape(n, *((n_draws, n_paths) if by_draw else (n_paths,)), *x.shape[1:])
+
+    def _run(
+        self,
+        state: MarginalState,
+        run: _Together,
+        sequence: Tensor,
+        length: int,
+        generator: torch.Generator | None,
+        u: Tensor | None,
+        temper: Callable[[Distribution], Distribution] | None,
+    ) -> tuple[Tensor, Any]:
+        """Paths in rows of one draw each, (row, slot, length, k); ``sequence`` says from which one each path starts."""
+        start = sequence[run.held]
+        inner = map_state(lambda leaf: leaf[start, run.draws.unsqueeze(-1)], state.inner)
+        params = take_draw(self.params, run.draws)
+        return self.model._sample(params, inner, length, generator, None if u is None else u[start], temper)
+
+
+class _Together(NamedTuple):
+    """Paths that chose the same draw side by side, in rows of equal length; free slots repeat path 0.
+
+    draws : (r,), the draw of each row, several where many paths chose it
+    held : (r, s), the path in each slot
+    path, row, slot : (p,), where each path is
+    """
+
+    draws: Tensor
+    held: Tensor
+    path: Tensor
+    row: Tensor
+    slot: Tensor
+
+    @classmethod
+    def of(cls, choice: Tensor, n_draws: int) -> _Together:
+        """From the draw of each path, (p,)."""
+        counts = torch.bincount(choice, minlength=n_draws)
+        # No longer than if all draws were chosen alike: a draw that nearly all paths chose takes several rows.
+        slots = -(-len(choice) // int((counts > 0).sum()))
+        rows = -(-counts // slots)
+        path = torch.argsort(choice, stable=True)
+        place = torch.arange(len(choice)) - (counts.cumsum(0) - counts)[choice[path]]
+        row = (rows.cumsum(0) - rows)[choice[path]] + place // slots
+        held = torch.zeros(int(rows.sum()), slots, dtype=torch.long)
+        held[row, place % slots] = path
+        return cls(torch.repeat_interleave(torch.arange(n_draws), rows), held, path, row, place % slots)
+
+    def back(self, x: Tensor) -> Tensor:
+        """Values (r, s, ...) in the order of the paths."""
+        values = x.new_empty((len(self.path), *x.shape[2:]))
+        values[self.path] = x[self.row, self.slot]
+        return values
 
 
 def _normalised(log_weights: Tensor, otherwise: Tensor) -> Tensor:

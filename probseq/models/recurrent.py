@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -22,35 +23,11 @@ from probseq.models.recurrent_inputs import Inputs
 from probseq.models.recurrent_layout import NetworkLayout, Part, Piece, cell_parts, check_sizes
 from probseq.models.recurrent_noise import NO_DROPOUT, Dropout, Masks
 from probseq.models.recurrent_start import check_scheme, start_attention, start_cells
+from probseq.models.recurrent_state import RecurrentState, along, at_steps
 
 __all__ = ["RecurrentModel", "RecurrentState"]
 
 _Weights = dict[str, Tensor]
-
-
-class RecurrentState(NamedTuple):
-    """The memory after step t-1 read its input, and the values that step t will read.
-
-    hidden : (*draw, n, n_layers, hidden_size)
-    cell : the same for the LSTM, (*draw, n, 0, hidden_size) for other cells
-    x : (*draw, n, lag, k), the last values up to the longest lag, oldest first; the fill value where they were not seen
-    seen : (*draw, n, lag, k) bool, all False before the first step
-    past : (*draw, n, window - 1, hidden_size), what the last layer passed on before, oldest first; without attention
-        (*draw, n, 0, hidden_size)
-    held : (*draw, n, window - 1) bool, whether the sequence had begun by then
-    """
-
-    hidden: Tensor
-    cell: Tensor
-    x: Tensor
-    seen: Tensor
-    past: Tensor
-    held: Tensor
-
-    @property
-    def memory(self) -> Memory:
-        """What the cells remember."""
-        return Memory(self.hidden, self.cell)
 
 
 class _Ran(NamedTuple):
@@ -216,21 +193,44 @@ class RecurrentModel(SequenceModel[RecurrentState]):
 
     def predict_next(self, params: Params, state: RecurrentState, u: Tensor | None = None) -> Distribution:
         weights = self._split(params)
-        passed, inputs = self._step(weights, state, u)
-        features = self._features(weights, passed.outputs.unsqueeze(-2), state.past, state.held).squeeze(-2)
-        return self.output.law(weights, features, inputs)
+        return self._law(weights, state, *self._step(weights, state, u))
 
     def update(
         self, params: Params, state: RecurrentState, x: Tensor, seen: Tensor, u: Tensor | None = None
     ) -> RecurrentState:
         """The state after step t; what was not seen is passed on as not seen."""
-        passed, _ = self._step(self._split(params), state, u)
+        return self._after(state, self._step(self._split(params), state, u)[0], self._filled(x, seen), seen)
+
+    def _sample(
+        self,
+        params: Params,
+        state: RecurrentState,
+        length: int,
+        generator: torch.Generator | None,
+        u: Tensor | None,
+        temper: Callable[[Distribution], Distribution] | None,
+    ) -> tuple[Tensor, RecurrentState]:
+        """One run of the cells a step: what the law was made from is what the memory becomes."""
+        weights, values = self._split(params), []
+        for t in range(length):
+            passed, inputs = self._step(weights, state, None if u is None else u.select(-2, t))
+            law = self._law(weights, state, passed, inputs)
+            x = (law if temper is None else temper(law)).sample((), generator=generator)
+            values.append(x)
+            state = self._after(state, passed, x.to(self.dtype), torch.ones_like(x, dtype=torch.bool))
+        return torch.stack(values, -2), state
+
+    def _law(self, weights: _Weights, state: RecurrentState, passed: Passed, inputs: Tensor) -> Distribution:
+        features = self._features(weights, passed.outputs.unsqueeze(-2), state.past, state.held).squeeze(-2)
+        return self.output.law(weights, features, inputs)
+
+    def _after(self, state: RecurrentState, passed: Passed, x: Tensor, seen: Tensor) -> RecurrentState:
         past, held = state.past, state.held
         if self.attention is not None:
             past = torch.cat([past[..., 1:, :], passed.outputs.unsqueeze(-2)], -2)
             held = torch.cat([held[..., 1:], torch.ones_like(held[..., :1])], -1)
         last = (*state.x.shape[:-2], 1, state.x.shape[-1])
-        values = torch.cat([state.x[..., 1:, :], self._filled(x, seen).unsqueeze(-2).expand(last)], -2)
+        values = torch.cat([state.x[..., 1:, :], x.unsqueeze(-2).expand(last)], -2)
         known = torch.cat([state.seen[..., 1:, :], seen.unsqueeze(-2).expand(last)], -2)
         return RecurrentState(*passed.final, values, known, past, held)
 
@@ -256,8 +256,8 @@ class RecurrentModel(SequenceModel[RecurrentState]):
 
     def _sequence_inputs(self, weights: _Weights, batch: Batch, state: RecurrentState) -> Tensor:
         """Inputs of all steps, (*draw, n, t, i): the values shifted by the lags."""
-        x = _along(state.x, self._filled(batch.x, batch.seen))
-        seen = _along(state.seen, batch.seen)
+        x = along(state.x, self._filled(batch.x, batch.seen))
+        seen = along(state.seen, batch.seen)
         first = [self.memory_length - lag for lag in self.lags]
         before = torch.cat([x[..., start : start + batch.t, :] for start in first], -1)
         known = torch.cat([seen[..., start : start + batch.t, :] for start in first], -1)
@@ -266,28 +266,28 @@ class RecurrentModel(SequenceModel[RecurrentState]):
 
     def _recent(self, batch: Batch, state: RecurrentState, after: Tensor, outputs: Tensor) -> tuple[Tensor, ...]:
         """The leaves of a state that hold the last steps, ``after`` (n, s) steps; each (*draw, n, s, width, ...)."""
-        x = _along(state.x, self._filled(batch.x, batch.seen))
-        seen = _along(state.seen, batch.seen)
+        x = along(state.x, self._filled(batch.x, batch.seen))
+        seen = along(state.seen, batch.seen)
         draws = x.ndim > 3
         steps = after.unsqueeze(-1) + torch.arange(self.memory_length, device=x.device)
-        read = _at_steps(x, steps, draws), _at_steps(seen, steps, draws)
+        read = at_steps(x, steps, draws), at_steps(seen, steps, draws)
         if self.attention is None:
             empty = (*state.held.shape[:-1], after.shape[-1], 0)
             return *read, state.past.new_zeros((*empty, self.layout.hidden_size)), state.held.new_zeros(empty)
         steps = after.unsqueeze(-1) + torch.arange(self.attention.window - 1, device=x.device)
         past = torch.cat([state.past, outputs], -2)
         held = torch.cat([state.held, state.held.new_ones(outputs.shape[:-1])], -1)
-        return *read, _at_steps(past, steps, draws), _at_steps(held, steps, draws)
+        return *read, at_steps(past, steps, draws), at_steps(held, steps, draws)
 
     def _scan(self, params: Params, batch: Batch, state: RecurrentState) -> Scan[RecurrentState]:
         if not batch.t:
             return super()._scan(params, batch, state)
         weights = self._split(params)
         inputs = self._sequence_inputs(weights, batch, state)
-        outputs, along = cells.scan(self.layout, weights["layers"], inputs, state.memory)
+        outputs, trajectory = cells.scan(self.layout, weights["layers"], inputs, state.memory)
         after = torch.arange(batch.t + 1, device=inputs.device).minimum(batch.lengths.unsqueeze(-1))
         draws = inputs.ndim > 3
-        hidden, cell = _at_steps(along.hidden, after, draws), _at_steps(along.cell, after, draws)
+        hidden, cell = at_steps(trajectory.hidden, after, draws), at_steps(trajectory.cell, after, draws)
         everything = RecurrentState(hidden, cell, *self._recent(batch, state, after, outputs))
         time = 2 if draws else 1
         before = RecurrentState(*(leaf.narrow(time, 0, batch.t) for leaf in everything))
@@ -388,14 +388,3 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         if not batch.t:
             return super()._predictive(params, batch, state)
         return self._pass(params, batch, state)[0], batch.seen
-
-
-def _along(state: Tensor, batch: Tensor) -> Tensor:
-    """The values before the batch and those of it, (*draw, n, lag + t, k)."""
-    return torch.cat([state, batch.expand(*state.shape[:-2], *batch.shape[-2:])], -2)
-
-
-def _at_steps(leaf: Tensor, steps: Tensor, draws: bool) -> Tensor:
-    """Choose for each sequence, (n, ...) steps, from leaves (n, t, ...), or (D, n, t, ...) where there are draws."""
-    rows = torch.arange(steps.shape[0], device=steps.device).view(-1, *(1,) * (steps.ndim - 1))
-    return leaf[:, rows, steps] if draws else leaf[rows, steps]

@@ -113,25 +113,25 @@ class ModelJoint(JointLaw):
         return self._simulate(self.state, n_paths, generator)
 
     def _simulate(self, state: Any, n_paths: int, generator: torch.Generator) -> np.ndarray:
-        n = _first_leaf(state).shape[0]
-        repeated = map_state(lambda leaf: leaf.repeat_interleave(n_paths, 0), state)
-        u = None
-        if self.covariates is not None:
-            u = torch.as_tensor(self.covariates).repeat_interleave(n_paths, 0)
-        x, _ = self.model.sample({}, repeated, self.horizon, generator, u)
-        return x.reshape(n, n_paths, self.horizon, -1).movedim(1, 0).numpy().astype(np.float64, copy=False)
+        u = None if self.covariates is None else torch.as_tensor(self.covariates)
+        model = self.model
+        if isinstance(model, Marginalized) and model.adapt and model.n_draws > 1:
+            x = model.sample_paths(state, n_paths, self.horizon, generator, u)
+        else:
+            n = _first_leaf(state).shape[0]
+            repeated = map_state(lambda leaf: leaf.repeat_interleave(n_paths, 0), state)
+            u = None if u is None else u.repeat_interleave(n_paths, 0)
+            x = model.sample({}, repeated, self.horizon, generator, u)[0].unflatten(0, (n, n_paths))
+        return x.movedim(1, 0).numpy().astype(np.float64, copy=False)
 
     def sample_draws(self, n_paths: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray] | None:
         model = self.model
         if not isinstance(model, Marginalized) or model.n_draws < 2:
             return None
-        log_weights = self.state.log_weights
-        paths = []
-        for draw in range(model.n_draws):
-            certain = torch.full_like(log_weights, -torch.inf)
-            certain[:, draw] = 0.0
-            paths.append(self._simulate(self.state._replace(log_weights=certain), n_paths, generator))
-        return np.stack(paths), log_weights.exp().numpy().astype(np.float64)
+        u = None if self.covariates is None else torch.as_tensor(self.covariates)
+        x = model.sample_paths(self.state, n_paths, self.horizon, generator, u, by_draw=True)
+        weights = self.state.log_weights.exp().numpy().astype(np.float64)
+        return x.permute(1, 2, 0, 3, 4).numpy().astype(np.float64), weights
 
     def log_prob(self, values: np.ndarray) -> np.ndarray:
         self._require_likelihood()

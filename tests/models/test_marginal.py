@@ -9,7 +9,7 @@ from probseq.distributions.emissions import Normal, Observation, Poisson
 from probseq.models.arma import ARMAModel
 from probseq.models.baseline import IIDModel
 from probseq.models.hmm import HiddenMarkovModel
-from probseq.models.marginal import Marginalized
+from probseq.models.marginal import Marginalized, _Together
 from probseq.results.joint import make_batch
 from probseq.testing.cases import ModelCase, stream
 
@@ -98,3 +98,28 @@ def test_weights_stay_where_every_draw_is_surprised():
     for t in range(3):
         state = model.update({}, state, torch.tensor(x[:, t]), torch.ones(1, 1, dtype=torch.bool))
     assert bool(torch.isfinite(state.log_weights).all())
+
+
+def test_paths_in_rows_of_one_draw_come_back_in_order():
+    choice = torch.tensor([2, 0, 2, 2, 2, 2, 2, 3])
+    run = _Together.of(choice, 5)
+    assert run.held.shape == (4, 3)  # three draws are used: two of the rows are of draw 2
+    assert run.draws.tolist() == [0, 2, 2, 3]
+    values = torch.zeros(4, 3)
+    values[run.row, run.slot] = choice[run.path].double().float()
+    assert (run.back(values) == choice).all()
+    assert (choice[run.held[run.row, run.slot]] == run.draws[run.row]).all()
+
+
+def test_paths_of_all_draws_follow_the_mixture(setup):
+    case, many, model = setup
+    state = model.filter({}, case.batch)
+    x = model.sample_paths(state, 4000, 2, stream(0, "paths"))
+    assert x.shape == (case.batch.n, 4000, 2, model.observation.n_variables)
+    law = model.predict_next({}, state)
+    share = (x[:, :, 0] <= law.mean.unsqueeze(1)).double().mean(1)
+    assert_allclose(share, law.cdf(law.mean), atol=5 * 0.5 / 4000**0.5)
+    each = model.sample_paths(state, 2000, 1, stream(1, "paths"), by_draw=True)[:, :, :, 0]
+    laws = model.draw_laws(state)
+    share = (each <= laws.mean.unsqueeze(2)).double().mean(2)
+    assert_allclose(share, laws.cdf(laws.mean), atol=5 * 0.5 / 2000**0.5)

@@ -317,3 +317,32 @@ def test_the_law_is_the_equation_of_its_pieces():
     outputs = w["head.hidden"] @ second + w["head.direct"] @ z + w["head.bias"]
     expected = read_outputs(model.head.parameters(model.observation), outputs)
     torch.testing.assert_close(model.predict_next(params, state).mean[0], expected["mean"])
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "relu"])
+@pytest.mark.parametrize("draw", [(), (2,), (2, 3)])
+def test_steps_without_gradients_equal_those_with(cell, draw):
+    model = model_of("normal", cell, n_layers=2)
+    params, batch = params_of(model, *draw), batch_of(model, (4, 4), 0.0)
+    state = model.initial_state(params, 2)
+    with torch.no_grad():
+        after = state
+        for t in range(4):
+            after = model.update(params, after, batch.x[:, t], batch.seen[:, t])
+    for t in range(4):
+        state = model.update(params, state, batch.x[:, t], batch.seen[:, t])
+    for quick, slow in zip(after, state, strict=True):
+        torch.testing.assert_close(quick, slow, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"attention": 3}, {"lags": (1, 3)}])
+def test_simulation_is_the_loop_of_predict_and_update(options):
+    """The same noise through ``predict_next`` and ``update``, one after the other."""
+    model = model_of("normal", **options)
+    params = params_of(model, 3)
+    start = model.initial_state(params, 2)
+    x, final = model.sample(params, start, 5, torch.Generator().manual_seed(7))
+    slow, end = SequenceModel._sample(model, params, start, 5, torch.Generator().manual_seed(7), None, None)
+    torch.testing.assert_close(x, slow, rtol=1e-12, atol=1e-12)
+    for one, other in zip(final, end, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
