@@ -27,6 +27,7 @@ __all__ = ["Comparison", "compare"]
 _FEWEST_FOR_WEIGHTS = 8
 _COLUMNS = {
     "nats": "nats per {per}",
+    "perplexity": "perplexity",
     "difference": "difference to the best",
     "se": "± s.e.",
     "crps": "CRPS",
@@ -42,6 +43,7 @@ _COLUMNS = {
 }
 _DIGITS = {
     "nats": 3,
+    "perplexity": 1,
     "difference": 3,
     "se": 3,
     "crps": 4,
@@ -138,7 +140,8 @@ class Comparison:
     Attributes
     ----------
     table : DataFrame
-        One row a model, best first; columns nats, difference, se, crps, cover50, cover90, pit_p, weight, parameters,
+        One row a model, best first; columns nats, perplexity (of categories: the number of equally likely ones that
+        would be as surprising), difference, se, crps, cover50, cover90, pit_p, weight, parameters,
         seconds, frozen, draws, note.
     best : str
     n_values : int
@@ -223,7 +226,9 @@ class Comparison:
             if not estimate.reliable:
                 few = f"{estimate.n_values} values" if estimate.method == "hac" else f"{int(estimate.df) + 1} sequences"
                 notes.append(f"s.e. unreliable: {few}")
-        row: dict[str, Any] = {"nats": nats, "difference": gap, "se": se}
+        tokens = e.estimator.emission_ is not None and e.estimator.emission_.nominal and same
+        surprise = math.exp(-self._mean(e.log_prob, float(self.n_values))) if tokens else math.nan
+        row: dict[str, Any] = {"nats": nats, "perplexity": surprise, "difference": gap, "se": se}
         row.update(self._numeric(e))
         row["weight"] = weights.get(e.name, math.nan)
         row["parameters"] = e.estimator.n_parameters_
@@ -238,7 +243,7 @@ class Comparison:
         return row
 
     def _numeric(self, e: Evidence) -> dict[str, float]:
-        if e.crps is None or e.pit is None or e.inside is None:
+        if e.forecast is None or e.crps is None or e.pit is None or e.inside is None:
             return {"crps": math.nan, "cover50": math.nan, "cover90": math.nan, "pit_p": math.nan}
         chosen = e.scored & self._steps[..., None] & ~e.forecast._backend.nominal_variables
         row = {"crps": float(np.mean(e.crps[chosen]))}
@@ -288,8 +293,9 @@ class Comparison:
     def pit(self, name: str) -> np.ndarray:
         """PIT values of one model over the common steps; empty for categories."""
         e = self._of(name)
-        numbers = ~e.forecast._backend.nominal_variables
-        return np.zeros(0) if e.pit is None else e.pit[e.scored & self._steps[..., None] & numbers]
+        if e.forecast is None or e.pit is None:
+            return np.zeros(0)
+        return e.pit[e.scored & self._steps[..., None] & ~e.forecast._backend.nominal_variables]
 
     # out ------------------------------------------------------------------------------------------------------------
 

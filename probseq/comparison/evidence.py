@@ -62,8 +62,8 @@ class Evidence:
         Nats with the weights of the draws held, for models with several draws.
     effective_draws : float or None
         1 / sum w^2 of the draws' weights after the data.
-    forecast : Forecast
-        The one-step predictives.
+    forecast : Forecast or None
+        The one-step predictives; None for categories, of which thousands at every step would be kept for nothing.
     crps, pit : (n, t, k) or None
         None for categories; NaN for those beside numbers.
     inside : dict of level -> (n, t, k) bool, or None
@@ -77,7 +77,7 @@ class Evidence:
     scored: np.ndarray
     frozen: np.ndarray | None
     effective_draws: float | None
-    forecast: Forecast
+    forecast: Forecast | None
     crps: np.ndarray | None
     pit: np.ndarray | None
     inside: dict[float, np.ndarray] | None
@@ -97,8 +97,10 @@ def collect(name: str, estimator: SequenceEstimator, data: Sequences, history: A
         frozen = np.where(scored.any(-1), held.values.numpy().astype(float), np.nan)
         weights = torch.softmax(steps.final.log_weights, -1)
         effective = float((1.0 / (weights**2).sum(-1)).mean())
-    forecast = estimator._predictive(data, state)
-    crps, pit, inside = _numeric(forecast, data, scored)
+    crps = pit = inside = forecast = None
+    if estimator.emission_ is None or not estimator.emission_.nominal:
+        forecast = estimator._predictive(data, state)
+        crps, pit, inside = _numeric(forecast, data, scored)
     words = () if data.vocabulary is None else tuple(data.vocabulary.tokens)
     observation = estimator.model_.observation
     unit = "" if observation.discrete else str(data.attrs.get("units", ""))

@@ -169,15 +169,18 @@ class TextFile:
         if not self.lines:
             closing = self.end and stop == self._last
             codes = self._encode(text, start)
-            return [np.append(codes, self.vocabulary.end_code) if closing else codes]
+            return [self._closed(codes) if closing else codes]
         if self._codes is None:
             found = [self._encode(line, start) for line in _lines(text) if line]
-            return [np.append(one, self.vocabulary.end_code) for one in found] if self.end else found
+            return [self._closed(one) for one in found] if self.end else found
         # All lines of a block at once, since looking up a line takes longer than finding its characters.
         lines = [line for line in _lines(text) if line]
         codes = self._encode("".join(lines), start)
         pieces = np.split(codes, np.cumsum([len(line) for line in lines])[:-1]) if lines else []
-        return [np.append(one, self.vocabulary.end_code) for one in pieces] if self.end else pieces
+        return [self._closed(one) for one in pieces] if self.end else pieces
+
+    def _closed(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.append(codes, self.vocabulary.codes[self.vocabulary.end])
 
     def _encode(self, text: str, start: int) -> NDArray[np.int64]:
         where = f"{self.path.name} behind byte {start}"

@@ -162,8 +162,8 @@ def generate(
 def _banned(estimator: SequenceEstimator, exclude: Any) -> torch.Tensor:
     """The codes of tokens that are not to be drawn."""
     given = [exclude] if isinstance(exclude, str) or not isinstance(exclude, Iterable) else list(exclude)
-    words = estimator.vocabulary_
-    known = words.codes if words is not None else range(estimator.model_.observation.n_categories or 0)
+    words, size = estimator.vocabulary_, estimator.model_.observation.n_categories
+    known = words.codes if words is not None else range(size if isinstance(size, int) else 0)
     unknown = [token for token in given if token not in known]
     if unknown:
         raise ParameterError(

@@ -186,9 +186,10 @@ def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Pat
     if header["features"]:
         estimator.feature_names_in_ = np.asarray(header["features"], dtype=object)
     if header["training"] is not None:
-        estimator.training_ = _decode_labels(header["training"], estimator.vocabulary_)
-    if header["training"] is not None and any(name.startswith("state.") for name in tensors):
-        template = estimator.model_.initial_state({}, estimator.training_.n_sequences)
+        past = estimator.training_ = _decode_labels(header["training"], estimator.vocabulary_)
+        if not any(name.startswith("state.") for name in tensors):
+            return estimator
+        template = estimator.model_.initial_state({}, past.n_sequences)
         queue = iter([tensors[f"state.{i:03d}"] for i in range(len(leaves_of(template)))])
         estimator.training_state_ = map_state(lambda leaf: next(queue), template)
     return estimator

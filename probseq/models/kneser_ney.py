@@ -22,7 +22,6 @@ __all__ = ["KneserNeyModel", "Recent", "count_ngrams"]
 _DISCOUNTS = ("discount_1", "discount_2", "discount_3")
 # Where there are too few n-grams to estimate any from.
 _USUAL = (0.5, 1.0, 1.5)
-_MARGIN = 1e-6
 
 
 class Recent(NamedTuple):
@@ -43,7 +42,7 @@ class _Level(NamedTuple):
     keys: Tensor
     first: Tensor
     token: Tensor
-    count: Tensor
+    times: Tensor
     total: Tensor
     kinds: Tensor
     kind: Tensor
@@ -75,8 +74,8 @@ class KneserNeyModel(SequenceModel[Recent], ClosedForm):
     The parameters are the discounts, one of each kind for each context length 0 .. order, between 0 and the count that
     they are taken from. ``maximum_likelihood`` gives the estimates of Ney, Essen and Kneser (1994), which maximise the
     leaving-one-out likelihood approximately: Y = n_1 / (n_1 + 2 n_2), D_j = j - (j + 1) Y n_{j+1} / n_j, n_j the number
-    of n-grams with count j; D_j = Y, as in unmodified Kneser-Ney smoothing, where n_3 or n_4 is zero, and 0.5, 1 and
-    1.5 where n_1 or n_2 is. ``n_parameters`` counts the n-grams.
+    of n-grams with count j; D_j = Y, as in unmodified Kneser-Ney smoothing, where n-grams are so few that one of these
+    is not between 0 and j, and 0.5, 1 and 1.5 where n_1 or n_2 is zero. ``n_parameters`` counts the n-grams.
 
     References
     ----------
@@ -110,7 +109,7 @@ class KneserNeyModel(SequenceModel[Recent], ClosedForm):
 
     def maximum_likelihood(self, batch: Batch, weights: Tensor | None = None) -> dict[str, Tensor]:
         """The discounts that the counts ask for; ``batch`` was counted when the model was made."""
-        values = torch.tensor([_discounts(level.count.numpy()) for level in self._levels], dtype=self.dtype)
+        values = torch.tensor([_discounts(level.times.numpy()) for level in self._levels], dtype=self.dtype)
         return dict(zip(_DISCOUNTS, values.unbind(-1)))
 
     # one step ---------------------------------------------------------------------------------------------------------
@@ -149,7 +148,7 @@ class KneserNeyModel(SequenceModel[Recent], ClosedForm):
             row = torch.arange(len(chosen)).repeat_interleave(size)
             entry = torch.arange(len(row)) - (size.cumsum(0) - size)[row] + start[row]
             total = level.total[chosen]
-            kept = (level.count[entry] - discounts[length, level.kind[entry]]) / total[row]
+            kept = (level.times[entry] - discounts[length, level.kind[entry]]) / total[row]
             lower = (level.kinds[chosen] @ discounts[length] / total).unsqueeze(-1) * probs[known]
             upper = lower.index_put((row, level.token[entry]), kept, accumulate=True)
             probs = probs.index_put((known.nonzero().squeeze(-1),), upper)
@@ -182,7 +181,7 @@ class KneserNeyModel(SequenceModel[Recent], ClosedForm):
             left = (level.kinds[rows] * own).sum(-1)
             entry, there = self._entry(level, rows, code)
             taken = own.gather(-1, level.kind[entry].unsqueeze(-1)).squeeze(-1)
-            kept = torch.where(there, level.count[entry] - taken, 0.0)
+            kept = torch.where(there, level.times[entry] - taken, 0.0)
             probs = torch.where(known, (kept + left * probs) / level.total[rows], probs)
         seen = batch.seen[..., 0]
         values = torch.where(seen, torch.where(seen, probs, 1.0).log(), 0.0)
@@ -229,14 +228,22 @@ def count_ngrams(batch: Batch, n_tokens: int, order: int, weights: Tensor | None
 
 
 def _level(table: NGramTable, n_tokens: int, dtype: torch.dtype) -> _Level:
-    kind = np.minimum(table.count, 3) - 1
+    kind = np.minimum(table.times, 3) - 1
     context = np.repeat(np.arange(len(table.keys)), np.diff(table.first))
     kinds = np.zeros((len(table.keys), 3))
     np.add.at(kinds, (context, kind), 1.0)
-    total = np.bincount(context, table.count, len(table.keys))
-    numbers = (torch.from_numpy(part).to(dtype) for part in (total, kinds))
-    arrays = (torch.from_numpy(np.ascontiguousarray(part)) for part in table)
-    return _Level(*arrays, *numbers, torch.from_numpy(kind), torch.from_numpy(context * n_tokens + table.token))
+    total = np.bincount(context, table.times, len(table.keys))
+    keys, first, token, times = (torch.from_numpy(np.ascontiguousarray(part)) for part in table)
+    return _Level(
+        keys,
+        first,
+        token,
+        times,
+        total=torch.from_numpy(total).to(dtype),
+        kinds=torch.from_numpy(kinds).to(dtype),
+        kind=torch.from_numpy(kind),
+        entry=torch.from_numpy(context * n_tokens + table.token),
+    )
 
 
 def _discounts(counts: np.ndarray) -> tuple[float, ...]:
@@ -244,7 +251,5 @@ def _discounts(counts: np.ndarray) -> tuple[float, ...]:
     if not all(n[:2]):
         return _USUAL
     y = n[0] / (n[0] + 2 * n[1])
-    if not all(n):
-        return y, y, y
-    found = (j - (j + 1) * y * n[j] / n[j - 1] for j in (1, 2, 3))
-    return tuple(min(max(d, _MARGIN), j - _MARGIN) for j, d in enumerate(found, start=1))
+    found = tuple(j - (j + 1) * y * n[j] / n[j - 1] if n[j] else 0.0 for j in (1, 2, 3))
+    return found if all(0.0 < d < j for j, d in enumerate(found, start=1)) else (y, y, y)

@@ -23,13 +23,13 @@ class NGramTable(NamedTuple):
     keys : (c,) int64, the contexts as numbers in base ``n_tokens + 2``, newest token last
     first : (c + 1,) int64, where the entries of each context begin
     token : (e,) int64, in ascending order within a context
-    count : (e,) int64
+    times : (e,) int64
     """
 
     keys: NDArray[np.int64]
     first: NDArray[np.int64]
     token: NDArray[np.int64]
-    count: NDArray[np.int64]
+    times: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class NGramTables(Record):
     ----------
     n_tokens : int
         Number of tokens C; code C is the start of a sequence, C + 1 stands for what is not known.
-    tables : tuple of four arrays (keys, first, token, count), one for each context length 0, 1, ..., order
+    tables : tuple of four arrays (keys, first, token, times), one for each context length 0, 1, ..., order
     """
 
     n_tokens: int

@@ -140,3 +140,15 @@ def test_the_table_is_text_and_html(models):
 def test_bad_questions(models, ask, error):
     with pytest.raises(error):
         ask(models)
+
+
+def test_models_of_text_are_compared_by_perplexity():
+    texts = ["to be or not to be", "to do is to be", "do be do be do"]
+    models = {"by characters": ps.MarkovChain(1).fit(texts), "smoothed": ps.MarkovChain(2, "kneser_ney").fit(texts)}
+    found = ps.compare(models, texts)
+    for name, model in models.items():
+        np.testing.assert_allclose(found.table.loc[name, "perplexity"], model.perplexity(texts), rtol=1e-12)
+    assert found.best == "smoothed" and "perplexity" in repr(found) and found.pit("smoothed").size == 0
+    assert np.isnan(found.table["crps"]).all()
+    numbers = ps.compare({"walk": ps.RandomWalk().fit([1.0, 2.0, 4.0, 3.0])}, [3.0, 5.0, 4.0])
+    assert numbers.table["perplexity"].isna().all() and "perplexity" not in repr(numbers)

@@ -40,10 +40,9 @@ class Reference:
         for table in self.counts:
             n = [sum(c == j for c in table.values()) for j in range(1, 5)]
             y = n[0] / (n[0] + 2 * n[1])
-            plain = n[2] == 0 or n[3] == 0
-            self.discounts.append(
-                [y] * 3 if plain else [1 - 2 * y * n[1] / n[0], 2 - 3 * y * n[2] / n[1], 3 - 4 * y * n[3] / n[2]]
-            )
+            found = [1 - 2 * y * n[1] / n[0], 2 - 3 * y * n[2] / n[1], 3 - 4 * y * n[3] / n[2] if n[2] else 0]
+            usable = all(0 < d < j for j, d in enumerate(found, start=1))
+            self.discounts.append(found if usable else [y] * 3)
 
     def prob(self, context: tuple, token: str) -> float:
         if len(context) == 0:
@@ -149,7 +148,7 @@ def test_model(check):
 
 def test_generation_and_history():
     model = ps.MarkovChain(2, "kneser_ney", random_state=0).fit(POEMS)
-    texts = model.sample(12, 3, history="春眠不覺"[:2], temperature=0.5, top_k=3)
+    texts = model.sample(12, 3, history=POEMS[3][:2], temperature=0.5, top_k=3)
     assert len(texts) == 3 and all(len(text) <= 12 for text in texts)
     state = model.filter("白日")
     p = model.predictive_at(state).probs()
