@@ -23,7 +23,7 @@ from probseq.inference.windows import Windows
 from probseq.models.base import Batch
 from probseq.models.recurrent import RecurrentModel
 
-TARGET = 1.35
+TARGET = 1.25
 
 
 class Clock(pl.Callback):
