@@ -124,7 +124,7 @@ class NetworkCompression(Encoding):
         >>> quick = ps.MLE(training=ps.TrainingOptions(max_epochs=2))
         >>> small = ps.GRU(hidden_size=8, inference=quick, random_state=0).fit(y).compress(rank=2, X=y)
         >>> small.compression_.n_numbers, small.compression_.n_numbers_before
-        (180, 310)
+        (182, 310)
         """
         self._check_fitted()
         factors = self._factors(inputs)

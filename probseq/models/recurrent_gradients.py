@@ -62,16 +62,19 @@ def gradient_norms(
     Pascanu, Mikolov and Bengio (2013), On the difficulty of training recurrent neural networks, equations 3 to 5.
     """
     each = model.layout.hidden_size * (model.layout.gates + 4) * model.layout.n_layers * (max_lag + 1)
-    size = max(1, _LARGEST // each)
-    weights, found = model._split(params), []
-    inputs = model._sequence_inputs(weights, batch, state)
-    score = _Score(model, batch, memory)
-    for d in range(len(params["weights"])):
-        own = {name: value[d] for name, value in weights.items()}
-        ran = _Ran(model, own, inputs[d].double(), RecurrentState(*(leaf[d] for leaf in state)))
-        norms = [score.norms(own, ran, *some, max_lag) for some in zip(rows.split(size), steps.split(size))]
-        found.append(torch.cat(norms))
-    return torch.stack(found)
+    at_once = max(1, _LARGEST // each)
+    n_draws = max(1, min(len(params["weights"]), at_once // len(rows)))
+    n_windows = max(1, at_once // n_draws)
+    score, found = _Score(model, batch, memory), []
+    for first in range(0, len(params["weights"]), n_draws):
+        own = slice(first, first + n_draws)
+        weights = model._split({"weights": params["weights"][own]})
+        ran = _Ran(model, weights, batch, RecurrentState(*(leaf[own] for leaf in state)))
+        norms = [
+            score.norms(weights, ran, *some, max_lag) for some in zip(rows.split(n_windows), steps.split(n_windows))
+        ]
+        found.append(torch.cat(norms, 1))
+    return torch.cat(found)
 
 
 def growth_rate(norms: Tensor) -> Tensor:
@@ -90,17 +93,15 @@ def growth_rate(norms: Tensor) -> Tensor:
 
 
 class _Ran:
-    """A pass of one draw: inputs (n, t, i), memory before each step (n, t + 1, ...), and what attention may read."""
+    """A pass: inputs (D, n, t, i), memory before each step (D, n, t + 1, ...), and what attention may read."""
 
-    def __init__(
-        self, model: RecurrentModel, weights: dict[str, Tensor], inputs: Tensor, state: RecurrentState
-    ) -> None:
+    def __init__(self, model: RecurrentModel, weights: dict[str, Tensor], batch: Batch, state: RecurrentState) -> None:
         before = Memory(*(leaf.double() for leaf in state.memory))
         with torch.no_grad():
-            outputs, self.memory = cells.scan(model.layout, weights["layers"].double(), inputs, before)
-        self.inputs = inputs
-        self.past = torch.cat([state.past.double(), outputs], 1)
-        self.held = torch.cat([state.held, torch.ones_like(outputs[..., 0], dtype=torch.bool)], 1)
+            self.inputs = model._sequence_inputs(weights, batch, state).double()
+            outputs, self.memory = cells.scan(model.layout, weights["layers"].double(), self.inputs, before)
+        self.past = torch.cat([state.past.double(), outputs], 2)
+        self.held = torch.cat([state.held, torch.ones_like(outputs[..., 0], dtype=torch.bool)], 2)
 
 
 class _Score:
@@ -111,43 +112,42 @@ class _Score:
         self.x = model._filled(batch.x, batch.seen)
 
     def norms(self, weights: dict[str, Tensor], ran: _Ran, rows: Tensor, steps: Tensor, max_lag: int) -> Tensor:
-        """(w, n_layers, max_lag + 1), lag 0 first."""
+        """(D, w, n_layers, max_lag + 1), lag 0 first."""
         layout, start = self.model.layout, steps - max_lag
-        before = Memory(*(leaf[rows, start] for leaf in ran.memory))
-        inputs = ran.inputs[rows.unsqueeze(-1), start.unsqueeze(-1) + torch.arange(max_lag + 1)]
+        before = Memory(*(leaf[:, rows, start] for leaf in ran.memory))
+        inputs = ran.inputs[:, rows.unsqueeze(-1), start.unsqueeze(-1) + torch.arange(max_lag + 1)]
+        back = start.unsqueeze(-1) + torch.arange(ran.past.shape[2] - ran.inputs.shape[2])
+        past, held = (leaf[:, rows.unsqueeze(-1), back] for leaf in (ran.past, ran.held))
         own = {name: value.double() for name, value in weights.items()}
         with torch.enable_grad():
             moves = [torch.zeros((max_lag + 1, *leaf.shape), dtype=leaf.dtype, requires_grad=True) for leaf in before]
             outputs = _moved(layout, own["layers"], inputs, before, Memory(*moves))
-            width = ran.past.shape[1] - ran.inputs.shape[1]
-            back = start.unsqueeze(-1) + torch.arange(width)
-            past, held = ran.past[rows.unsqueeze(-1), back], ran.held[rows.unsqueeze(-1), back]
-            features = self.model._features(own, outputs, past, held)[:, -1]
+            features = self.model._features(own, outputs, past, held)[..., -1, :]
             # The head holds constants of its own precision.
             dtype = self.model.dtype
-            law = self.model.output.law(weights, features.to(dtype), inputs[:, -1].to(dtype))
+            law = self.model.output.law(weights, features.to(dtype), inputs[..., -1, :].to(dtype))
             total = law.training_score(self.x[rows, steps], self.seen[rows, steps]).sum()
             wanted = moves if self.both and layout.n_cells else moves[:1]
             slopes = torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True)
         norm = torch.stack([slope.square().sum(-1) for slope in slopes]).sum(0).sqrt()
-        return norm.permute(1, 2, 0).flip(-1)
+        return norm.movedim(0, -1).flip(-1)
 
 
 def _moved(layout: CellLayout, flat: Tensor, inputs: Tensor, memory: Memory, moves: Memory) -> Tensor:
-    """Outputs (w, t, h) of steps whose memories are moved by ``moves`` (t, w, ...) as soon as they are computed."""
+    """Outputs (D, w, t, h) of steps whose memories are moved by ``moves`` (t, D, w, ...) once they are computed."""
     advance, layers = CELLS[layout.cell].step, layout.layers(flat)
-    hidden = list(memory.hidden.unbind(1))
-    held = list(memory.cell.unbind(1)) if layout.n_cells else []
+    hidden = list(memory.hidden.unbind(-2))
+    held = list(memory.cell.unbind(-2)) if layout.n_cells else []
     outputs = []
-    for t in range(inputs.shape[1]):
-        below, stream = inputs[:, t], None
+    for t in range(inputs.shape[-2]):
+        below, stream = inputs[..., t, :], None
         for index, layer in enumerate(layers):
             gate_x = cells._affine(below, layer.w_x, layer.b_x)
             gate_h = cells._affine(hidden[index], layer.w_h, layer.b_h)
             h, c = advance(gate_x, gate_h, hidden[index], held[index] if held else None)
-            hidden[index] = h + moves.hidden[t, :, index]
+            hidden[index] = h + moves.hidden[t, ..., index, :]
             if c is not None:
-                held[index] = c + moves.cell[t, :, index]
+                held[index] = c + moves.cell[t, ..., index, :]
             stream, below = cells._join(layout, layer, hidden[index], stream)
         outputs.append(below)
-    return torch.stack(outputs, 1)
+    return torch.stack(outputs, -2)

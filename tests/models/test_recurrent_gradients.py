@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from probseq.distributions.emissions import Categorical, Normal
+from probseq.models import recurrent_gradients
 from probseq.models.base import Batch
 from probseq.models.recurrent import RecurrentModel
 from probseq.models.recurrent_gradients import gradient_norms, growth_rate, spread_steps
@@ -135,7 +136,9 @@ def test_a_linear_network_has_powers_of_its_matrix(rate):
     torch.testing.assert_close(growth_rate(found), torch.full((1, 3, 1), rate, dtype=torch.float64))
 
 
-def test_draws_and_steps_together_are_those_alone():
+@pytest.mark.parametrize("at_once", [1, 300, 700, 2_000_000])
+def test_draws_and_steps_together_are_those_alone(at_once, monkeypatch):
+    monkeypatch.setattr(recurrent_gradients, "_LARGEST", at_once)
     model = model_of("gru", n_layers=2, attention=2)
     params, batch = params_of(model, 2), batch_of(model)
     every = norms_of(model, params, batch, [0, 0, 1], [4, 6, 4])
