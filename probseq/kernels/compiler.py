@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core.caching import IndexDataCacheFile
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
@@ -41,7 +42,7 @@ def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Any:
 
 
 def _renew(compiled: Any) -> None:
-    """Make the cached code depend on the kernels that it may call.
+    """Make the cached code depend on the kernels that it may call, and safe to write from several processes.
 
     numba looks at the file of a function only. Kernels inline each other across files, so that a change in one would
     leave stale code in the callers.
@@ -49,6 +50,25 @@ def _renew(compiled: Any) -> None:
     file: Any = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
     if hasattr(file, "_source_stamp"):
         file._source_stamp = (file._source_stamp, _digest(Path(compiled.py_func.__code__.co_filename)))
+    if type(file) is IndexDataCacheFile:
+        file.__class__ = _SharedCacheFile
+
+
+class _SharedCacheFile(IndexDataCacheFile):
+    """Cached code in a file named after its signature.
+
+    numba numbers the files. Two processes that compile a function for two signatures at once would give both the same
+    number, and the index would lead from one signature to the code of the other. Here the worst is an entry that the
+    index lost: it is compiled once more.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        signature = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+        name = self._index_name.removesuffix("nbi") + f"{signature}.nbc"
+        self._save_data(name, data)
+        overloads = self._load_index()
+        if overloads.get(key) != name:
+            self._save_index({**overloads, key: name})
 
 
 @cache
