@@ -208,7 +208,7 @@ class Problem:
         if constant and self._begun.any():
             raise ValueError("got begun with a constant matrix; give p(z_1) as initial instead.")
         self._begun = self._begun & (lengths > 0)
-        first = np.array(np.broadcast_to(initial, (n_draws, n, s)))
+        first = np.array(np.broadcast_to(initial, (n_draws, n, s)), order="C")
         if self._begun.any():
             moved = (first[..., None, :] @ transition[:, :, 0])[..., 0, :]
             first = np.where(self._begun[:, None], moved, first)

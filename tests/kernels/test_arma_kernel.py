@@ -301,7 +301,7 @@ def test_concentrated_coefficients_are_generalised_least_squares(rng):
     n = 40
     process = make_process(1, 1, 0, 0, 1, rng)
     y, design = rng.normal(size=n), np.column_stack([np.ones(n), rng.normal(size=n)])
-    e, f, _ = innovations(*process, np.vstack([y, design.T]), False)
+    e, f, _ = innovations(*process, np.ascontiguousarray(np.vstack([y, design.T])), False)
     beta, sigma2, log_likelihood, count, _ = concentrate(e, f[None], np.ones((1, n), bool), np.ones(1), 3)
     inverse = np.linalg.inv(dense_covariance(*process, n))
     expected = np.linalg.solve(design.T @ inverse @ design, design.T @ inverse @ y)

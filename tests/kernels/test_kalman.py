@@ -116,7 +116,7 @@ def test_diffuse_start_is_the_limit_of_large_variances(rng):
 
 def test_local_level_of_the_nile():
     """llf -633.4646 with the diffuse first value scored as N(0, 1) of it (statsmodels 0.15), -632.5457 without it."""
-    y = sm.datasets.nile.load_pandas().data["volume"].to_numpy(float)
+    y = sm.datasets.nile.load_pandas().data["volume"].to_numpy(float, copy=True)
 
     def log_likelihood(x):
         level, noise = np.exp(x)
