@@ -68,6 +68,7 @@ _HOMES = {
     "probseq.inference.variational": ("MeanField",),
     "probseq.inference.dropout": ("MCDropout",),
     "probseq.inference.ensemble": ("Ensemble",),
+    "probseq.inference.langevin": ("SGHMC", "SGLD"),
     "probseq.inference.swag": ("SWAG",),
     "probseq.comparison.compare": ("compare",),
     "probseq.comparison.backtest": ("cross_validate",),

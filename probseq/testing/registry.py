@@ -183,9 +183,9 @@ def _short() -> ps.TrainingOptions:
     return ps.TrainingOptions(max_epochs=4)
 
 
-def _noisy() -> ps.TrainingOptions:
+def _noisy(learning_rate: float | None = None) -> ps.TrainingOptions:
     """Several mini-batches a pass."""
-    return ps.TrainingOptions(max_epochs=4, window=10, batch_size=2)
+    return ps.TrainingOptions(max_epochs=4, window=10, batch_size=2, learning_rate=learning_rate)
 
 
 def _rows() -> list[Row]:
@@ -347,6 +347,16 @@ def _rows() -> list[Row]:
         Row(
             "LSTM by SWAG",
             lambda: ps.LSTM(2, inference=ps.SWAG(n_draws=3, training=_noisy()), random_state=0),
+            missing="pattern",
+        ),
+        Row(
+            "LSTM by SGLD",
+            lambda: ps.LSTM(2, inference=ps.SGLD(3, learning_rate=1e-4, training=_noisy(1e-4)), random_state=0),
+            missing="pattern",
+        ),
+        Row(
+            "LSTM by SGHMC",
+            lambda: ps.LSTM(2, inference=ps.SGHMC(3, learning_rate=1e-5, training=_noisy(1e-4)), random_state=0),
             missing="pattern",
         ),
         Row("Log HMM", lambda: ps.HMM(2, transform=ps.Log(), inference=_quick_em(), random_state=0), "positive"),

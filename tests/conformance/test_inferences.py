@@ -17,6 +17,8 @@ from probseq.testing import ROWS, check_inference
 
 SHORT = ps.TrainingOptions(max_epochs=2)
 NOISY = ps.TrainingOptions(max_epochs=2, window=10, batch_size=2)
+# Chains of a few steps are quiet only if these are small.
+QUIET = ps.TrainingOptions(max_epochs=4, window=10, batch_size=2, learning_rate=1e-4)
 FITS = [
     ("HMM diag", ps.EM(n_init=2, max_iter=50, tol=1e-4)),
     ("HMM Poisson", ps.EM(n_init=1, init="random", max_iter=50)),
@@ -53,6 +55,9 @@ FITS = [
     ("GRU Categorical", ps.Ensemble(2, ps.MeanField(n_draws=2, training=SHORT))),
     ("LSTM diag", ps.SWAG(n_draws=3, training=NOISY)),
     ("GRU Categorical", ps.SWAG(n_draws=2, rank=2, n_snapshots=2, training=NOISY)),
+    ("LSTM diag", ps.SGLD(n_draws=3, learning_rate=1e-4, training=QUIET)),
+    ("GRU Categorical", ps.SGLD(n_draws=2, preconditioned=False, training=QUIET)),
+    ("LSTM diag", ps.SGHMC(n_draws=3, learning_rate=1e-5, friction=0.5, training=QUIET)),
 ]
 
 
@@ -74,6 +79,8 @@ POSTERIORS = [
     ps.Ensemble(3, ps.MAP(training=SHORT)),
     ps.Ensemble(2, ps.MeanField(n_draws=2, training=SHORT)),
     ps.SWAG(n_draws=4, training=NOISY),
+    ps.SGLD(n_draws=4, learning_rate=1e-4, training=QUIET),
+    ps.SGHMC(n_draws=4, learning_rate=1e-5, training=QUIET),
 ]
 
 
@@ -114,7 +121,7 @@ def test_what_a_network_says_does_not_depend_on_how_its_draws_were_found(inferen
 @pytest.mark.parametrize(
     "make, works",
     [
-        (lambda: ps.LSTM(inference=ps.EM()), "MeanField, MLE, MAP, MCDropout, Ensemble, SWAG"),
+        (lambda: ps.LSTM(inference=ps.EM()), "MeanField, MLE, MAP, MCDropout, Ensemble, SWAG, SGLD, SGHMC"),
         (lambda: ps.LSTM(inference=ps.Ensemble(inference=ps.EM())), "MeanField, MLE, MAP, MCDropout, Ensemble, SWAG"),
         (lambda: ps.ARMA(inference=ps.MCDropout()), "MLE"),
         (lambda: ps.HMM(inference=ps.Ensemble()), "EM, MLE"),

@@ -55,6 +55,7 @@ def net(inference):
 
 SHORT = ps.TrainingOptions(max_epochs=2)
 NOISY = ps.TrainingOptions(max_epochs=2, window=10, batch_size=2)
+QUIET = ps.TrainingOptions(max_epochs=4, window=10, batch_size=2, learning_rate=1e-4)
 PRIORS = {"transition": Dirichlet(torch.full((2,), 2.0))}
 POISSON = ps.PoissonDuration(4)
 SPARSE = ps.Transitions(fixed=[[0.5, np.nan, np.nan], [0.0, np.nan, np.nan], [np.nan, 0.0, np.nan]])
@@ -97,6 +98,7 @@ FITS = {
     "LSTM by MCDropout": lambda: net(ps.MCDropout(n_draws=2, training=SHORT)),
     "LSTM by Ensemble": lambda: net(ps.Ensemble(2, ps.MeanField(2, {"head": 2.0}, training=SHORT))),
     "LSTM by SWAG": lambda: net(ps.SWAG(n_draws=2, training=NOISY)),
+    "LSTM by SGHMC": lambda: net(ps.SGHMC(n_draws=2, learning_rate=1e-5, training=QUIET)),
     "IID of a frame": lambda: ps.IID(ps.Normal("full"), transform=ps.Standardize()).fit(
         pd.DataFrame(mixed(30), columns=[3, 7])
     ),
