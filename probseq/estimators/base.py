@@ -40,6 +40,7 @@ from probseq.estimators.pipeline import (
 from probseq.estimators.residuals import Residuals
 from probseq.estimators.scoring import Scoring
 from probseq.estimators.streaming import Streaming
+from probseq.estimators.surprise import Surprise
 from probseq.estimators.text_scores import TextScores
 from probseq.estimators.weights import sequence_weights
 from probseq.inference.base import Draws, Inference, Progress
@@ -50,7 +51,7 @@ from probseq.results.joint import make_batch
 __all__ = ["TRAINING", "SequenceEstimator"]
 
 
-class SequenceEstimator(Scoring, TextScores, Residuals, Streaming):
+class SequenceEstimator(Scoring, Surprise, TextScores, Residuals, Streaming):
     """A family of sequence models with scikit-learn's manners; see the methods."""
 
     inferences: ClassVar[tuple[type[Inference], ...]] = ()
@@ -150,7 +151,7 @@ class SequenceEstimator(Scoring, TextScores, Residuals, Streaming):
         transforms.wrap(model)  # raises for transforms that the kinds of the variables do not allow
         self._check_covariates(model, data)
         held_out = None if validation is None else self._held_out(validation, data, transforms, model)
-        batch = _given(make_batch(model, values, steps, inputs), transforms.n_given)
+        batch = transforms.given(make_batch(model, values, steps, inputs))
         if annotate is not None:
             batch = annotate(batch)
         generator = torch_generator(self.random_state)
@@ -357,7 +358,7 @@ class SequenceEstimator(Scoring, TextScores, Residuals, Streaming):
             values = transform.apply(values, constants)
             lag -= values.shape[1]
             lengths, inputs = lengths - lag, None if inputs is None else inputs[:, lag:]
-        return _given(make_batch(model, values, lengths, inputs), transforms.n_given)
+        return transforms.given(make_batch(model, values, lengths, inputs))
 
     def save(self, path: Any) -> None:
         """Write the fitted model to one file that ``ps.load`` reads; no pickle, no training values inside."""
@@ -375,11 +376,6 @@ class SequenceEstimator(Scoring, TextScores, Residuals, Streaming):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
-
-
-def _given(batch: Batch, steps: int) -> Batch:
-    """The batch with so many first steps of every sequence that a fit conditions on."""
-    return batch if not steps else batch._replace(given=torch.full_like(batch.lengths, steps))
 
 
 def _warn_of_empty_variables(data: Sequences) -> None:

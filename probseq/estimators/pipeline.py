@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from probseq.data.sequences import Sequences
 from probseq.distributions.emissions import Emission, Normal
 from probseq.distributions.emissions.base import CategoryCounts
 from probseq.errors import DataError, ParameterError, ShapeError
-from probseq.models.base import SequenceModel
+from probseq.models.base import Batch, SequenceModel
 from probseq.models.transforms import ContextScale, Difference, ElementwiseTransform, Transform
 
 __all__ = [
@@ -127,16 +128,15 @@ class FittedTransforms:
     transforms: tuple[Transform, ...]
     constants: tuple[dict[str, Any], ...]
 
-    @property
-    def n_given(self) -> int:
-        """How many first steps of the transformed sequences are conditioned on."""
+    def given(self, batch: Batch) -> Batch:
+        """A training batch of transformed sequences with the number of first steps that are conditioned on."""
         steps = 0
         for transform in self.transforms:
             if isinstance(transform, Difference):
                 steps = max(0, steps - int(transform.lag))
             elif isinstance(transform, ContextScale):
                 steps = max(steps, int(transform.length))
-        return steps
+        return batch._replace(given=torch.full_like(batch.lengths, steps)) if steps else batch
 
     def check(self, values: np.ndarray) -> None:
         """Raise ``SupportError`` for values (n, t, k) that an elementwise transform cannot take."""
