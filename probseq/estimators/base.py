@@ -271,7 +271,8 @@ class SequenceEstimator(Scoring, Surprise, TextScores, Residuals, Streaming):
         if self.training_ is data:
             self.training_state_ = fitted.reset_weights(steps.final)
         else:
-            self.training_state_ = fitted.reset_weights(fitted.filter({}, self._batch(self.training_)))
+            with torch.no_grad():
+                self.training_state_ = fitted.reset_weights(fitted.filter({}, self._batch(self.training_)))
         # A weight of two is the sequence twice, for the likelihood and for what it is compared by.
         counted = [steps.values.numpy(), steps.scored.numpy().sum(-1), steps.scored.numpy().any(-1)]
         each = np.ones(len(steps.values)) if weights is None else weights.numpy()
