@@ -235,7 +235,10 @@ class Comparison:
         row["seconds"] = e.estimator.fit_seconds_
         row["frozen"] = self._mean(e.frozen, unit) if same and e.frozen is not None else math.nan
         row["draws"] = math.nan if e.effective_draws is None else e.effective_draws
-        if not e.estimator.model_.exact:
+        gaps = bool((~e.data.seen() & e.data.mask()[..., None]).any())
+        if gaps and e.estimator.model_.missing == "pattern":
+            notes.append("given the pattern of missing values")
+        if not e.estimator.model_.exact and (gaps or e.estimator.model_.missing != "particles"):
             notes.append("log score is an estimate")
         if e.estimator.model_.likelihood != "exact":
             notes.append(f"{e.estimator.model_.likelihood} likelihood")

@@ -32,7 +32,7 @@ from probseq.models.base import SequenceModel
 from probseq.models.recurrent import RecurrentModel
 from probseq.models.recurrent_embedding import read_vectors
 from probseq.models.recurrent_noise import Dropout
-from probseq.models.transforms import Standardize, Transform
+from probseq.models.transforms import Particles, Standardize, Transform
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -81,6 +81,13 @@ _PARAMETERS = """
         Number of such means; a divisor of ``hidden_size``.
     initialization : {"uniform", "xavier", "he", "orthogonal"}
         Where matrices start. The bias of an LSTM's forget gate starts at 1.
+    missing : {"mask", "particles"}
+        What the network reads in place of a missing value. ``mask`` tells it that one is missing: its law is then exact
+        given the pattern of missing values. ``particles`` draws it, many times, from the network's own predictive law,
+        and weighs the draws by what came after: an estimate of the law in which it is integrated out (``exact`` is
+        False). The training reads the mask in both cases.
+    n_particles : int
+        The cost and the memory of data with missing values grow with it.
     """
 
 _EXAMPLE = """
@@ -129,6 +136,8 @@ class _Recurrent(NetworkGradients, NetworkSpectrum, NetworkCompression, WeightSu
         attention: int | None = None,
         attention_heads: int = 1,
         initialization: str = "uniform",
+        missing: str = "mask",
+        n_particles: int = 100,
     ) -> None:
         self.hidden_size = hidden_size
         self.n_layers = n_layers
@@ -144,6 +153,7 @@ class _Recurrent(NetworkGradients, NetworkSpectrum, NetworkCompression, WeightSu
         self.embedding, self.freeze_embedding, self.tie_embeddings = embedding, freeze_embedding, tie_embeddings
         self.attention, self.attention_heads = attention, attention_heads
         self.initialization = initialization
+        self.missing, self.n_particles = missing, n_particles
         self._check_pair(inference)
 
     def _default_inference(self) -> Inference:
@@ -160,8 +170,19 @@ class _Recurrent(NetworkGradients, NetworkSpectrum, NetworkCompression, WeightSu
         shiftable = self._emission().shiftable
         if self.standardize and isinstance(shiftable, tuple) and not all(shiftable):
             chosen = [i for i, one in enumerate(shiftable) if one]
-            return [*transforms, Standardize(chosen)] if chosen else transforms
-        return [*transforms, Standardize()] if self.standardize and shiftable else transforms
+            transforms = [*transforms, Standardize(chosen)] if chosen else transforms
+        elif self.standardize and shiftable:
+            transforms = [*transforms, Standardize()]
+        if self.missing not in ("mask", "particles"):
+            raise ParameterError(
+                got=f"missing={self.missing!r}", expected='"mask" or "particles"', remedy="Choose one of them."
+            )
+        if self.missing == "mask":
+            return transforms
+        n = self.n_particles
+        if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 2:
+            raise ParameterError(got=f"n_particles={n!r}", expected="a whole number from 2", remedy="Try 100.")
+        return [*transforms, Particles(int(n))]
 
     def _info(self, data: Sequences) -> DataInfo:
         info = super()._info(data)

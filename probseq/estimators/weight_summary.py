@@ -55,6 +55,7 @@ class WeightSummary(Predicting):
             "log_likelihood": self.log_likelihood_,
             "objective": draws.objective,
             "status": draws.status,
+            "missing": self.model_.missing,
         }
         return table
 

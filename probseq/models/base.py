@@ -122,6 +122,9 @@ class SequenceModel(ABC, Generic[S]):
     """Whether ``log_prob_steps`` is exact, or an estimate with an error."""
     likelihood: str = "exact"
     """How a sequence begins: "exact", or "conditional" on its first values with all that came before set to zero."""
+    missing: str = "exact"
+    """What a missing value does: "exact", it is integrated out; "pattern", the law is that given which are missing;
+    "particles", it is drawn, and the law is an estimate."""
     starts_itself: bool = False
     """Whether simulation from the initial state draws the values that ``scores_next`` only conditions on."""
 

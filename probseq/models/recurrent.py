@@ -100,6 +100,8 @@ class RecurrentModel(SequenceModel[RecurrentState]):
     have the mean 1, given vectors that are learnt further are the mean of their own prior.
     """
 
+    missing = "pattern"
+
     def __init__(
         self,
         head: Emission,

@@ -16,9 +16,20 @@ from probseq.distributions.bijections import Affine, Bijection, BoxCoxInverse, E
 from probseq.errors import DataError, DegenerateWarning, ParameterError, ShapeError, SupportError
 from probseq.models.base import SequenceModel
 from probseq.models.context_scale import ContextScaledModel, ScaleRule
+from probseq.models.particles import ParticleModel
 from probseq.models.wrappers import DifferencedModel, ElementwiseModel, gap_error
 
-__all__ = ["BoxCox", "ContextScale", "Difference", "ElementwiseTransform", "Log", "Logit", "Standardize", "Transform"]
+__all__ = [
+    "BoxCox",
+    "ContextScale",
+    "Difference",
+    "ElementwiseTransform",
+    "Log",
+    "Logit",
+    "Particles",
+    "Standardize",
+    "Transform",
+]
 
 
 class Transform(Configuration, ABC):
@@ -289,6 +300,24 @@ class ContextScale(Transform):
             raise ParameterError(got=f"center={self.center!r}", expected="True or False", remedy="Use center=True.")
         if isinstance(self.floor, bool) or not isinstance(self.floor, int | float | np.number) or not self.floor > 0:
             raise ParameterError(got=f"floor={self.floor!r}", expected="a number above 0", remedy="Use floor=0.01.")
+
+
+class Particles(Transform):
+    """No other scale: the model behind it sees complete data, with what is missing drawn; see ``ParticleModel``.
+
+    Parameters
+    ----------
+    n_particles, seed : int
+    """
+
+    def __init__(self, n_particles: int = 100, seed: int = 0) -> None:
+        self.n_particles, self.seed = n_particles, seed
+
+    def wrap(self, inner: SequenceModel[Any], constants: dict[str, Any]) -> SequenceModel[Any]:
+        return ParticleModel(inner, int(self.n_particles), int(self.seed))
+
+    def apply(self, values: np.ndarray, constants: dict[str, Any]) -> np.ndarray:
+        return values
 
 
 def _median(values: np.ndarray, otherwise: float) -> float:

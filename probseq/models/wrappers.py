@@ -56,7 +56,7 @@ class WrapperModel(SequenceModel[Any]):
         self.observation = inner.observation
         self.dtype = inner.dtype
         self.n_covariates = inner.n_covariates
-        self.exact, self.likelihood = inner.exact, inner.likelihood
+        self.exact, self.likelihood, self.missing = inner.exact, inner.likelihood, inner.missing
         self.n_settled = inner.n_settled
 
     def parameters(self) -> dict[str, ParamSpec]:
