@@ -233,7 +233,7 @@ class Predicting(FittedModel):
 
         Returns
         -------
-        DataArray (sequence, time, variable); str or list of str for text.
+        DataArray (sequence, time, variable); str or list of str for text. A pair where more is asked for.
         """
         from probseq.estimators.generation import Shaping, generate
 
