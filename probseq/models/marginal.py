@@ -11,6 +11,7 @@ from torch import Tensor
 
 from probseq.distributions.base import Distribution
 from probseq.distributions.compose import mixture
+from probseq.distributions.conditioning import given
 from probseq.distributions.params import Params, ParamSpec, take_draw
 from probseq.models.base import Batch, Scan, SequenceModel, Steps, map_state
 
@@ -239,6 +240,48 @@ class Marginalized(SequenceModel[MarginalState]):
             run = _Together.of(choice.flatten(), n_draws)
             x = run.back(self._run(state, run, sequence, length, generator, u, None)[0])
         return x.reshape(n, *((n_draws, n_paths) if by_draw else (n_paths,)), *x.shape[1:])
+
+    def sample_through(
+        self,
+        state: MarginalState,
+        values: Tensor,
+        seen: Tensor,
+        n_paths: int,
+        generator: torch.Generator | None = None,
+        u: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Paths through known values, with importance weights.
+
+        The open coordinates of a step are drawn given its known ones, and a path is weighed by the density of these:
+        weighted, the paths have the law of the future given all known values.
+
+        Parameters
+        ----------
+        values, seen : (n, length, k)
+        u : (n, length, m) or None
+
+        Returns
+        -------
+        paths (n, n_paths, length, k) and their log-weights (n, n_paths), not normalised
+        """
+        n, n_draws = state.log_weights.shape
+        with torch.no_grad():
+            choice = torch.multinomial(state.log_weights.exp(), n_paths, replacement=True, generator=generator)
+            sequence = torch.arange(n).repeat_interleave(n_paths)
+            run = _Together.of(choice.flatten(), n_draws)
+            start = sequence[run.held]
+            inner = map_state(lambda leaf: leaf[start, run.draws.unsqueeze(-1)], state.inner)
+            params, gain, steps = take_draw(self.params, run.draws), torch.zeros(start.shape, dtype=torch.float64), []
+            for t in range(values.shape[1]):
+                u_t, known = None if u is None else u[start, t], seen[start, t]
+                law = self.model.predict_next(params, inner, u_t)
+                there = torch.where(known, values[start, t].to(law.mean.dtype), self.observation.like(law.mean))
+                gain = gain + law.log_prob_seen(there, known)
+                drawn = given(law, there, known).sample((), generator=generator)
+                steps.append(torch.where(known, there, drawn.to(there.dtype)))
+                inner = self.model.update(params, inner, steps[-1], torch.ones_like(known), u_t)
+            x = run.back(torch.stack(steps, -2)).unflatten(0, (n, n_paths))
+        return x, run.back(gain).reshape(n, n_paths)
 
     def _run(
         self,

@@ -48,6 +48,12 @@ class JointLaw(ABC):
         """Paths under each parameter draw (draw, path, n, t, k) and their weights (n, draw); None for one draw."""
         return None
 
+    def weighted_paths(
+        self, values: np.ndarray, n_paths: int, generator: torch.Generator
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Paths (path, n, t, k) through known values (n, t, k), NaN where open, and log-weights (path, n); or None."""
+        return None
+
 
 class Backend(ABC):
     """The questions that every forecast answers, on arrays."""

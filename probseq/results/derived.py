@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
+import torch
 
-from probseq._random import RandomState
-from probseq.errors import ParameterError, ShapeError, UnsupportedError
+from probseq._random import RandomState, torch_generator
+from probseq.errors import ApproximationWarning, ParameterError, ShapeError, SupportError, UnsupportedError
 from probseq.results.aggregation import FUNCTIONS, Grouping, checked_function, name_of
 from probseq.results.backends import Backend, PathsBackend
 from probseq.results.construct import select_variables, single_variable
@@ -18,6 +20,9 @@ from probseq.results.labelled import EXACT, LabelledLaw
 from probseq.results.scenario import backend_of
 
 __all__ = ["DerivedForecasts"]
+
+# Weighted paths that are worth fewer than this say little of quantiles.
+_FEW_PATHS = 50
 
 
 class DerivedForecasts(LabelledLaw):
@@ -73,32 +78,40 @@ class DerivedForecasts(LabelledLaw):
         combined._stamped = self._stamped and grouping.every == 1
         return combined
 
-    def given(self, values: Any) -> Self:
+    def given(self, values: Any, n_paths: int = 2000, random_state: RandomState = 0) -> Self:
         """The forecast once some of its values are known: a scenario, or data that came early.
 
         The open values get their exact law given the past and all known values, earlier and later ones. A known value
         is certain: its own quantile, of variance zero, and not scored by ``log_prob``. Parameter draws are weighed by
-        how well they predict the known values.
+        how well they predict the known values. Where the joint law has no closed form, as that of a network,
+        ``n_paths`` are drawn out of ten times as many that run through the known values, by how well each predicts
+        them; ``method`` says so, and how many paths these weights are worth.
 
         Parameters
         ----------
         values : array, Series, DataFrame or DataArray
             In the form of the forecast, NaN where open, in the unit of the data. With stamps or names some of the
             steps and variables are enough.
+        n_paths, random_state
+            For forecasts by paths.
 
         Returns
         -------
-        Forecast of the same steps; ``given`` may be called on it again.
+        Forecast of the same steps; ``given`` may be called on it again where the joint law is known.
 
         Raises
         ------
         UnsupportedError
-            The forecast has no joint law in closed form (ARMA models and walks have one, also under Log, Standardize,
-            Difference, and BoxCox far from its bound; forecasts by paths have none).
+            The forecast is no trajectory of a fitted model, as one of sums or one that is conditioned on paths.
         ShapeError
             Stamps or names that the forecast does not have.
         SupportError
             A value that cannot happen, such as a negative one under a logarithm.
+
+        Warns
+        -----
+        ApproximationWarning
+            Where the weighted paths are worth fewer than 50: what is known is far from what was expected.
 
         Examples
         --------
@@ -110,11 +123,7 @@ class DerivedForecasts(LabelledLaw):
         """
         closed = None if self._joint is None else self._joint.closed()
         if closed is None:
-            raise UnsupportedError(
-                got=f"given() of a forecast made of {self._backend.name} ({self.method})",
-                expected="the forecast of a model whose steps are jointly normal, such as ARMA, also after Log",
-                remedy="Choose among its paths instead: sample(10000), and keep those that agree with the scenario.",
-            )
+            return self._chosen_paths(self._scenario(values), n_paths, random_state)
         joint = closed.given(self._scenario(values))
         n_known = int(joint.certain.sum())
         backend = backend_of(joint)
@@ -130,6 +139,49 @@ class DerivedForecasts(LabelledLaw):
         )
         scenario._stamped = self._stamped
         return scenario
+
+    def _chosen_paths(self, values: np.ndarray, n_paths: int, random_state: RandomState) -> Self:
+        """Paths through known values, resampled by their importance weights."""
+        self._need_paths(n_paths, 2)
+        generator = torch_generator(random_state)
+        found = None if self._joint is None else self._joint.weighted_paths(values, 10 * int(n_paths), generator)
+        if found is None:
+            raise UnsupportedError(
+                got=f"given() of a forecast made of {self._backend.name} ({self.method})",
+                expected="the forecast of a fitted model, with all that is known at once",
+                remedy="Call given() on forecast(horizon) itself.",
+            )
+        paths, log_weights = found
+        top = log_weights.max(0)
+        if not np.isfinite(top).all():
+            raise SupportError(
+                got=f"known values that no path of {len(paths)} allows",
+                expected="values that the forecast thinks possible",
+                remedy="Check their unit, and the range of the model's transform.",
+            )
+        weights = np.exp(log_weights - top)
+        weights /= weights.sum(0)
+        worth = float((1.0 / (weights**2).sum(0)).min())
+        if worth < _FEW_PATHS:
+            warnings.warn(
+                f"The paths through the known values are worth {worth:.0f} only: these are far from what was expected. "
+                "Raise n_paths.",
+                ApproximationWarning,
+                stacklevel=3,
+            )
+        kept = torch.multinomial(torch.from_numpy(weights.T.copy()), int(n_paths), True, generator=generator).numpy().T
+        chosen = np.take_along_axis(paths, kept[..., None, None], 0)
+        old = self._backend
+        sizes = old.categories if isinstance(old, PathsBackend) else None
+        return type(self)(
+            PathsBackend(chosen, old.discrete_variables, sizes),
+            self._labels,
+            self._index,
+            history=self._history,
+            method=f"{n_paths} paths weighed by the known values, worth {worth:.0f}",
+            future=self.future,
+            random_state=self._random_state,
+        )
 
     def map(
         self, function: Callable[[np.ndarray], np.ndarray], n_paths: int = 2000, random_state: RandomState = 0

@@ -133,6 +133,18 @@ class ModelJoint(JointLaw):
         weights = self.state.log_weights.exp().numpy().astype(np.float64)
         return x.permute(1, 2, 0, 3, 4).numpy().astype(np.float64), weights
 
+    def weighted_paths(
+        self, values: np.ndarray, n_paths: int, generator: torch.Generator
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        model = self.model
+        if not isinstance(model, Marginalized) or not model.adapt:
+            return None
+        u = None if self.covariates is None else torch.as_tensor(self.covariates)
+        seen = torch.as_tensor(~np.isnan(values))
+        known = torch.as_tensor(np.nan_to_num(values))
+        x, gain = model.sample_through(self.state, known, seen, n_paths, generator, u)
+        return x.movedim(1, 0).numpy().astype(np.float64), gain.T.numpy()
+
     def log_prob(self, values: np.ndarray) -> np.ndarray:
         self._require_likelihood()
         # A model may not run over a gap, such as under Difference, where the joint law integrates it out.
