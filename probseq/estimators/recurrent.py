@@ -24,6 +24,7 @@ from probseq.inference.base import Inference
 from probseq.inference.dropout import MCDropout
 from probseq.inference.ensemble import Ensemble
 from probseq.inference.langevin import SGHMC, SGLD
+from probseq.inference.laplace import Laplace
 from probseq.inference.map import MAP
 from probseq.inference.optimize import MLE
 from probseq.inference.swag import SWAG
@@ -111,7 +112,17 @@ class _Recurrent(NetworkGradients, NetworkSpectrum, NetworkCompression, WeightSu
         super().__init_subclass__(**kwargs)
         cls.__doc__ = (cls.__doc__ or "") + _PARAMETERS + _EXAMPLE.replace("{name}", cls.__name__)
 
-    inferences: ClassVar[tuple[type[Inference], ...]] = (MeanField, MLE, MAP, MCDropout, Ensemble, SWAG, SGLD, SGHMC)
+    inferences: ClassVar[tuple[type[Inference], ...]] = (
+        MeanField,
+        MLE,
+        MAP,
+        MCDropout,
+        Ensemble,
+        SWAG,
+        Laplace,
+        SGLD,
+        SGHMC,
+    )
 
     def __init__(
         self,

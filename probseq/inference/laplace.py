@@ -11,9 +11,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from probseq._types import Configuration
+from probseq.errors import IncompatibleError, ParameterError
 from probseq.inference.base import Draws, Inference, Progress, check_whole
 from probseq.inference.coordinates import Coordinates
+from probseq.inference.files import FileBatch
 from probseq.inference.information import curvature
+from probseq.inference.last_layer import LastLayerDraws, check_last_layer, fit_last_layer
+from probseq.inference.map import MAP
+from probseq.inference.options import TrainingOptions
 from probseq.inference.posterior import LogPosterior
 from probseq.inference.priors import checked_priors
 from probseq.inference.search import Search, check_search, climb, latent_problems
@@ -92,6 +98,10 @@ class Laplace(Inference):
     drawn. Approximate: exact to first order in 1 / T where the parameters are well determined, poor for those near a
     boundary. It knows one mode; other names for the states of a hidden Markov model are the same law.
 
+    Of a recurrent network the weights of the last layer (kinds "head" and "head_bias") have such a law, all others stay
+    where ``MAP`` has trained them. What the last layer reads is fixed then; its mode is found anew, from all data, and
+    its curvature is that of the exact log-likelihood.
+
     Parameters
     ----------
     priors : dict or None
@@ -99,33 +109,50 @@ class Laplace(Inference):
         at the model's starting value c: N(c, 10 u) for real numbers (u the standard deviation of the data for means, 1
         for what has no unit), a log-normal law with a factor of 50 either way for positive ones, an inverse Wishart law
         with k + 2 degrees of freedom for covariances, uniform for probabilities and stationary coefficients. None in
-        place of a distribution is flat.
-    n_draws : int
-        Draws; the fitted model averages over them.
+        place of a distribution is flat. Networks have their own prior, see ``prior_scale``.
+    n_draws : int or None
+        Draws; the fitted model averages over them. None is 200, of a network 30.
     n_init : int
         Random starts of the search for the mode, besides the model's guess.
     max_iter, tol
-        Of that search, as in ``MAP``.
+        Of that search, as in ``MAP``; of a network's last layer ``max_iter`` only.
+    structure : {"full", "kronecker"}
+        Of a network: the covariance of all weights of the last layer, up to 3000 of them, or a Kronecker product of one
+        by outputs and one by what is read.
+    prior_scale : float or "learnt"
+        Of a network: multiplies the standard deviations of the last layer's prior. "learnt" finds the factor with the
+        highest evidence; ``draws_.prior_scale`` shows it.
+    training : TrainingOptions or None
+        Of a network, as in ``MAP``.
 
     References
     ----------
-    Tierney and Kadane (1986), Accurate approximations for posterior moments and marginal densities.
+    Tierney and Kadane (1986), Accurate approximations for posterior moments and marginal densities. MacKay (1992), The
+    evidence framework applied to classification networks. Ritter, Botev and Barber (2018), A scalable Laplace
+    approximation for neural networks. Daxberger et al. (2021), Laplace redux: effortless Bayesian deep learning.
     """
 
-    fits = "any model but recurrent networks"
+    fits = "any model with a differentiable likelihood"
 
     def __init__(
         self,
         priors: Mapping[str, Distribution] | None = None,
-        n_draws: int = 200,
+        n_draws: int | None = None,
         n_init: int = 0,
         max_iter: int = 1000,
         tol: float = 1e-12,
+        structure: str = "full",
+        prior_scale: float | str = "learnt",
+        training: TrainingOptions | None = None,
     ) -> None:
         self.priors, self.n_draws, self.n_init, self.max_iter, self.tol = priors, n_draws, n_init, max_iter, tol
+        self.structure, self.prior_scale, self.training = structure, prior_scale, training
+
+    def _default_part(self, name: str) -> Configuration | None:
+        return TrainingOptions() if name == "training" else None
 
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
-        return not issubclass(model_class, RecurrentModel)
+        return True
 
     def fit(
         self,
@@ -141,22 +168,25 @@ class Laplace(Inference):
 
         ``objective`` is l(z*) + (r log 2 pi - log \|-d^2 l\|) / 2, Laplace's approximation of the log evidence, up to
         the constants of flat priors; ``trace`` and ``optima`` are of l. ``log_prob`` is log (1/D) sum_d p(x | theta_d).
-        ``covariance`` is that of the flat coordinates.
+        ``covariance`` is that of the flat coordinates. Of a network ``objective`` is the log evidence of its last
+        layer, given the other weights (``LastLayerDraws``).
 
         Raises
         ------
         ParameterError
             For settings out of range and priors that do not fit.
         IncompatibleError
-            For a recurrent network.
+            For a network whose last layer is tied to its embedding or has no likelihood, or that learns from a file.
         """
         check_search(self)
-        check_whole(self, n_draws=1)
-        self.require(type(model))
+        if self.n_draws is not None:
+            check_whole(self, n_draws=1)
+        if isinstance(model, RecurrentModel):
+            return self._fit_network(model, batch, generator, validation, weights, progress)
         target = log_posterior(model, batch, weights, self.priors)
         found = normal_approximation(target, generator, self.n_init, self.max_iter, self.tol, progress)
         search, size = found.search, found.centre.size
-        noise = torch.randn(int(self.n_draws), size, generator=generator, dtype=torch.float64).numpy()
+        noise = torch.randn(int(self.n_draws or 200), size, generator=generator, dtype=torch.float64).numpy()
         flat = torch.from_numpy(found.coordinates.flat(found.centre + noise @ found.root.T))
         mode = {n: v.unsqueeze(0) for n, v in target.params(torch.as_tensor(search.x)).items()}
         with torch.no_grad():
@@ -179,4 +209,38 @@ class Laplace(Inference):
             optima=np.sort(np.array(search.optima))[::-1].copy(),
             messages=messages,
             covariance=found.coordinates.spread(found.root @ found.root.T),
+        )
+
+    def _fit_network(
+        self,
+        model: RecurrentModel,
+        batch: Batch,
+        generator: torch.Generator,
+        validation: Batch | None,
+        weights: Tensor | None,
+        progress: Progress | None,
+    ) -> LastLayerDraws:
+        """Train all weights, then draw those of the last layer."""
+        if self.priors is not None:
+            raise ParameterError(
+                got="priors for a recurrent network", expected="none: it has its own", remedy="Set prior_scale."
+            )
+        if isinstance(batch, FileBatch):
+            raise IncompatibleError(
+                got="a file", expected="data in memory", remedy="MeanField, SWAG and SGLD learn from files."
+            )
+        check_last_layer(model, self.structure, self.prior_scale)
+        body = MAP(training=self.training).fit(
+            model, batch, generator, validation=validation, weights=weights, progress=progress
+        )
+        return fit_last_layer(
+            model,
+            body,
+            batch,
+            generator,
+            n_draws=int(self.n_draws or 30),
+            structure=self.structure,
+            prior_scale=self.prior_scale,
+            max_iter=self.max_iter,
+            weights=weights,
         )

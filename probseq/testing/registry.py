@@ -350,6 +350,11 @@ def _rows() -> list[Row]:
             missing="pattern",
         ),
         Row(
+            "LSTM by Laplace",
+            lambda: ps.LSTM(2, inference=ps.Laplace(n_draws=3, training=_short()), random_state=0),
+            missing="pattern",
+        ),
+        Row(
             "LSTM by SGLD",
             lambda: ps.LSTM(2, inference=ps.SGLD(3, learning_rate=1e-4, training=_noisy(1e-4)), random_state=0),
             missing="pattern",

@@ -55,6 +55,9 @@ FITS = [
     ("GRU Categorical", ps.Ensemble(2, ps.MeanField(n_draws=2, training=SHORT))),
     ("LSTM diag", ps.SWAG(n_draws=3, training=NOISY)),
     ("GRU Categorical", ps.SWAG(n_draws=2, rank=2, n_snapshots=2, training=NOISY)),
+    ("LSTM diag", ps.Laplace(n_draws=3, training=SHORT)),
+    ("GRU Categorical", ps.Laplace(n_draws=2, structure="kronecker", training=SHORT)),
+    ("RNN Poisson", ps.Laplace(n_draws=2, prior_scale=0.5, training=SHORT)),
     ("LSTM diag", ps.SGLD(n_draws=3, learning_rate=1e-4, training=QUIET)),
     ("GRU Categorical", ps.SGLD(n_draws=2, preconditioned=False, training=QUIET)),
     ("LSTM diag", ps.SGHMC(n_draws=3, learning_rate=1e-5, friction=0.5, training=QUIET)),
@@ -79,6 +82,7 @@ POSTERIORS = [
     ps.Ensemble(3, ps.MAP(training=SHORT)),
     ps.Ensemble(2, ps.MeanField(n_draws=2, training=SHORT)),
     ps.SWAG(n_draws=4, training=NOISY),
+    ps.Laplace(n_draws=4, training=SHORT),
     ps.SGLD(n_draws=4, learning_rate=1e-4, training=QUIET),
     ps.SGHMC(n_draws=4, learning_rate=1e-5, training=QUIET),
 ]
@@ -121,7 +125,7 @@ def test_what_a_network_says_does_not_depend_on_how_its_draws_were_found(inferen
 @pytest.mark.parametrize(
     "make, works",
     [
-        (lambda: ps.LSTM(inference=ps.EM()), "MeanField, MLE, MAP, MCDropout, Ensemble, SWAG, SGLD, SGHMC"),
+        (lambda: ps.LSTM(inference=ps.EM()), "MeanField, MLE, MAP, MCDropout, Ensemble, SWAG, Laplace, SGLD, SGHMC"),
         (lambda: ps.LSTM(inference=ps.Ensemble(inference=ps.EM())), "MeanField, MLE, MAP, MCDropout, Ensemble, SWAG"),
         (lambda: ps.ARMA(inference=ps.MCDropout()), "MLE"),
         (lambda: ps.HMM(inference=ps.Ensemble()), "EM, MLE"),

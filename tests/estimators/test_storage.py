@@ -98,6 +98,7 @@ FITS = {
     "LSTM by MCDropout": lambda: net(ps.MCDropout(n_draws=2, training=SHORT)),
     "LSTM by Ensemble": lambda: net(ps.Ensemble(2, ps.MeanField(2, {"head": 2.0}, training=SHORT))),
     "LSTM by SWAG": lambda: net(ps.SWAG(n_draws=2, training=NOISY)),
+    "LSTM by Laplace": lambda: net(ps.Laplace(n_draws=2, training=SHORT)),
     "LSTM by SGHMC": lambda: net(ps.SGHMC(n_draws=2, learning_rate=1e-5, training=QUIET)),
     "IID of a frame": lambda: ps.IID(ps.Normal("full"), transform=ps.Standardize()).fit(
         pd.DataFrame(mixed(30), columns=[3, 7])

@@ -8,7 +8,7 @@ from scipy import special, stats
 from torch.distributions import Gamma, Normal
 
 import probseq as ps
-from probseq.errors import DegenerateWarning, IncompatibleError, ParameterError
+from probseq.errors import DegenerateWarning, ParameterError
 from probseq.inference.laplace import log_posterior
 from probseq.inference.weak_priors import InverseWishart
 from probseq.models.hmm import HiddenMarkovModel
@@ -126,11 +126,6 @@ def test_a_posterior_that_does_not_bend_warns():
 def test_wrong_settings_are_refused(options):
     with pytest.raises(ParameterError):
         ps.HMM(2, ps.Poisson(), inference=ps.Laplace(**options)).fit(COUNTS)
-
-
-def test_recurrent_networks_are_refused():
-    with pytest.raises(IncompatibleError, match="Laplace"):
-        ps.LSTM(inference=ps.Laplace())
 
 
 def test_a_state_at_zero_does_not_drag_the_prior_of_the_others():
