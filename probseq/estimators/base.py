@@ -154,11 +154,9 @@ class SequenceEstimator(Scoring, Surprise, TextScores, Residuals, Streaming):
         batch = transforms.given(make_batch(model, values, steps, inputs))
         if annotate is not None:
             batch = annotate(batch)
-        generator = torch_generator(self.random_state)
-        each = sequence_weights(weights, data)
-        model, draws = self._infer(
-            inference, model, batch, generator, validation=held_out, weights=each, progress=progress
-        )
+        each, generator = sequence_weights(weights, data), torch_generator(self.random_state)
+        told = {"validation": held_out, "weights": each, "progress": progress}
+        model, draws = self._infer(inference, model, batch, generator, **told)
         for i, message in enumerate(draws.messages):
             stopped = draws.status in ("max_iter", "decreased") and i == len(draws.messages) - 1
             warnings.warn(message, ConvergenceWarning if stopped else DegenerateWarning, stacklevel=3)

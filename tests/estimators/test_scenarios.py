@@ -81,3 +81,9 @@ def test_the_same_noise_under_other_covariates():
     assert effect[:, 0].mean() == pytest.approx(2.0, abs=0.5)
     assert effect[:, 0].std() < 0.5 * mixed[:, 0].std()
     assert_array_equal(future(1.0), future(1.0))
+    one, other = (
+        net.forecast(6, covariates=np.full((6, 1), level), n_paths=200, random_state=3).sample(500, random_state=1)
+        for level in (1.0, 0.0)
+    )
+    assert_allclose((one - other).mean(), effect.mean(), atol=4 * effect.std() / 500**0.5)
+    assert float((one - other).std()) < 1.5 * effect.std()
