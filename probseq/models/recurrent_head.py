@@ -19,6 +19,8 @@ __all__ = ["HeadLayer", "LocalNoise"]
 
 _LARGEST_SAMPLE = 10_000
 _TINY = 1e-12
+# The spread that constant values are given where a law is started, as a fraction of their size.
+_APART = 0.02
 
 
 class LocalNoise(NamedTuple):
@@ -164,6 +166,7 @@ class HeadLayer:
         outputs = self.emission.initial_outputs(self.observation).requires_grad_()
         if not len(x):
             return outputs.detach()
+        x, seen = self._spread(x, seen)
         constants = {name: value.double() for name, value in weights.items() if name.startswith("head.constant.")}
         optimizer = torch.optim.LBFGS([outputs], max_iter=50, line_search_fn="strong_wolfe")
 
@@ -177,6 +180,21 @@ class HeadLayer:
         with torch.enable_grad():
             optimizer.step(loss)
         return torch.nan_to_num(outputs.detach(), 0.0, 0.0, 0.0)
+
+    def _spread(self, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (r, k) and which are seen; those that are constant are taken twice, a little apart.
+
+        The law of a constant has the scale 0, from which no gradient leads away.
+        """
+        shiftable = self.emission.shiftable
+        anywhere = torch.tensor(shiftable if isinstance(shiftable, tuple) else (shiftable,) * x.shape[-1])
+        size = torch.where(anywhere, x.abs().clamp_min(1.0), x.abs())
+        most = torch.where(seen, x, -torch.inf).amax(0)
+        least = torch.where(seen, x, torch.inf).amin(0)
+        constant = ~self.observation.discrete_variables & (most - least <= 1e-6 * most.abs())
+        if not bool(constant.any()):
+            return x, seen
+        return torch.cat([x, torch.where(constant, x - _APART * size, x)]), torch.cat([seen, seen])
 
 
 def _normal_like(values: Tensor, generator: torch.Generator) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from probseq.distributions.emissions import Normal
+from probseq.distributions.emissions import Gamma, LogNormal, Normal, StudentT
 from probseq.models.base import Batch
 from probseq.models.recurrent import RecurrentModel
 
@@ -63,3 +63,18 @@ def test_biases_gains_and_lags(scheme):
     assert bool((start["attention.query"] != 0).all())
     assert float(start["head.hidden"].abs().max()) <= 0.1 * 30**-0.5
     assert bool((start["head.direct"] == 0).all())
+
+
+@pytest.mark.parametrize(
+    ("emission", "value"), [(Normal(), 0.0), (Normal(), -3.0), (StudentT(), 3.0), (LogNormal(), 7.0), (Gamma(), 1e-3)]
+)
+def test_constant_values_start_at_a_law_that_gradients_can_widen(emission, value):
+    model = RecurrentModel(emission, emission.observation(1, None), hidden_size=3, dtype=torch.float64)
+    x = torch.full((1, 20, 1), value, dtype=torch.float64)
+    batch = Batch(x, torch.ones_like(x, dtype=torch.bool), torch.tensor([20]))
+    weights = model._initial_guess(batch, torch.Generator().manual_seed(0))["weights"].requires_grad_()
+    total = model.log_prob({"weights": weights}, batch).sum()
+    total.backward()
+    assert float(total.detach()) > -200
+    bias = model.piece({"weights": weights.grad}, "head.bias")
+    assert bool((bias.abs() > 1e-3).any())
