@@ -23,7 +23,7 @@ __all__ = ["LastLayer", "LastLayerDraws", "check_last_layer", "fit_last_layer"]
 
 # Weights of a last layer whose covariance is kept as a whole, and outputs whose curvature is found one by one.
 _MOST_WEIGHTS, _MOST_OUTPUTS = 3000, 256
-_ROUNDS, _SAME = 30, 1e-3
+_ROUNDS, _SAME, _FEW = 30, 1e-3, 50
 _SCALES = (1e-3, 1e3)
 _PIECES = ("head.hidden", "head.direct", "head.bias")
 
@@ -195,7 +195,7 @@ def fit_last_layer(
     layer = LastLayer(model, vector, batch, weights)
     w, precision = layer.start, 1.0 if prior_scale == "learnt" else float(prior_scale) ** -2
     for _ in range(_ROUNDS if prior_scale == "learnt" else 0):
-        w = layer.climb(w, precision, max_iter)
+        w = layer.climb(w, precision, min(max_iter, _FEW))  # each round goes on where the last one came to
         before, precision = precision, _best_precision(w, layer.bend(w, structure, generator))
         if abs(math.log(precision / before)) < _SAME:
             break
