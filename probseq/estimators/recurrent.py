@@ -222,7 +222,7 @@ class _Recurrent(NetworkGradients, NetworkSpectrum, NetworkCompression, WeightSu
             hidden_size=int(self.hidden_size),
             n_layers=int(self.n_layers),
             embedding_size=self.embedding_size if isinstance(head, Categorical) else None,
-            lags=tuple(self.lags),
+            lags=tuple(self.lags) if isinstance(self.lags, list | range | np.ndarray) else self.lags,
             n_covariates=info.n_covariates,
             residual=bool(self.residual),
             layer_norm=bool(self.layer_norm),

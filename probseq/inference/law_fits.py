@@ -114,7 +114,13 @@ def _held_back(
 def log_prob_of_draws(
     model: SequenceModel[Any], params: Mapping[str, Tensor], batch: Batch, weights: Tensor | None = None
 ) -> Tensor:
-    """log p(x | w_d) of the whole batch, each sequence by its weight, (D,) in double precision, without gradients."""
+    """log p(x | w_d) of the whole batch, each sequence by its weight, (D,) in double precision, without gradients.
+
+    Raises
+    ------
+    ParameterError
+        Where it is no number.
+    """
     if isinstance(batch, FileBatch):
         return batch.log_prob(model, params)
     n_draws = next(iter(params.values())).shape[0]
@@ -125,7 +131,14 @@ def log_prob_of_draws(
             some = {name: value[first : first + size] for name, value in params.items()}
             each = model.log_prob(some, batch).double()
             parts.append((each if weights is None else each * weights).sum(-1))
-    return torch.cat(parts)
+    total = torch.cat(parts)
+    if bool(total.isnan().any()):
+        raise ParameterError(
+            got="weights under which the log-likelihood is no number",
+            expected="a training that ends at weights with a log-likelihood",
+            remedy="Lower learning_rate, standardise the data, or look for extreme values in them.",
+        )
+    return total
 
 
 def normal_prior(model: SequenceModel[Any], inference: Inference) -> tuple[Tensor, Tensor]:

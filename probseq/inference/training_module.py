@@ -265,7 +265,7 @@ class TrainingModule(pl.LightningModule):
         of_ready = scores[max(0, math.ceil(self.law.ready * self.rounds.rounds) - 1) :]
         if not of_ready:
             return
-        if score > self.best or self.kept is None:
+        if score > self.best or self.kept is None or np.isnan(self.best):
             self.best = score
             self.kept = {name: value.detach().clone() for name, value in self.law.state_dict().items()}
         waited = len(of_ready) - 1 - int(np.argmax(of_ready))

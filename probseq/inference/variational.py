@@ -212,12 +212,12 @@ class MeanField(Inference):
             ("initial_scale", self.initial_scale),
             ("kl_weight", self.kl_weight),
         ]:
-            if isinstance(value, str) or not value > 0:
+            if value is None or isinstance(value, str) or not 0 < value < math.inf:
                 raise ParameterError(
                     got=f"{name}={value!r}",
                     expected="a positive number" + (' or "learnt"' if name == "prior_scale" else ""),
                 )
-        if not 0 <= self.kl_warmup <= 1:
+        if self.kl_warmup is None or isinstance(self.kl_warmup, str) or not 0 <= self.kl_warmup <= 1:
             raise ParameterError(got=f"kl_warmup={self.kl_warmup!r}", expected="a fraction from 0 to 1")
         warn_if_tempered(self.kl_weight)
 

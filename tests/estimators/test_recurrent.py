@@ -209,3 +209,23 @@ def test_bad_options_are_named(options, data, error, message):
         ps.LSTM(4, inference=quick(), **options).fit(data)
     with pytest.raises(ParameterError, match="nonlinearity='sin'"):
         ps.RNN(nonlinearity="sin", inference=quick()).fit(SERIES)
+
+
+@pytest.mark.parametrize("lags", [1, None, (), "a", (0,)])
+def test_lags_that_are_none_are_named(lags):
+    with pytest.raises(ParameterError, match="lags="):
+        ps.LSTM(3, lags=lags, inference=quick(), random_state=0).fit(SERIES)
+
+
+def test_a_training_that_loses_its_weights_is_no_fit():
+    wild = ps.TrainingOptions(max_epochs=2, learning_rate=1e6)
+    series = np.cumsum(np.random.default_rng(0).normal(size=60)) + 50
+    with pytest.raises(ParameterError, match="learning_rate"):
+        ps.LSTM(4, inference=ps.MLE(training=wild), random_state=0).fit(series)
+
+
+@pytest.mark.parametrize("name", ["prior_scale", "initial_scale", "kl_weight", "kl_warmup"])
+@pytest.mark.parametrize("value", [None, "a", float("inf"), float("nan")])
+def test_settings_of_the_mean_field_that_are_no_numbers_are_named(name, value):
+    with pytest.raises(ParameterError, match=name):
+        ps.LSTM(3, inference=ps.MeanField(**{name: value}), random_state=0).fit(SERIES)
