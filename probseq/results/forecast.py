@@ -265,7 +265,9 @@ class Forecast(DerivedForecasts):
                 remedy="Fit with an inference that returns draws, such as MeanField.",
             )
         total, within = split
-        parts = {"total": total, "aleatoric": within, "epistemic": total - within}
+        # Rounding, or the noise of paths, may leave less than nothing between the draws.
+        between = np.maximum(total - within, 0.0)
+        parts = {"total": total, "aleatoric": total - between, "epistemic": between}
         return xr.Dataset({name: self._label(part, name) for name, part in parts.items()})
 
     def to_dataset(self, quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> xr.Dataset:

@@ -378,7 +378,9 @@ def _rows() -> list[Row]:
             start=1,
         ),
         Row("Difference(3) IID", lambda: ps.IID(transform=ps.Difference(3)), missing="forbidden", start=3),
-        Row("ContextScale IID", lambda: ps.IID(ps.Normal("full"), transform=ps.ContextScale(3)), n_variables=2, start=3),
+        Row(
+            "ContextScale IID", lambda: ps.IID(ps.Normal("full"), transform=ps.ContextScale(3)), n_variables=2, start=3
+        ),
         Row("ContextScale ARMA", lambda: ps.ARMA((1, 0), transform=ps.ContextScale(4)), start=4, covariates=1),
         Row(
             "Log ContextScale HMM",
