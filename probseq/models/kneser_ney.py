@@ -251,5 +251,5 @@ def _discounts(counts: np.ndarray) -> tuple[float, ...]:
     if not all(n[:2]):
         return _USUAL
     y = n[0] / (n[0] + 2 * n[1])
-    found = tuple(j - (j + 1) * y * n[j] / n[j - 1] if n[j] else 0.0 for j in (1, 2, 3))
+    found = tuple(j - (j + 1) * y * n[j] / n[j - 1] if n[j] and n[j - 1] else 0.0 for j in (1, 2, 3))
     return found if all(0.0 < d < j for j, d in enumerate(found, start=1)) else (y, y, y)
