@@ -78,7 +78,8 @@ def test_missing_values(row):
         filled = fitted.impute(x, covariates=u)
         paths = fitted.impute(x, n_draws=200, covariates=u, random_state=0)
     except UnsupportedError as error:
-        assert "total" in str(error)
+        # Unknown totals, scales taken from the values themselves, and bits that hang together.
+        assert any(reason in str(error) for reason in ("total", "ContextScale", "AutoregressiveBits"))
         return
     known = ~np.isnan(x).reshape(filled.shape)
     assert_allclose(filled.values[known], x[~np.isnan(x)])

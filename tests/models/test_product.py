@@ -235,9 +235,12 @@ def test_categories_of_different_sizes_share_one_table_of_probabilities():
     assert model.predict(x).shape == (40, 2)
 
 
-def test_a_network_reads_numbers_or_categories():
-    with pytest.raises(IncompatibleError, match="Bernoulli"):
-        ps.LSTM(2, head=ps.Product([ps.Normal(), ps.Categorical(3)])).fit(weather())
+def test_a_network_reads_categories_beside_numbers():
+    training = ps.TrainingOptions(max_epochs=2)
+    net = ps.LSTM(2, head=ps.Product([ps.Normal(), ps.Categorical(3)]), inference=ps.MLE(training=training))
+    net.set_params(random_state=0).fit(weather())
+    assert np.isfinite(net.log_prob(weather()))
+    assert net.forecast(1).sample(5, random_state=0).shape[-1] == 2
 
 
 # comparing ------------------------------------------------------------------------------------------------------------
