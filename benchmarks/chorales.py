@@ -15,7 +15,6 @@ Run ``python benchmarks/chorales.py``.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import time
 import warnings
@@ -64,8 +63,7 @@ def scores(net: ps.LSTM, data: Any) -> dict[str, tuple[float, float]]:
     with torch.no_grad():
         found = {"averaged": own.log_prob_steps({}, batch).values}
         if own.n_draws > 1:
-            each = own.model.log_prob_steps(own.params, batch).values.double()
-            found["frozen"] = torch.logsumexp(each, 0) - math.log(len(each))
+            found["frozen"] = own.frozen().log_prob_steps({}, batch).values
             point = net.draws_.point
             found["point"] = own.model.log_prob_steps(point, batch).values.squeeze(0)
     return {name: per_step(values.double(), batch.lengths) for name, values in found.items()}

@@ -23,15 +23,13 @@ from typing import Any
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PROBSEQ_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
+from recurrent import timed
 from torch import Tensor, nn
 
 import probseq as ps
-import probseq.inference.training as training
 from probseq.distributions.emissions import Normal
-from probseq.inference.windows import Windows
 from probseq.models.base import Batch
 from probseq.models.recurrent import RecurrentModel
 
@@ -42,29 +40,12 @@ CONTEXT, AHEAD, WIDTH = 72, 24, 40
 Step = Callable[[], Any]
 
 
-class Clock(pl.Callback):
-    """Seconds from the end of one training step to the end of the next."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def on_train_batch_end(self, *args: object) -> None:
-        """Note the time."""
-        self.ends.append(time.perf_counter())
-
-
 def ours(x: Tensor, steps: int) -> float:
     """Median seconds of a mean-field step."""
-    emission, clock = Normal(), Clock()
+    emission = Normal()
     model = RecurrentModel(emission, emission.observation(1), "lstm", hidden_size=HIDDEN)
     batch = Batch(x, torch.ones_like(x, dtype=torch.bool), torch.full((len(x),), x.shape[1]))
-    generator = torch.Generator().manual_seed(0)
-    law = ps.MeanField().law(model, batch, generator)
-    options = ps.TrainingOptions(
-        max_epochs=steps, batch_size=len(x), trainer_kwargs={"callbacks": [clock]}, device="cpu", learning_rate=1e-2
-    )
-    training.train(model, law, Windows(batch, batch.seen), generator, options)
-    return statistics.median(b - a for a, b in zip(clock.ends[3:], clock.ends[4:]))
+    return timed(model, batch, ps.MeanField().law(model, batch, torch.Generator().manual_seed(0)), steps)
 
 
 class Net(nn.Module):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from probseq._types import Configuration, Record
 from probseq.errors import IncompatibleError, ParameterError
+from probseq.inference.options import TrainingOptions
 from probseq.models.base import Batch, SequenceModel
 
 __all__ = ["Draws", "Inference", "Progress", "check_whole"]
@@ -73,6 +74,9 @@ class Inference(Configuration, ABC):
     """A way of fitting: an object with hyper-parameters only, passed as ``inference=``."""
 
     fits: ClassVar[str] = "any model"
+
+    def _default_part(self, name: str) -> Configuration | None:
+        return TrainingOptions() if name == "training" else None
 
     @abstractmethod
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from probseq._types import Configuration
 from probseq.distributions.params import flatten, unflatten
 from probseq.errors import ParameterError
-from probseq.inference.base import Inference, Progress, check_whole
+from probseq.inference.base import Progress, check_whole
 from probseq.inference.law_fits import (
+    NetworkInference,
     as_network,
     fit_law,
     log_prob_of_draws,
     normal_prior,
-    settled,
     training_options,
     warn_if_tempered,
 )
@@ -27,6 +24,7 @@ from probseq.inference.weight_draws import WeightDraws
 from probseq.inference.weights import WeightLaw
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
+from probseq.models.recurrent_noise import check_rate
 
 __all__ = ["MCDropout", "MaskedWeights"]
 
@@ -90,7 +88,7 @@ class MaskedWeights(WeightLaw):
             return torch.stack([self.flat * self._mask(generator) for _ in range(n)])
 
 
-class MCDropout(Inference):
+class MCDropout(NetworkInference):
     r"""Dropout as a law of the weights: columns of the matrices are zero together, prediction averages over masks.
 
     A column of a matrix multiplies one unit of what is read; without it the unit is not seen, at any step of any
@@ -127,8 +125,6 @@ class MCDropout(Inference):
     Gal and Ghahramani (2016), A theoretically grounded application of dropout in recurrent neural networks.
     """
 
-    fits: ClassVar[str] = "recurrent networks"
-
     def __init__(
         self,
         rate: float = 0.1,
@@ -142,12 +138,6 @@ class MCDropout(Inference):
         self.rate, self.recurrent_rate, self.input_rate = rate, recurrent_rate, input_rate
         self.n_draws, self.draws_per_batch, self.kl_weight = n_draws, draws_per_batch, kl_weight
         self.training = training
-
-    def _default_part(self, name: str) -> Configuration | None:
-        return TrainingOptions() if name == "training" else None
-
-    def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
-        return issubclass(model_class, RecurrentModel)
 
     def fit(
         self,
@@ -174,7 +164,7 @@ class MCDropout(Inference):
         self._check()
         law = self.law(as_network(model, self), batch, generator)
         options = training_options(self.training, self, learning_rate=5e-3, validation_fraction=0.15)
-        done, n_values = fit_law(
+        fit = fit_law(
             model,
             law,
             batch,
@@ -189,16 +179,10 @@ class MCDropout(Inference):
         params = unflatten(specs, law.sample(self.n_draws, generator))
         total = log_prob_of_draws(model, params, batch, weights)
         divergence = float(law.divergence().detach())
-        objective = float(total.mean()) - divergence
         return WeightDraws(
             params,
-            log_prob=float(torch.logsumexp(total, 0) - math.log(len(total))),
-            objective=objective,
-            status=settled(done.status, done.trace),
-            n_iter=done.n_epochs,
-            trace=np.asarray(done.trace) * n_values,
-            optima=np.asarray([objective]),
-            point={name: value.unsqueeze(0) for name, value in unflatten(specs, law.flat.detach()).items()},
+            **fit.record(total, float(total.mean()) - divergence, fit.settled),
+            point=unflatten(specs, law.flat.detach().unsqueeze(0)),
             divergence=divergence,
             kl_weight=float(self.kl_weight),
         )
@@ -231,12 +215,8 @@ class MCDropout(Inference):
         check_whole(self, n_draws=1, draws_per_batch=1)
         given = {"rate": self.rate, "recurrent_rate": self.recurrent_rate, "input_rate": self.input_rate}
         for name, rate in given.items():
-            if rate is None and name != "rate":
-                continue
-            if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-                raise ParameterError(
-                    got=f"{name}={rate!r}", expected="a rate from 0, below 1", remedy=f"Write {name}=0.1 for 10 %."
-                )
+            if rate is not None or name == "rate":
+                check_rate(name, rate, "0.1 for 10 %")
         if not any(given.values()):
             raise ParameterError(got="rates of 0", expected="a rate above 0", remedy="MAP and MLE train without masks.")
         if not self.kl_weight >= 0:

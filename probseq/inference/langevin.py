@@ -6,20 +6,25 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from probseq._types import Configuration, positive_number
+from probseq._types import positive_number
 from probseq.distributions.params import ParamSpec, flatten, unflatten
 from probseq.errors import ApproximationWarning, ParameterError
-from probseq.inference.base import Inference, Progress, check_whole
+from probseq.inference.base import Progress, check_whole
 from probseq.inference.diagnostics import ess_bulk
 from probseq.inference.langevin_optimizer import Langevin
-from probseq.inference.law_fits import as_network, fit_law, log_prob_of_draws, settled, training_options
+from probseq.inference.law_fits import (
+    NetworkInference,
+    as_network,
+    fit_law,
+    log_prob_of_draws,
+    training_options,
+)
 from probseq.inference.options import TrainingOptions
 from probseq.inference.priors import checked_priors, log_prior
 from probseq.inference.weight_draws import WeightDraws
@@ -147,7 +152,7 @@ class LangevinWeights(PenalizedWeights):
         return total / count, math.sqrt(2 / independent)
 
 
-class SGLD(Inference):
+class SGLD(NetworkInference):
     r"""w' = w - e G g(w) + N(0, 2 e G / n): gradient steps whose noise makes the weights draws from their posterior.
 
     g is the gradient, by mini-batches, of minus the log posterior density a value, n the number of values. In the first
@@ -182,8 +187,6 @@ class SGLD(Inference):
     good is the Bayes posterior in deep neural networks really?, appendix I (temperatures as diagnostics).
     """
 
-    fits: ClassVar[str] = "recurrent networks"
-
     def __init__(
         self,
         n_draws: int = 30,
@@ -195,12 +198,6 @@ class SGLD(Inference):
     ) -> None:
         self.n_draws, self.burn_in, self.learning_rate = n_draws, burn_in, learning_rate
         self.preconditioned, self.priors, self.training = preconditioned, priors, training
-
-    def _default_part(self, name: str) -> Configuration | None:
-        return TrainingOptions() if name == "training" else None
-
-    def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
-        return issubclass(model_class, RecurrentModel)
 
     def fit(
         self,
@@ -229,9 +226,7 @@ class SGLD(Inference):
         options = training_options(self.training, self, learning_rate=5e-3, validation_fraction=0.0)
         law = self.law(as_network(model, self), batch, generator, options)
         free = replace(options, gradient_clip=None)
-        done, n_values = fit_law(
-            model, law, batch, generator, free, validation=validation, weights=weights, progress=progress
-        )
+        fit = fit_law(model, law, batch, generator, free, validation=validation, weights=weights, progress=progress)
         flat, specs = law.found(), model.parameters()
         temperature, error = law.temperature()
         params = unflatten(specs, flat)
@@ -247,13 +242,8 @@ class SGLD(Inference):
             )
         return LangevinDraws(
             params,
-            log_prob=float(torch.logsumexp(total, 0) - math.log(len(total))),
-            objective=objective,
-            status=settled(done.status, done.trace),
-            n_iter=done.n_epochs,
-            trace=np.asarray(done.trace) * n_values,
-            optima=np.asarray([objective]),
-            point={name: value.unsqueeze(0) for name, value in unflatten(specs, flat.mean(0)).items()},
+            **fit.record(total, objective, fit.settled),
+            point=unflatten(specs, flat.mean(0).unsqueeze(0)),
             divergence=math.nan,
             temperature=temperature,
             ess=float(ess_bulk(total.numpy().reshape(1, -1))),

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from probseq._types import Configuration
 from probseq.errors import IncompatibleError, ParameterError
 from probseq.inference.base import Draws, Inference, Progress, check_whole
 from probseq.inference.coordinates import Coordinates
@@ -147,9 +146,6 @@ class Laplace(Inference):
     ) -> None:
         self.priors, self.n_draws, self.n_init, self.max_iter, self.tol = priors, n_draws, n_init, max_iter, tol
         self.structure, self.prior_scale, self.training = structure, prior_scale, training
-
-    def _default_part(self, name: str) -> Configuration | None:
-        return TrainingOptions() if name == "training" else None
 
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -23,17 +23,56 @@ from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
 
 __all__ = [
+    "LawFit",
+    "NetworkInference",
     "as_network",
     "fit_law",
     "log_prob_of_draws",
     "normal_prior",
-    "settled",
     "training_options",
     "warn_if_tempered",
 ]
 
 # Steps of all draws that are evaluated in one go: more would take memory and gain no time.
 _STEPS_AT_ONCE = 100_000
+
+
+class NetworkInference(Inference):
+    """An inference that trains a law of the weights of recurrent networks."""
+
+    fits: ClassVar[str] = "recurrent networks"
+
+    def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
+        return issubclass(model_class, RecurrentModel)
+
+
+class LawFit(NamedTuple):
+    """How the training of a law went (``training.Trained``), and the number of values that it was trained on."""
+
+    done: Any
+    n_values: float
+
+    @property
+    def settled(self) -> str:
+        """The status; converged where the last tenth of the trace rose by less than 0.02 nats a value, or its noise."""
+        status, trace = self.done.status, self.done.trace
+        if status != "max_iter" or len(trace) < 20:
+            return status
+        tenth = len(trace) // 10
+        last, before = np.asarray(trace[-tenth:]), np.asarray(trace[-2 * tenth : -tenth])
+        noise = math.sqrt((last.var() + before.var()) / tenth)
+        return "converged" if last.mean() - before.mean() < max(0.02, 2 * noise) else status
+
+    def record(self, total: Tensor, objective: float, status: str) -> dict[str, Any]:
+        """What ``Draws`` tell of the fit besides the draws, whose log-likelihoods are ``total`` (D,)."""
+        return {
+            "log_prob": float(torch.logsumexp(total, 0) - math.log(len(total))),
+            "objective": objective,
+            "status": status,
+            "n_iter": self.done.n_epochs,
+            "trace": np.asarray(self.done.trace) * self.n_values,
+            "optima": np.asarray([objective]),
+        }
 
 
 def as_network(model: SequenceModel[Any], inference: Inference) -> RecurrentModel:
@@ -79,13 +118,8 @@ def fit_law(
     validation: Batch | None = None,
     weights: Tensor | None = None,
     progress: Progress | None = None,
-) -> tuple[Any, float]:
-    """Train a law in place on what ``options`` do not hold back; see ``training.train``.
-
-    Returns
-    -------
-    How the training went (``training.Trained``), and the number of values that it was trained on.
-    """
+) -> LawFit:
+    """Train a law in place on what ``options`` do not hold back; see ``training.train``."""
     from probseq.inference.training import train
 
     rest, rest_weights, held = batch, weights, None
@@ -99,7 +133,7 @@ def fit_law(
     else:
         data = mini_batches(rest, rest.to_explain, rest_weights, options)
     done = train(model, law, data, generator, options, kl_weight=kl_weight, validation=held, progress=progress)
-    return done, data.n_values
+    return LawFit(done, data.n_values)
 
 
 def _held_back(
@@ -162,16 +196,6 @@ def normal_prior(model: SequenceModel[Any], inference: Inference) -> tuple[Tenso
         location.append(spec.prior.mean.expand(spec.shape).flatten())
         scale.append(spec.prior.stddev.expand(spec.shape).flatten())
     return torch.cat(location), torch.cat(scale)
-
-
-def settled(status: str, trace: list[float]) -> str:
-    """A status; converged where the last tenth of the training rose by less than 0.02 nats a value, or its noise."""
-    if status != "max_iter" or len(trace) < 20:
-        return status
-    tenth = len(trace) // 10
-    last, before = np.asarray(trace[-tenth:]), np.asarray(trace[-2 * tenth : -tenth])
-    noise = math.sqrt((last.var() + before.var()) / tenth)
-    return "converged" if last.mean() - before.mean() < max(0.02, 2 * noise) else status
 
 
 def warn_if_tempered(kl_weight: float) -> None:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from probseq._types import Configuration
 from probseq.distributions.params import flatten, unflatten
 from probseq.inference.base import Draws, Inference, Progress
 from probseq.inference.information import information
@@ -84,9 +83,6 @@ class MAP(Inference):
         self.priors, self.n_init, self.max_iter, self.tol = priors, n_init, max_iter, tol
         self.covariance, self.training = covariance, training
 
-    def _default_part(self, name: str) -> Configuration | None:
-        return TrainingOptions() if name == "training" else None
-
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
         return True
 
@@ -155,18 +151,8 @@ class MAP(Inference):
         specs = model.parameters()
         law = PenalizedWeights(flatten(specs, model._initial_guess(batch, generator)), specs, priors)
         options = training_options(self.training, self, learning_rate=5e-3, validation_fraction=0.15)
-        done, n_values = fit_law(
-            model, law, batch, generator, options, validation=validation, weights=weights, progress=progress
-        )
-        params = {name: value.detach().unsqueeze(0) for name, value in unflatten(specs, law.centre()).items()}
-        log_prob = float(log_prob_of_draws(model, params, batch, weights)[0])
-        objective = log_prob - float(law.divergence().detach())
-        return Draws(
-            params,
-            log_prob=log_prob,
-            objective=objective,
-            status=done.status,
-            n_iter=done.n_epochs,
-            trace=np.asarray(done.trace) * n_values,
-            optima=np.asarray([objective]),
-        )
+        fit = fit_law(model, law, batch, generator, options, validation=validation, weights=weights, progress=progress)
+        params = unflatten(specs, law.centre().detach().unsqueeze(0))
+        total = log_prob_of_draws(model, params, batch, weights)
+        objective = float(total[0]) - float(law.divergence().detach())
+        return Draws(params, **fit.record(total, objective, fit.done.status))

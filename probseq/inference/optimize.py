@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probseq._types import Configuration
 from probseq.distributions.params import unconstrained_size
 from probseq.inference.base import Draws, Inference, Progress
 from probseq.inference.information import information
@@ -71,9 +70,6 @@ class MLE(Inference):
     ) -> None:
         self.n_init, self.max_iter, self.tol, self.covariance = n_init, max_iter, tol, covariance
         self.training = training
-
-    def _default_part(self, name: str) -> Configuration | None:
-        return TrainingOptions() if name == "training" else None
 
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
         return True

@@ -6,18 +6,17 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from probseq._types import Configuration, positive_number
+from probseq._types import positive_number
 from probseq.distributions.params import ParamSpec, flatten, unflatten
 from probseq.errors import ApproximationWarning, ParameterError
-from probseq.inference.base import Inference, Progress, check_whole
-from probseq.inference.law_fits import as_network, fit_law, log_prob_of_draws, training_options
+from probseq.inference.base import Progress, check_whole
+from probseq.inference.law_fits import NetworkInference, as_network, fit_law, log_prob_of_draws, training_options
 from probseq.inference.options import TrainingOptions
 from probseq.inference.priors import checked_priors
 from probseq.inference.weight_draws import WeightDraws
@@ -145,7 +144,7 @@ class AveragedWeights(PenalizedWeights):
             return mean + (0.5 * variance).sqrt() * own + shared @ deviations / math.sqrt(2 * (rank - 1))
 
 
-class SWAG(Inference):
+class SWAG(NetworkInference):
     r"""w ~ N(mean, (diag(variance) + D'D / (K - 1)) / 2), moments of the weights along the last part of a training.
 
     The network is trained to its highest posterior density (as by ``MAP``); from ``start`` on the learning rate stays
@@ -181,8 +180,6 @@ class SWAG(Inference):
     algorithm 1.
     """
 
-    fits: ClassVar[str] = "recurrent networks"
-
     def __init__(
         self,
         n_draws: int = 30,
@@ -196,12 +193,6 @@ class SWAG(Inference):
         self.n_draws, self.rank, self.start = n_draws, rank, start
         self.learning_rate, self.n_snapshots = learning_rate, n_snapshots
         self.priors, self.training = priors, training
-
-    def _default_part(self, name: str) -> Configuration | None:
-        return TrainingOptions() if name == "training" else None
-
-    def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
-        return issubclass(model_class, RecurrentModel)
 
     def fit(
         self,
@@ -229,25 +220,18 @@ class SWAG(Inference):
         self._check()
         options = training_options(self.training, self, learning_rate=5e-3, validation_fraction=0.0)
         law = self.law(as_network(model, self), batch, generator, float(options.learning_rate or 0.0))
-        done, n_values = fit_law(
-            model, law, batch, generator, options, validation=validation, weights=weights, progress=progress
-        )
+        fit = fit_law(model, law, batch, generator, options, validation=validation, weights=weights, progress=progress)
         specs = model.parameters()
         params = unflatten(specs, law.sample(self.n_draws, generator))
         mean, variance, deviations = law.moments()
         with torch.no_grad():
             law.flat.copy_(mean if int(law.count) else law.flat)
-        point = {name: value.unsqueeze(0) for name, value in unflatten(specs, law.flat.detach()).items()}
+        point = unflatten(specs, law.flat.detach().unsqueeze(0))
         total = log_prob_of_draws(model, params, batch, weights)
         objective = float(log_prob_of_draws(model, point, batch, weights)[0]) - float(law.divergence().detach())
         return SWAGDraws(
             params,
-            log_prob=float(torch.logsumexp(total, 0) - math.log(len(total))),
-            objective=objective,
-            status=done.status,
-            n_iter=done.n_epochs,
-            trace=np.asarray(done.trace) * n_values,
-            optima=np.asarray([objective]),
+            **fit.record(total, objective, fit.done.status),
             point=point,
             divergence=math.nan,
             mean=mean,

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -231,17 +230,7 @@ def train_point(
     options = (options or TrainingOptions()).completed(learning_rate=5e-3, validation_fraction=0.15)
     specs = model.parameters()
     law = PointWeights(flatten(specs, model._initial_guess(batch, generator)))
-    done, n_values = fit_law(
-        model, law, batch, generator, options, validation=validation, weights=weights, progress=progress
-    )
-    params = {name: value.detach().unsqueeze(0) for name, value in unflatten(specs, law.centre()).items()}
-    total = float(log_prob_of_draws(model, params, batch, weights)[0])
-    return Draws(
-        params,
-        log_prob=total,
-        objective=total,
-        status=done.status,
-        n_iter=done.n_epochs,
-        trace=np.asarray(done.trace) * n_values,
-        optima=np.asarray([total]),
-    )
+    fit = fit_law(model, law, batch, generator, options, validation=validation, weights=weights, progress=progress)
+    params = unflatten(specs, law.centre().detach().unsqueeze(0))
+    total = log_prob_of_draws(model, params, batch, weights)
+    return Draws(params, **fit.record(total, float(total[0]), fit.done.status))

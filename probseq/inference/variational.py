@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from probseq._types import Configuration
 from probseq.distributions.params import flatten, unflatten
 from probseq.errors import ParameterError
-from probseq.inference.base import Inference, Progress, check_whole
+from probseq.inference.base import Progress, check_whole
 from probseq.inference.law_fits import (
+    NetworkInference,
     as_network,
     fit_law,
     log_prob_of_draws,
     normal_prior,
-    settled,
     training_options,
     warn_if_tempered,
 )
@@ -32,7 +30,7 @@ from probseq.models.recurrent import RecurrentModel
 __all__ = ["MeanField"]
 
 
-class MeanField(Inference):
+class MeanField(NetworkInference):
     r"""Bayes by backprop: maximise E_q log p(x | w) - KL(q || p) over a normal q with independent coordinates.
 
     A draw of the weights serves whole sequences, those of a mini-batch or of its part, so that the fused recurrent
@@ -84,8 +82,6 @@ class MeanField(Inference):
     Deterministic variational inference for robust Bayesian neural networks, section 4 (prior scales that are learnt).
     """
 
-    fits: ClassVar[str] = "recurrent networks"
-
     def __init__(
         self,
         n_draws: int = 30,
@@ -102,12 +98,6 @@ class MeanField(Inference):
         self.kl_weight, self.kl_warmup, self.antithetic = kl_weight, kl_warmup, antithetic
         self.draws_per_batch, self.local_reparameterization = draws_per_batch, local_reparameterization
         self.training = training
-
-    def _default_part(self, name: str) -> Configuration | None:
-        return TrainingOptions() if name == "training" else None
-
-    def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
-        return issubclass(model_class, RecurrentModel)
 
     def fit(
         self,
@@ -134,7 +124,7 @@ class MeanField(Inference):
         self._check()
         law = self.law(as_network(model, self), batch, generator)
         options = training_options(self.training, self, learning_rate=2e-2, validation_fraction=0.0)
-        done, n_values = fit_law(
+        fit = fit_law(
             model,
             law,
             batch,
@@ -152,13 +142,8 @@ class MeanField(Inference):
         mean = law.mean.detach()
         return NormalDraws(
             params,
-            log_prob=float(torch.logsumexp(total, 0) - math.log(len(total))),
-            objective=float(total.mean()) - divergence,
-            status=settled(done.status, done.trace),
-            n_iter=done.n_epochs,
-            trace=np.asarray(done.trace) * n_values,
-            optima=np.asarray([float(total.mean()) - divergence]),
-            point={name: value.unsqueeze(0) for name, value in unflatten(specs, mean).items()},
+            **fit.record(total, float(total.mean()) - divergence, fit.settled),
+            point=unflatten(specs, mean.unsqueeze(0)),
             mean=mean,
             scale=law.rho.detach().exp(),
             prior_location=law.location,

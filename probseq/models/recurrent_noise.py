@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from probseq.errors import ParameterError
 
-__all__ = ["NO_DROPOUT", "Dropout", "Masks"]
+__all__ = ["NO_DROPOUT", "Dropout", "Masks", "check_rate"]
 
 
 class Masks(NamedTuple):
@@ -28,6 +28,14 @@ class Masks(NamedTuple):
     direct: Tensor | None
 
 
+def check_rate(name: str, rate: Any, example: str) -> None:
+    """Raise ``ParameterError`` for what is no rate in [0, 1)."""
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise ParameterError(
+            got=f"{name}={rate!r}", expected="a rate from 0, below 1", remedy=f"Write {name}={example}."
+        )
+
+
 class Dropout(NamedTuple):
     r"""Rates of three kinds of noise; what is left is divided by 1 - rate, so that every expectation stays.
 
@@ -43,10 +51,7 @@ class Dropout(NamedTuple):
     def check(self) -> None:
         """Raise ``ParameterError`` for a rate outside [0, 1)."""
         for name, rate in zip(("dropout", "locked_dropout", "weight_dropout"), self, strict=True):
-            if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-                raise ParameterError(
-                    got=f"{name}={rate!r}", expected="a rate from 0, below 1", remedy=f"Write {name}=0.2 for 20 %."
-                )
+            check_rate(name, rate, "0.2 for 20 %")
 
     def masks(
         self,
