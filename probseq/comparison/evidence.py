@@ -93,7 +93,8 @@ def collect(name: str, estimator: SequenceEstimator, data: Sequences, history: A
     if not estimator.has_likelihood:
         log_prob = np.full_like(log_prob, np.nan)
     elif estimator.model_.n_draws > 1:
-        held = estimator._steps(data, state, frozen=True)
+        start = None if state is None else estimator.model_.reset_weights(state)
+        held = estimator._steps(data, start, "frozen")
         frozen = np.where(scored.any(-1), held.values.numpy().astype(float), np.nan)
         weights = torch.softmax(steps.final.log_weights, -1)
         effective = float((1.0 / (weights**2).sum(-1)).mean())

@@ -206,8 +206,31 @@ class FittedModel(BaseEstimator, ABC):
     def _batch(self, data: Sequences) -> Batch:
         return make_batch(self.model_, data.values, data.lengths, model_inputs(data))
 
-    def _begin(self, data: Sequences, history: Any) -> Any:
+    def _weighed(self, weights: str) -> Marginalized:
+        """The fitted law; for "frozen", with draws that keep the weights of the fit whatever is seen.
+
+        Raises
+        ------
+        ParameterError
+            For another word.
+        """
+        self._check_fitted()
+        if weights not in ("adapt", "frozen"):
+            raise ParameterError(
+                got=f"weights={weights!r}", expected='"adapt" or "frozen"', remedy="Choose one of them."
+            )
+        return self.model_.frozen() if weights == "frozen" else self.model_
+
+    def _held(self, state: Any, weights: str) -> Any:
+        """The state of the law of these weights: what each draw remembers does not depend on its weight."""
+        return state if self._weighed(weights).adapt else self.model_.reset_weights(state)
+
+    def _begin(self, data: Sequences, history: Any, weights: str = "adapt") -> Any:
         """The state before the first step of ``data``, or None for new sequences."""
+        state = self._before(data, history)
+        return None if state is None else self._held(state, weights)
+
+    def _before(self, data: Sequences, history: Any) -> Any:
         if history is None:
             return None
         if history is TRAINING or self._is_training(history):
@@ -240,8 +263,8 @@ class FittedModel(BaseEstimator, ABC):
             )
         return self.training_, self.training_state_
 
-    def _steps(self, data: Sequences, state: Any, frozen: bool = False) -> Steps[Any]:
-        model = self.model_.frozen() if frozen else self.model_
+    def _steps(self, data: Sequences, state: Any, weights: str = "adapt") -> Steps[Any]:
+        model = self._weighed(weights)
         with torch.no_grad():
             return model.log_prob_steps({}, self._batch(data), state)
 

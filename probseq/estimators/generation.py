@@ -99,6 +99,7 @@ def generate(
     shaping: Shaping,
     exclude: Any,
     log_prob: bool,
+    weights: str,
     random_state: RandomState,
 ) -> Any:
     """See ``SequenceEstimator.sample``."""
@@ -119,6 +120,7 @@ def generate(
             remedy="Use HMM, or leave states out.",
         )
     state, index = _start(estimator, history, n, int(length))
+    state = estimator._held(state, weights)
     ready = model.scores_next(state)
     begins = history is None and model.starts_itself
     if not begins and ready is not None and not bool(ready.all()):

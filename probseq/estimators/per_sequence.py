@@ -289,30 +289,51 @@ class PerSequence(BaseEstimator):
         return data, found
 
     def log_prob_steps(
-        self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None
+        self,
+        X: Any,
+        *,
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+        weights: str = "adapt",
     ) -> xr.DataArray:
         """log p(x_t | x_<t) of each series under its own model, nats, dims ``sequence, time``; NaN where not scored."""
         data, each = self._matched(X, lengths, covariates, history)
         values = np.full(data.values.shape[:2], np.nan)
         for i, (model, one, past) in enumerate(each):
-            values[i, : data.lengths[i]] = model.log_prob_steps(one, history=past).values
+            values[i, : data.lengths[i]] = model.log_prob_steps(one, history=past, weights=weights).values
         return data.label(values, ("sequence", "time"), name="log_prob", attrs={"unit": "nats"})
 
-    def log_prob(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> xr.DataArray:
+    def log_prob(
+        self,
+        X: Any,
+        *,
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+        weights: str = "adapt",
+    ) -> xr.DataArray:
         """log p(x_1:T) of every series under its own model, dim ``sequence``, nats."""
         data, each = self._matched(X, lengths, covariates, history)
-        total = np.array([float(model.log_prob(one, history=past)) for model, one, past in each])
+        total = np.array([float(model.log_prob(one, history=past, weights=weights)) for model, one, past in each])
         return data.label(total, ("sequence",), name="log_prob", attrs={"unit": "nats"})
 
     def score(
-        self, X: Any, y: Any = None, *, lengths: Any = None, covariates: Any = None, history: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+        weights: str = "adapt",
     ) -> float:
         """Mean log p(x_t | x_<t) in nats per scored value of all series; higher is better."""
         data, each = self._matched(X, lengths, covariates, history)
         check_y(y, data)
         total, n = 0.0, 0
         for model, one, past in each:
-            steps = model._steps(model._read(one), model._begin(one, past))
+            steps = model._steps(model._read(one), model._begin(one, past, weights), weights)
             total += float(steps.values.double().sum())
             n += int(np.count_nonzero(steps.scored.numpy()))
         if n == 0:
@@ -321,10 +342,18 @@ class PerSequence(BaseEstimator):
             )
         return total / n
 
-    def predictive(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> Forecast:
+    def predictive(
+        self,
+        X: Any,
+        *,
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+        weights: str = "adapt",
+    ) -> Forecast:
         """The one-step-ahead predictive distribution of every row of X."""
         data, each = self._matched(X, lengths, covariates, history)
-        found = [model.predictive(one, history=past) for model, one, past in each]
+        found = [model.predictive(one, history=past, weights=weights) for model, one, past in each]
         scored = np.zeros(data.values.shape, dtype=bool)
         for i, one in enumerate(found):
             scored[i, : data.lengths[i]] = True if one._scored is None else one._scored[0]
@@ -337,6 +366,7 @@ class PerSequence(BaseEstimator):
         history: Any = TRAINING,
         covariates: Any = None,
         n_paths: int = 2000,
+        weights: str = "adapt",
         random_state: RandomState = None,
     ) -> Forecast:
         """The predictive distribution of the next ``horizon`` steps of every series with a model.
@@ -347,7 +377,7 @@ class PerSequence(BaseEstimator):
         history : ps.TRAINING or data
             What came before; data may be of some of the series.
         covariates : mapping of names to future covariates, or None
-        n_paths, random_state
+        n_paths, weights, random_state
             As in the estimators' own ``forecast``.
         """
         self._check_fitted()
@@ -360,9 +390,8 @@ class PerSequence(BaseEstimator):
         found = []
         for name, past in zip(labels.names, pasts, strict=True):
             own = covariates[name] if isinstance(covariates, dict) else covariates
-            found.append(
-                self[name].forecast(horizon, history=past, covariates=own, n_paths=n_paths, random_state=random_state)
-            )
+            options = {"n_paths": n_paths, "weights": weights, "random_state": random_state}
+            found.append(self[name].forecast(horizon, history=past, covariates=own, **options))
         index = tuple(one._index[0] for one in found)
         joints = [one._joint for one in found]
         joint = RowsJoint([one for one in joints if one is not None]) if all(joints) else None
@@ -386,12 +415,13 @@ class PerSequence(BaseEstimator):
         lengths: Any = None,
         covariates: Any = None,
         history: Any = None,
+        weights: str = "adapt",
     ) -> xr.DataArray:
         """E[x_t | x_<t] for the rows of X, or with ``horizon`` the point forecast of the next steps."""
         if X is None:
             past = TRAINING if history is None else history
-            return self.forecast(horizon, history=past, covariates=covariates).mean()
-        return self.predictive(X, lengths=lengths, covariates=covariates, history=history).mean()
+            return self.forecast(horizon, history=past, covariates=covariates, weights=weights).mean()
+        return self.predictive(X, lengths=lengths, covariates=covariates, history=history, weights=weights).mean()
 
     def save(self, path: Any) -> None:
         """Write all models to one file that ``ps.load`` reads; no pickle, no training values inside."""

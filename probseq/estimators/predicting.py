@@ -34,16 +34,34 @@ class Predicting(FittedModel):
     has_states: ClassVar[bool] = False
     """Whether the family has discrete hidden states that can be sampled with the data."""
 
-    def predictive(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> Forecast:
-        """The one-step-ahead predictive distribution of every row of X, given the rows before it."""
-        data = self._read(X, lengths, covariates)
-        return self._predictive(data, self._begin(data, history))
+    def predictive(
+        self,
+        X: Any,
+        *,
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+        weights: str = "adapt",
+    ) -> Forecast:
+        """The one-step-ahead predictive distribution of every row of X, given the rows before it.
 
-    def _predictive(self, data: Sequences, state: Any) -> Forecast:
-        batch = self._batch(data)
+        Parameters
+        ----------
+        history : None, ps.TRAINING or data
+            What came before X.
+        weights : "adapt" or "frozen"
+            Whether what is seen moves the weights of the parameter draws (the model's law), or each draw keeps the
+            weight that the fit gave it.
+            ``decompose()`` of the result is by these weights.
+        """
+        data = self._read(X, lengths, covariates)
+        return self._predictive(data, self._begin(data, history, weights), weights)
+
+    def _predictive(self, data: Sequences, state: Any, weights: str = "adapt") -> Forecast:
+        batch, model = self._batch(data), self._weighed(weights)
         with torch.no_grad():
-            start = self.model_.initial_state({}, batch.n) if state is None else state
-            laws, log_weights, scored = self.model_.predictive_draws(batch, start)
+            start = model.initial_state({}, batch.n) if state is None else state
+            laws, log_weights, scored = model.predictive_draws(batch, start)
             law = mixture(log_weights.to(self.model_.dtype), laws)
         # A missing value has a predictive law too; only conditioning takes it away.
         missing = batch.real.unsqueeze(-1) & ~batch.seen
@@ -61,11 +79,13 @@ class Predicting(FittedModel):
         lengths: Any = None,
         covariates: Any = None,
         history: Any = ...,
+        weights: str = "adapt",
     ) -> xr.DataArray:
         """Point predictions: E[x_t | x_<t] for every row of X, or E[x_T+1..x_T+h] with ``horizon=h``.
 
         The most probable category for tokens; the median, with a warning, where no mean exists. Without ``history=``
-        rows of X start a new sequence, and the future follows the training data.
+        rows of X start a new sequence, and the future follows the training data. ``weights`` are as for ``predictive``
+        and ``forecast``.
         """
         if (X is None) == (horizon is None):
             raise ParameterError(
@@ -75,9 +95,9 @@ class Predicting(FittedModel):
             )
         if horizon is not None:
             past = TRAINING if history is ... else history
-            return self._point(self.forecast(horizon, history=past, covariates=covariates))
+            return self._point(self.forecast(horizon, history=past, covariates=covariates, weights=weights))
         past = None if history is ... else history
-        return self._point(self.predictive(X, lengths=lengths, covariates=covariates, history=past))
+        return self._point(self.predictive(X, lengths=lengths, covariates=covariates, history=past, weights=weights))
 
     def _point(self, forecast: Forecast) -> xr.DataArray:
         if self.model_.observation.n_categories is not None and forecast._backend.nominal:
@@ -110,9 +130,12 @@ class Predicting(FittedModel):
         covariates: Any = None,
         n_paths: int = 2000,
         state: State | None = None,
+        weights: str = "adapt",
         random_state: RandomState = None,
     ) -> Forecast:
         """The joint predictive distribution of the next ``horizon`` steps.
+
+        A model of several parameter draws keeps one of them along each path.
 
         Parameters
         ----------
@@ -125,6 +148,9 @@ class Predicting(FittedModel):
             Number of simulated paths where the law of a step has no closed form.
         state : State
             Continue from this state instead of a history.
+        weights : "adapt" or "frozen"
+            Whether the history has moved the weights of the parameter draws (the model's law), or each draw has the
+            weight that the fit gave it, whatever the history or the state. ps.TRAINING does not move them.
         random_state : int or Generator
             For the paths; the estimator's own by default.
         """
@@ -149,6 +175,7 @@ class Predicting(FittedModel):
                 past = self._read_past(history)
                 tree = self.model_.filter({}, self._batch(past))
             labels, index = past, past.future_index(steps, covariates)
+        tree = self._held(tree, weights)
         inputs = self._future_inputs(labels, covariates, steps, index)
         seed = self.random_state if random_state is None else random_state
         return self._forecast(tree, steps, inputs, labels, index, past, n_paths, seed)
@@ -207,6 +234,7 @@ class Predicting(FittedModel):
         exclude: Any = None,
         beams: int | None = None,
         log_prob: bool = False,
+        weights: str = "adapt",
         random_state: RandomState = None,
     ) -> Any:
         """Generate sequences from the model, after a history if one is given.
@@ -230,6 +258,8 @@ class Predicting(FittedModel):
             are averaged); the best first. A sequence that has ended stays as it is.
         log_prob : bool
             Also return log p of each sequence given the history under the model's own law, in nats, the end included.
+        weights : "adapt" or "frozen"
+            Whether the history has moved the weights by which parameter draws are chosen, as for ``forecast``.
 
         Returns
         -------
@@ -239,7 +269,7 @@ class Predicting(FittedModel):
 
         shaping = Shaping(temperature, top_k, top_p, beams)
         return generate(
-            self, length, n_sequences, history, covariates, states, shaping, exclude, log_prob, random_state
+            self, length, n_sequences, history, covariates, states, shaping, exclude, log_prob, weights, random_state
         )
 
 

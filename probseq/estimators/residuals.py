@@ -30,6 +30,7 @@ class Residuals(Predicting):
         lengths: Any = None,
         covariates: Any = None,
         history: Any = None,
+        weights: str = "adapt",
     ) -> xr.DataArray:
         r"""Pseudo-residuals, Phi^{-1}(F_t(x_t)), dims ``sequence, time, variable``; NaN for what is missing.
 
@@ -43,6 +44,8 @@ class Residuals(Predicting):
         kind : "forecast" or "ordinary"
             F_t is the law of x_t given the steps before it (such residuals are independent over time under the model),
             or given all other steps (for hidden Markov models).
+        history, weights
+            As for ``predictive``; the weights of forecast residuals only.
 
         Raises
         ------
@@ -56,7 +59,13 @@ class Residuals(Predicting):
         """
         data = self._read(X, lengths, covariates)
         if kind == "forecast":
-            forecast = self._predictive(data, self._begin(data, history))
+            forecast = self._predictive(data, self._begin(data, history, weights), weights)
+        elif kind == "ordinary" and weights != "adapt":
+            raise ParameterError(
+                got=f'weights={weights!r} for residuals of kind="ordinary"',
+                expected="draws that are weighed by all other steps",
+                remedy='Leave weights out, or use kind="forecast".',
+            )
         elif kind == "ordinary":
             with torch.no_grad():
                 forecast = self._given_the_others(data, history)
@@ -73,13 +82,14 @@ class Residuals(Predicting):
         lengths: Any = None,
         covariates: Any = None,
         history: Any = None,
+        weights: str = "adapt",
         ax: Any = None,
     ) -> Any:
         """Four panels that show whether residuals of one variable are standard normal and independent.
 
         Parameters
         ----------
-        X, kind
+        X, kind, weights
             As in `residuals`. Ordinary residuals are not independent over time, even if the model is right.
         variable : int or name
         ax : four Axes
@@ -91,7 +101,7 @@ class Residuals(Predicting):
         """
         data = self._read(X, lengths, covariates)
         j = self._position(variable)
-        found = self.residuals(X, kind, lengths=lengths, covariates=covariates, history=history)
+        found = self.residuals(X, kind, lengths=lengths, covariates=covariates, history=history, weights=weights)
         real = data.mask()
 
         def column(array: xr.DataArray) -> np.ndarray:

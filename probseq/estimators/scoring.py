@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from probseq.data.textfile import TextFile
-from probseq.errors import DataError, ParameterError, UnsupportedError
+from probseq.errors import DataError, UnsupportedError
 from probseq.estimators.fitted import FittedModel, check_y
 from probseq.inference.information import standard_errors
 
@@ -41,39 +41,58 @@ class Scoring(FittedModel):
         history : None, ps.TRAINING or data
             What came before X.
         weights : "adapt" or "frozen"
-            Whether seeing data moves the weights of the parameter draws (the model's law) or not.
+            Whether what is seen moves the weights of the parameter draws (the model's law), or each draw keeps the
+            weight that the fit gave it: the product of one-step averages, another score.
         """
         self._require_likelihood("log_prob_steps")
         data = self._borrow(X, lengths, covariates)
-        if weights not in ("adapt", "frozen"):
-            raise ParameterError(
-                got=f"weights={weights!r}", expected='"adapt" or "frozen"', remedy="Choose one of them."
-            )
-        steps = self._steps(data, self._begin(data, history), weights == "frozen")
+        steps = self._steps(data, self._begin(data, history, weights), weights)
         values = np.where(steps.scored.any(-1).numpy(), steps.values.numpy().astype(float), np.nan)
         return data.label(values, ("sequence", "time"), name="log_prob", attrs={"unit": "nats"})
 
-    def log_prob(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> xr.DataArray:
-        """log p(x_1:T) in nats over the scored values, dim ``sequence`` (a scalar for one sequence)."""
+    def log_prob(
+        self,
+        X: Any,
+        *,
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+        weights: str = "adapt",
+    ) -> xr.DataArray:
+        """log p(x_1:T) in nats over the scored values, dim ``sequence`` (a scalar for one sequence).
+
+        The sum of ``log_prob_steps``, whose arguments it takes.
+        """
         self._require_likelihood("log_prob")
         data = self._borrow(X, lengths, covariates)
-        steps = self._steps(data, self._begin(data, history))
+        steps = self._steps(data, self._begin(data, history, weights), weights)
         total = steps.values.double().sum(-1).numpy()
         return data.label(total, ("sequence",), name="log_prob", attrs={"unit": "nats"})
 
     def score(
-        self, X: Any, y: Any = None, *, lengths: Any = None, covariates: Any = None, history: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+        weights: str = "adapt",
     ) -> float:
-        """Mean log p(x_t | x_<t) in nats per scored value; higher is better. X may be a ``TextFile``."""
+        """Mean log p(x_t | x_<t) in nats per scored value; higher is better. X may be a ``TextFile``.
+
+        The mean of ``log_prob_steps``, whose arguments it takes.
+        """
         if isinstance(X, TextFile):
             from probseq.estimators.text_files import file_totals, mean_nats
 
-            nats, n = mean_nats(file_totals(self, X, history, {"y": y, "lengths": lengths, "covariates": covariates}))
+            others = {"y": y, "lengths": lengths, "covariates": covariates}
+            nats, n = mean_nats(file_totals(self, X, history, others, weights))
             return -nats / n
         self._require_likelihood("score")
         data = self._borrow(X, lengths, covariates)
         check_y(y, data)
-        steps = self._steps(data, self._begin(data, history))
+        steps = self._steps(data, self._begin(data, history, weights), weights)
         n = int(np.count_nonzero(steps.scored.numpy()))
         if n == 0:
             raise DataError(

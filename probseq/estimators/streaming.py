@@ -39,19 +39,42 @@ class Streaming(FittedModel):
             )
         return State(self.model_.initial_state({}, int(n_sequences)), int(n_sequences))
 
-    def filter(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> State:
-        """The state after X."""
-        data = self._read(X, lengths, covariates)
-        with torch.no_grad():
-            return State(self.model_.filter({}, self._batch(data), self._begin(data, history)), data.n_sequences)
+    def filter(
+        self,
+        X: Any,
+        *,
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+        weights: str = "adapt",
+    ) -> State:
+        """The state after X.
 
-    def update(self, state: State, x: Any, *, covariates: Any = None) -> State:
+        Parameters
+        ----------
+        history : None, ps.TRAINING or data
+            What came before X.
+        weights : "adapt" or "frozen"
+            Whether what is seen moves the weights of the parameter draws (the model's law), or each draw keeps the
+            weight that the fit gave it.
+            X weighs the draws even where it is what the model was fitted to; with "frozen" the state after these
+            data is that from which ``forecast`` goes on by itself.
+        """
+        data = self._read(X, lengths, covariates)
+        model = self._weighed(weights)
+        with torch.no_grad():
+            return State(model.filter({}, self._batch(data), self._begin(data, history, weights)), data.n_sequences)
+
+    def update(self, state: State, x: Any, *, covariates: Any = None, weights: str = "adapt") -> State:
         """The state after one more step; constant time and memory.
 
         Parameters
         ----------
         x : a number, (k,), or (n, k); NaN is missing. A token for text models. A row of a table, or a dict from names
             to values, goes by the names of the variables; so do ``covariates``.
+        weights : "adapt" or "frozen"
+            Whether what is seen moves the weights of the parameter draws (the model's law), or each draw keeps the
+            weight that the fit gave it.
         """
         self._check_fitted()
         self._check_state(state)
@@ -64,20 +87,28 @@ class Streaming(FittedModel):
         x_t = torch.as_tensor(np.where(seen, value, self.model_.observation.fills))
         u_t = self._one_input(covariates, state.n)
         with torch.no_grad():
-            return State(self.model_.update({}, state.tree, x_t, torch.as_tensor(seen), u_t), state.n)
+            tree = self._weighed(weights).update({}, self._held(state.tree, weights), x_t, torch.as_tensor(seen), u_t)
+            return State(tree, state.n)
 
-    def predictive_at(self, state: State, *, covariates: Any = None) -> Forecast:
-        """The predictive distribution of the next step."""
+    def predictive_at(self, state: State, *, covariates: Any = None, weights: str = "adapt") -> Forecast:
+        """The predictive distribution of the next step.
+
+        Parameters
+        ----------
+        weights : "adapt" or "frozen"
+            Those that the state has for the parameter draws, or those that the fit gave them.
+        """
         self._check_fitted()
         self._check_state(state)
         u = self._one_input(covariates, state.n)
-        ready = self.model_.scores_next(state.tree)
+        tree = self._held(state.tree, weights)
+        ready = self.model_.scores_next(tree)
         with torch.no_grad():
-            law = self.model_.predict_next({}, state.tree, u)
-            laws = self.model_.draw_laws(state.tree, u)
+            law = self.model_.predict_next({}, tree, u)
+            laws = self.model_.draw_laws(tree, u)
         several = self.model_.n_draws > 1
-        weights = state.tree.log_weights.exp().unsqueeze(1) if several else None
-        backend = LawBackend(law[:, None], laws[:, None] if several else None, weights)
+        shares = tree.log_weights.exp().unsqueeze(1) if several else None
+        backend = LawBackend(law[:, None], laws[:, None] if several else None, shares)
         scored = None if ready is None else ready.unsqueeze(1).numpy()
         index = tuple(pd.RangeIndex(1, 2) for _ in range(state.n))
         return Forecast(backend, self._unlabelled(state.n), index, scored=scored, random_state=self.random_state)

@@ -20,7 +20,14 @@ class Surprise(FittedModel):
     """Anomaly scores with thresholds that are calibrated on other data."""
 
     def surprise(
-        self, X: Any, *, per: str = "step", lengths: Any = None, covariates: Any = None, history: Any = None
+        self,
+        X: Any,
+        *,
+        per: str = "step",
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+        weights: str = "adapt",
     ) -> xr.DataArray:
         """-log p(x_t | x_<t) in nats; NaN where nothing is scored.
 
@@ -29,8 +36,8 @@ class Surprise(FittedModel):
         per : "step" or "variable"
             Of all variables of a step together, or of each by itself, -log p(x_ti | x_<t), which does not look at the
             other variables of the step. The sum over variables is more than that of the step where they are dependent.
-        history : None, ps.TRAINING or data
-            What came before X.
+        history, weights
+            As for ``log_prob_steps``.
 
         Returns
         -------
@@ -40,18 +47,17 @@ class Surprise(FittedModel):
             raise ParameterError(got=f"per={per!r}", expected='"step" or "variable"', remedy="Choose one of them.")
         data = self._read(X, lengths, covariates)
         dims = ("sequence", "time") if per == "step" else ("sequence", "time", "variable")
-        found = self._surprise(data, history, per)
+        found = self._surprise(data, history, weights, per)
         return data.label(found, dims, name="surprise", attrs={"unit": "nats"})
 
-    def _surprise(self, data: Sequences, history: Any, per: str = "step") -> np.ndarray:
-        state = self._begin(data, history)
+    def _surprise(self, data: Sequences, history: Any, weights: str, per: str = "step") -> np.ndarray:
+        state = self._begin(data, history, weights)
         if per == "step":
-            steps = self._steps(data, state)
+            steps = self._steps(data, state, weights)
             return np.where(steps.scored.any(-1).numpy(), -steps.values.double().numpy(), np.nan)
         batch = self._batch(data)
         with torch.no_grad():
-            start = self.model_.initial_state({}, batch.n) if state is None else state
-            law, scored = self.model_.predictive({}, batch, start)
+            law, scored = self._weighed(weights).predictive({}, batch, state)
             each = [
                 law.marginal([i]).log_prob_seen(batch.x[..., i : i + 1], scored[..., i : i + 1])
                 for i in range(batch.x.shape[-1])
@@ -59,7 +65,14 @@ class Surprise(FittedModel):
         return np.where(scored.numpy(), -torch.stack(each, -1).double().numpy(), np.nan)
 
     def surprise_threshold(
-        self, X: Any, rate: float = 0.01, *, lengths: Any = None, covariates: Any = None, history: Any = None
+        self,
+        X: Any,
+        rate: float = 0.01,
+        *,
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+        weights: str = "adapt",
     ) -> float:
         """The surprise of a step that at most the share ``rate`` of ordinary steps exceeds.
 
@@ -79,7 +92,7 @@ class Surprise(FittedModel):
         DataError
             For fewer than 1 / rate - 1 scored steps, which allow no such threshold.
         """
-        known = _known(self._surprise(self._read(X, lengths, covariates), history))
+        known = _known(self._surprise(self._read(X, lengths, covariates), history, weights))
         rank = math.ceil((len(known) + 1) * (1 - _checked(rate)) - 1e-9)
         if rank > len(known):
             raise DataError(
@@ -98,6 +111,7 @@ class Surprise(FittedModel):
         lengths: Any = None,
         covariates: Any = None,
         history: Any = None,
+        weights: str = "adapt",
     ) -> xr.Dataset:
         """Which steps are more surprising than ordinary ones are.
 
@@ -125,7 +139,7 @@ class Surprise(FittedModel):
         _checked(rate)
         known = np.sort(_known(np.asarray(calibration, dtype=float)))
         data = self._read(X, lengths, covariates)
-        score = self._surprise(data, history)
+        score = self._surprise(data, history, weights)
         above = len(known) - np.searchsorted(known, score, side="left")
         p = np.where(np.isnan(score), np.nan, (1 + above) / (len(known) + 1))
         dims = ("sequence", "time")

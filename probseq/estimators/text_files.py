@@ -89,7 +89,9 @@ def _labels(example: Sequences, file: TextFile) -> Sequences:
     return replace(short, index=(index,), cut=((int(index[0]), 1),))
 
 
-def file_totals(estimator: FittedModel, file: TextFile, history: Any, others: Mapping[str, Any]) -> FileTotals:
+def file_totals(
+    estimator: FittedModel, file: TextFile, history: Any, others: Mapping[str, Any], weights: str = "adapt"
+) -> FileTotals:
     """The log-likelihood of a file.
 
     Raises
@@ -99,7 +101,7 @@ def file_totals(estimator: FittedModel, file: TextFile, history: Any, others: Ma
     DataError
         For a history of lines, which begin anew, and arguments that a text file has none of.
     """
-    estimator._check_fitted()
+    model = estimator._weighed(weights)
     _nothing_else(others)
     if file.vocabulary != estimator.vocabulary_:
         raise VocabularyError(
@@ -114,10 +116,9 @@ def file_totals(estimator: FittedModel, file: TextFile, history: Any, others: Ma
                 got="history= for a file of lines", expected="lines that begin anew", remedy="Leave history out."
             )
         past = estimator._training()[1] if history is TRAINING else None
-        state = (
-            past if past is not None else estimator.model_.filter({}, estimator._batch(estimator._read_past(history)))
-        )
-    return score_file(estimator.model_, {}, file, state, estimator.model_.n_draws)
+        state = past if past is not None else model.filter({}, estimator._batch(estimator._read_past(history)))
+        state = estimator._held(state, weights)
+    return score_file(model, {}, file, state, model.n_draws)
 
 
 def mean_nats(totals: FileTotals, end: bool = True) -> tuple[float, int]:

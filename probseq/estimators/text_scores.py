@@ -19,15 +19,22 @@ class TextScores(FittedModel):
     """Scores of tokens and categories, each a form of the mean log-likelihood."""
 
     def perplexity(
-        self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None, end: bool = True
+        self,
+        X: Any,
+        *,
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+        weights: str = "adapt",
+        end: bool = True,
     ) -> float:
         r"""exp(-1/N sum_t log p(x_t | x_<t)), over N tokens: how many equally likely ones would be as surprising.
 
         Parameters
         ----------
         X : text, texts or tokens, or TextFile
-        lengths, covariates, history
-            As for ``log_prob``.
+        lengths, covariates, history, weights
+            As for ``log_prob_steps``.
         end : bool
             Whether the ends of texts count as tokens, where the vocabulary has an end token. Only perplexities that
             agree in this, and in the vocabulary, can be compared.
@@ -37,19 +44,26 @@ class TextScores(FittedModel):
         UnsupportedError
             For a model of numbers.
         """
-        nats, n = self._nats(X, lengths, covariates, history, end, "perplexity")
+        nats, n = self._nats(X, lengths, covariates, history, weights, end, "perplexity")
         return math.exp(nats / n)
 
     def bits_per_character(
-        self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None, end: bool = True
+        self,
+        X: Any,
+        *,
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+        weights: str = "adapt",
+        end: bool = True,
     ) -> float:
         r"""-1/N sum_t log_2 p(x_t | x_<t), over the N characters of texts.
 
         Parameters
         ----------
         X : text or texts, or TextFile
-        lengths, covariates, history
-            As for ``log_prob``.
+        lengths, covariates, history, weights
+            As for ``log_prob_steps``.
         end : bool
             Whether the end of a text counts as one more character.
 
@@ -65,7 +79,7 @@ class TextScores(FittedModel):
                 expected="a model of characters",
                 remedy="Use perplexity(X), which is per token.",
             )
-        nats, n = self._nats(X, lengths, covariates, history, end, "bits per character")
+        nats, n = self._nats(X, lengths, covariates, history, weights, end, "bits per character")
         return nats / n / math.log(2.0)
 
     def _check_nominal(self, what: str) -> Any:
@@ -78,15 +92,18 @@ class TextScores(FittedModel):
             )
         return self.vocabulary_
 
-    def _nats(self, X: Any, lengths: Any, covariates: Any, history: Any, end: bool, what: str) -> tuple[float, int]:
+    def _nats(
+        self, X: Any, lengths: Any, covariates: Any, history: Any, weights: str, end: bool, what: str
+    ) -> tuple[float, int]:
         """Minus the log-likelihood, and the number of tokens that it is of."""
         self._check_nominal(what)
         if isinstance(X, TextFile):
             from probseq.estimators.text_files import file_totals, mean_nats
 
-            return mean_nats(file_totals(self, X, history, {"lengths": lengths, "covariates": covariates}), end)
+            others = {"lengths": lengths, "covariates": covariates}
+            return mean_nats(file_totals(self, X, history, others, weights), end)
         data = self._borrow(X, lengths, covariates)
-        steps = self._steps(data, self._begin(data, history))
+        steps = self._steps(data, self._begin(data, history, weights), weights)
         return minus_log_prob(data, steps.values.double().numpy(), steps.scored.any(-1).numpy(), end)
 
 

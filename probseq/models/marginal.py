@@ -38,8 +38,8 @@ class Marginalized(SequenceModel[MarginalState]):
     params : values of shape (D, *spec.shape)
     log_weights : (D,) or None for equal weights
     adapt : bool
-        False keeps the weights frozen at every step: the product of one-step averages that the neural literature
-        reports, which is not the law above.
+        False keeps the weights of a state as they are at every step: the product of one-step averages that the neural
+        literature reports, which is not the law above.
     """
 
     def __init__(
@@ -128,8 +128,8 @@ class Marginalized(SequenceModel[MarginalState]):
     def _scan(self, params: Params, batch: Batch, state: MarginalState) -> Scan[MarginalState]:
         scan = self.model._scan(self.params, batch, self._unpack(state))
         states = map_state(lambda leaf: leaf.movedim(0, 2), scan.states)
-        if self.n_draws == 1:
-            along = state.log_weights.unsqueeze(1).expand(batch.n, batch.t, 1)
+        if self.n_draws == 1 or not self.adapt:
+            along = state.log_weights.unsqueeze(1).expand(batch.n, batch.t, self.n_draws)
             return Scan(MarginalState(states, along), self._pack(scan.final, state.log_weights))
         law, scored = self.model._fold(self.params, batch, scan)
         along, last = self._weights_along(state.log_weights, law.log_prob_seen(batch.x, scored))
