@@ -17,7 +17,7 @@ from probseq.comparison.evidence import LEVELS, Evidence, collect
 from probseq.data.sequences import Sequences
 from probseq.errors import DataError, ParameterError
 from probseq.estimators.base import SequenceEstimator
-from probseq.estimators.fitted import without_inputs
+from probseq.estimators.history import without_inputs
 from probseq.evaluation.calibration import uniformity_test
 from probseq.evaluation.uncertainty import MeanEstimate, paired_difference
 from probseq.evaluation.weights import stacking_weights

@@ -28,7 +28,8 @@ from probseq.errors import (
     ParameterError,
     ShapeError,
 )
-from probseq.estimators.fitted import TRAINING, _called, before_the_end, check_y
+from probseq.estimators.fitted import TRAINING, _called, check_y
+from probseq.estimators.history import before_the_end
 from probseq.estimators.pipeline import (
     DataInfo,
     FittedTransforms,

@@ -31,6 +31,7 @@ from probseq.errors import (
     NotFittedError,
     ParameterError,
 )
+from probseq.estimators.history import fingerprint, replayed_steps, rest_of, without_inputs
 from probseq.estimators.pipeline import DataInfo, FittedTransforms, check_support, future_inputs, model_inputs
 from probseq.estimators.state import State, leaves_of
 from probseq.inference.base import Draws
@@ -242,9 +243,25 @@ class FittedModel(BaseEstimator, ABC):
             holes = np.full((len(gaps), int(gaps.max()), self.n_features_in_), np.nan)
             batch = make_batch(self.model_, holes, gaps)
             return self.model_.filter({}, batch, state)
-        joined = data.concat_history(self._read_past(history))
+        past = self._read_past(history)
+        joined = data.concat_history(past)
         before = joined.slice_time(0, joined.lengths - data.lengths)
-        return self.model_.filter({}, self._batch(before))
+        return self._after(before, past, _rows(past, data))
+
+    def _after(self, data: Sequences, past: Sequences | None = None, rows: np.ndarray | None = None) -> Any:
+        """The state after ``data``, which are sequences ``rows`` of ``past`` with the missing steps behind them.
+
+        Draws were found from the training data: where the past begins with these, they are weighed by the rest.
+        """
+        known = replayed_steps(data if past is None else past, self.training_, self.training_fingerprint_)
+        if known is None or self.training_state_ is None:
+            return self.model_.filter({}, self._batch(data))
+        at = np.arange(len(known)) if rows is None else rows
+        state = map_state(lambda leaf: leaf[torch.as_tensor(at)], self.training_state_)
+        values, lengths, inputs = rest_of(data, known[at])
+        if not lengths.any():
+            return state
+        return self.model_.filter({}, make_batch(self.model_, values, lengths, inputs), state)
 
     def _is_training(self, history: Any) -> bool:
         if self.training_fingerprint_ is None:
@@ -346,27 +363,6 @@ class FittedModel(BaseEstimator, ABC):
         )
 
 
-def fingerprint(data: Sequences) -> str:
-    """What tells training data from others: values, lengths and names, whatever inputs stand beside them."""
-    return without_inputs(data).fingerprint()
-
-
-def before_the_end(data: Sequences) -> Sequences:
-    """Texts without their end tokens: to go on after them, they must not have ended."""
-    words = data.vocabulary
-    if words is None or words.end is None:
-        return data
-    last = data.values[np.arange(data.n_sequences), data.lengths - 1, 0]
-    ended = last == words.end_code
-    if not ended.any() or (data.lengths <= ended).any():
-        return data
-    return data.slice_time(0, data.lengths - ended)
-
-
-def without_inputs(data: Sequences) -> Sequences:
-    return replace(data, covariates=None, covariate_names=(), static=None, static_names=())
-
-
 def _called(data: Sequences) -> str:
     return f"variable {data.variables[0]!r}" if data.named and data.n_variables == 1 else "the data"
 
@@ -375,12 +371,15 @@ def _follow(past: Sequences, data: Sequences) -> tuple[np.ndarray, np.ndarray]:
     """Rows of ``past`` that ``data`` continue, and the missing steps between, both (n,)."""
     last = past.slice_time(past.lengths - 1, past.lengths)
     joined = data.concat_history(last)
+    return _rows(past, data), joined.lengths - data.lengths - 1
+
+
+def _rows(past: Sequences, data: Sequences) -> np.ndarray:
+    """Rows of ``past`` that ``data`` continue, (n,)."""
     if past.n_sequences == data.n_sequences == 1:
-        rows = np.zeros(1, dtype=int)
-    else:
-        at = {name: i for i, name in enumerate(past.names)}
-        rows = np.array([at[name] for name in data.names])
-    return rows, joined.lengths - data.lengths - 1
+        return np.zeros(1, dtype=int)
+    at = {name: i for i, name in enumerate(past.names)}
+    return np.array([at[name] for name in data.names])
 
 
 def check_y(y: Any, data: Sequences) -> None:

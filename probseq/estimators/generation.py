@@ -219,7 +219,7 @@ def _start(estimator: SequenceEstimator, history: Any, n: int, length: int) -> t
         past, state = estimator._training()
     else:
         past = estimator._read_past(history)
-        state = estimator.model_.filter({}, estimator._batch(past))
+        state = estimator._after(past)
     if past.n_sequences != 1:
         raise HistoryError(
             got=f"a history of {past.n_sequences} sequences", expected="one sequence", remedy="Select one to continue."

@@ -13,7 +13,8 @@ from probseq.data.sequences import Sequences
 from probseq.data.timeindex import extend, is_default, is_extendable
 from probseq.errors import UnsupportedError
 from probseq.estimators.base import SequenceEstimator
-from probseq.estimators.fitted import TRAINING, before_the_end, check_y, fingerprint
+from probseq.estimators.fitted import TRAINING, check_y
+from probseq.estimators.history import before_the_end, fingerprint
 from probseq.estimators.pipeline import DataInfo, FittedTransforms
 from probseq.inference.base import Draws
 from probseq.inference.online import OnlineEM, online_chain

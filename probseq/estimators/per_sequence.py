@@ -390,7 +390,7 @@ class PerSequence(BaseEstimator):
         found = []
         for name, past in zip(labels.names, pasts, strict=True):
             own = covariates[name] if isinstance(covariates, dict) else covariates
-            options = {"n_paths": n_paths, "weights": weights, "random_state": random_state}
+            options: dict[str, Any] = {"n_paths": n_paths, "weights": weights, "random_state": random_state}
             found.append(self[name].forecast(horizon, history=past, covariates=own, **options))
         index = tuple(one._index[0] for one in found)
         joints = [one._joint for one in found]

@@ -141,7 +141,9 @@ class Predicting(FittedModel):
         ----------
         horizon : int
         history : ps.TRAINING, None or data
-            What came before; None starts a new sequence.
+            What came before; None starts a new sequence. Draws of parameters are weighed by what it has beyond the data
+            that they were fitted to, as far as it begins with all of these, under the same names; some of many
+            series, or a piece of one, are taken for new data (``weights="frozen"`` then keeps the weights of the fit).
         covariates : like X
             Future values of the covariates, by name.
         n_paths : int
@@ -173,7 +175,7 @@ class Predicting(FittedModel):
                 past, tree = self._training()
             else:
                 past = self._read_past(history)
-                tree = self.model_.filter({}, self._batch(past))
+                tree = self._after(past)
             labels, index = past, past.future_index(steps, covariates)
         tree = self._held(tree, weights)
         inputs = self._future_inputs(labels, covariates, steps, index)

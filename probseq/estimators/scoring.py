@@ -39,7 +39,7 @@ class Scoring(FittedModel):
         Parameters
         ----------
         history : None, ps.TRAINING or data
-            What came before X.
+            What came before X. As for ``forecast``, draws of parameters are weighed by what is new in it only.
         weights : "adapt" or "frozen"
             Whether what is seen moves the weights of the parameter draws (the model's law), or each draw keeps the
             weight that the fit gave it: the product of one-step averages, another score.

@@ -116,8 +116,7 @@ def file_totals(
                 got="history= for a file of lines", expected="lines that begin anew", remedy="Leave history out."
             )
         past = estimator._training()[1] if history is TRAINING else None
-        state = past if past is not None else model.filter({}, estimator._batch(estimator._read_past(history)))
-        state = estimator._held(state, weights)
+        state = estimator._held(estimator._after(estimator._read_past(history)) if past is None else past, weights)
     return score_file(model, {}, file, state, model.n_draws)
 
 

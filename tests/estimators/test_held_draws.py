@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -18,6 +19,7 @@ from probseq.models.marginal import Marginalized
 
 WALK = np.random.default_rng(0).standard_normal(60).cumsum()
 TRAIN, PAST, NEW = WALK[:30], np.array([4.0, -3.0, 6.0, 0.5]), np.array([2.0, -1.0, 3.0])
+BEYOND = WALK[30:33]
 
 
 def _members(model):
@@ -193,3 +195,80 @@ def test_ordinary_residuals_know_no_held_draws():
     model = ps.HMM(2, random_state=0).fit(TRAIN)
     with pytest.raises(ParameterError, match="ordinary"):
         model.residuals(NEW, "ordinary", weights="frozen")
+
+
+def _after_training(members, new):
+    """Log-weights of equal draws after new values, written out."""
+    each = np.array([float(one.log_prob(new, history=ps.TRAINING)) for one in members])
+    return each - np.logaddexp.reduce(each)
+
+
+def test_a_history_that_begins_with_the_training_data_weighs_draws_by_the_rest(model, members, close):
+    past = np.concatenate([TRAIN, BEYOND])
+    weights = _after_training(members, BEYOND)
+    each = np.array([one.log_prob_steps(NEW, history=past).values for one in members])
+    joint = np.logaddexp.reduce(weights[:, None] + each.cumsum(1), 0)
+    close(np.cumsum(model.log_prob_steps(NEW, history=past)), joint)
+    forecast = model.forecast(3, history=past, n_paths=10)
+    close(forecast.log_prob(NEW, joint=True), joint[-1])
+    law = model.predictive(NEW, history=past)
+    close(law.log_prob(NEW)[0], joint[0])
+    state = model.filter(BEYOND, history=ps.TRAINING)
+    close(model.forecast(3, state=state, n_paths=10).log_prob(NEW, joint=True), joint[-1])
+    changed = np.concatenate([TRAIN[:1] + 0.01, past[1:]])
+    assert abs(float(model.log_prob(NEW, history=changed)) - joint[-1]) > 1e-3
+
+
+def test_the_gap_behind_such_a_history_is_missing_steps():
+    days = np.arange(38)
+    inference = ps.Collapsed(n_draws=4)
+    model = ps.ARMA(order=(1, 0), inference=inference, random_state=0).fit(_dated(WALK[:30], days[:30]))
+    past = _dated(WALK[:33], days[:33])
+    new = _dated(WALK[35:38], days[35:38])
+    members = _members(model)
+    weights = _after_training(members, past[30:])
+    each = np.array([float(one.log_prob(new, history=past)) for one in members])
+    assert_allclose(model.log_prob(new, history=past), np.logaddexp.reduce(weights + each), rtol=1e-10)
+
+
+def _dated(values, days):
+    return pd.Series(values, index=pd.Timestamp("2020-01-01") + pd.to_timedelta(days, "D"))
+
+
+def test_many_series_each_with_as_much_after_the_fit_as_there_is(tmp_path):
+    data = {"a": WALK[:20], "b": WALK[20:45]}
+    whole = {"a": WALK[:20], "b": WALK[20:50]}
+    inference = ps.Ensemble(3, ps.MLE(training=ps.TrainingOptions(max_epochs=2)))
+    model = ps.RNN(2, inference=inference, random_state=0).fit(data)
+    model.save(tmp_path / "net")
+    for one in (model, ps.load(tmp_path / "net")):
+        steps = one.log_prob_steps({"b": NEW, "a": NEW}, history=whole)
+        fresh = one.log_prob_steps({"b": NEW, "a": NEW}, history=ps.TRAINING)
+        assert_allclose(steps.sel(sequence="a"), fresh.sel(sequence="a"), rtol=1e-5)
+        after = one.log_prob_steps({"b": np.concatenate([WALK[45:50], NEW])}, history=ps.TRAINING)
+        assert_allclose(steps.sel(sequence="b"), after.values.ravel()[5:], rtol=1e-5)
+
+
+def test_texts_that_go_on_after_those_of_the_fit():
+    inference = ps.MeanField(n_draws=3, training=ps.TrainingOptions(max_epochs=2))
+    model = ps.RNN(2, head=ps.Categorical(), inference=inference, random_state=0).fit("abbabaab")
+    state = model.filter(ps.sequences("ba", vocabulary=model.vocabulary_, end=False), history=ps.TRAINING)
+    expected = model.predictive_at(state).probs().values.ravel()
+    assert_allclose(model.forecast(1, history="abbabaabba").probs().values.ravel(), expected, rtol=1e-5)
+    again = model.forecast(1, history="abbabaab").probs().values
+    assert_allclose(again, model.forecast(1).probs().values, rtol=1e-6)
+    texts = model.sample(4, 30, history="abbabaabba", random_state=0)
+    assert texts == model.sample(
+        4, 30, history=ps.sequences("abbabaabba", vocabulary=model.vocabulary_, end=False), random_state=0
+    )
+
+
+def test_covariates_of_the_rest_are_its_own():
+    u = np.sin(np.arange(40.0))
+    inference = ps.Collapsed(n_draws=4)
+    model = ps.ARMA(order=(1, 0), inference=inference, random_state=0).fit(TRAIN, covariates=u[:30])
+    past = ps.sequences(WALK[:34], covariates=u[:34])
+    new = {"covariates": u[34:37]}
+    weights = _after_training(_members(model), ps.sequences(WALK[30:34], covariates=u[30:34]))
+    each = np.array([float(one.log_prob(WALK[34:37], history=past, **new)) for one in _members(model)])
+    assert_allclose(model.log_prob(WALK[34:37], history=past, **new), np.logaddexp.reduce(weights + each), rtol=1e-10)
