@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from numbers import Number
 from typing import Any, ClassVar, Self
@@ -14,7 +14,21 @@ from torch.distributions import Distribution
 
 from probseq.errors import ParameterError
 
-__all__ = ["Configuration", "Record", "equal_values", "positive_number", "whole_number"]
+__all__ = [
+    "Configuration",
+    "Record",
+    "Rule",
+    "equal_values",
+    "number_in",
+    "one_of",
+    "or_none",
+    "positive_number",
+    "truth_value",
+    "whole_number",
+]
+
+Rule = Callable[[str, Any], Any]
+"""Called with the name and the value of an argument; raises ``ParameterError`` for a value that is not allowed."""
 
 
 class Configuration:
@@ -26,6 +40,14 @@ class Configuration:
 
     not_saved: ClassVar[tuple[str, ...]] = ()
     """Arguments that belong to the run and not to the model: files of models leave them out."""
+
+    rules: ClassVar[Mapping[str, Rule]] = {}
+    """What arguments may be, by name, whatever the data and the model are."""
+
+    def check_rules(self) -> None:
+        """Raise ``ParameterError`` for the first argument that breaks its rule."""
+        for name, rule in self.rules.items():
+            rule(name, getattr(self, name))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name; ``deep`` adds those of the configurations among them."""
@@ -137,7 +159,50 @@ def whole_number(name: str, value: Any, lowest: int, remedy: str = "") -> int:
 
 def positive_number(name: str, value: Any, remedy: str = "") -> float:
     """An argument as a finite number above zero; a ParameterError that names it otherwise."""
-    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not real or not 0 < value < np.inf:
-        raise ParameterError(got=f"{name}={value!r}", expected="a finite number above 0", remedy=remedy)
-    return float(value)
+    return number_in(name, value, "(0, inf)", remedy)
+
+
+def number_in(name: str, value: Any, interval: str, remedy: str = "") -> float:
+    """An argument as a number in an interval such as "(0, 1]"; a ParameterError that names it otherwise.
+
+    NaN, infinity and truth values are in no interval.
+    """
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    real = _real(value)
+    above = real >= low if interval[0] == "[" else real > low
+    below = real <= high if interval[-1] == "]" else real < high
+    if not (above and below):
+        open_ended = f"a finite number {'from' if interval[0] == '[' else 'above'} {low:g}"
+        expected = open_ended if high == np.inf else f"a number in {interval}"
+        raise ParameterError(got=f"{name}={value!r}", expected=expected, remedy=remedy)
+    return real
+
+
+def _real(value: Any) -> float:
+    """A number as a float, infinite where it is too large for one; NaN for all else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return float("nan")
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
+
+
+def truth_value(name: str, value: Any, remedy: str = "") -> bool:
+    """An argument as True or False; a ParameterError that names it otherwise."""
+    if not isinstance(value, bool | np.bool_):
+        raise ParameterError(got=f"{name}={value!r}", expected="True or False", remedy=remedy)
+    return bool(value)
+
+
+def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """An argument as one of a few words; a ParameterError that lists them otherwise."""
+    if not isinstance(value, str) or value not in choices:
+        expected = " or ".join(f'"{word}"' for word in choices)
+        raise ParameterError(got=f"{name}={value!r}", expected=expected, remedy="Choose one.")
+    return str(value)
+
+
+def or_none(rule: Rule) -> Rule:
+    """The rule for values other than None, which is allowed too."""
+    return lambda name, value: None if value is None else rule(name, value)

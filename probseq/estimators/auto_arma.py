@@ -11,12 +11,13 @@ import pandas as pd
 import torch
 
 from probseq._random import RandomState
+from probseq._types import number_in, one_of, whole_number
 from probseq.data.sequences import Sequences
 from probseq.distributions.params import take_draw
 from probseq.errors import DataError, ParameterError, UnsupportedError
 from probseq.estimators.arma import ARMA
 from probseq.estimators.pipeline import DataInfo, FittedTransforms, model_inputs
-from probseq.inference.base import Draws, Inference, check_whole
+from probseq.inference.base import Draws, Inference
 from probseq.inference.differencing import choose_differences, is_constant, residual_series
 from probseq.inference.optimize import MLE
 from probseq.inference.order_selection import OrderSearch, SelectedDraws, join_draws, rank, settle
@@ -225,24 +226,20 @@ class AutoARMA(ARMA):
     # fitting ----------------------------------------------------------------------------------------------------------
 
     def _check_arguments(self) -> None:
-        tops = ("max_p", "max_q", "max_P", "max_Q", "max_d", "max_D")
-        given = {name: 0 for name in ("d", "D", "max_order") if getattr(self, name) is not None}
-        given |= {"period": 1} if self.period is not None else {}
-        check_whole(self, **dict.fromkeys(tops, 0), **given)
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ParameterError(
-                    got=f"{name}={getattr(self, name)!r}",
-                    expected=f"one of {', '.join(map(repr, allowed))}",
-                    remedy=f"Try {name}={allowed[0]!r}.",
-                )
+        for name in ("max_p", "max_q", "max_P", "max_Q", "max_d", "max_D"):
+            whole_number(name, getattr(self, name), 0)
+        for name, least in (("d", 0), ("D", 0), ("max_order", 0), ("period", 1)):
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name), least)
+        for name, words in _CHOICES.items():
+            one_of(name, getattr(self, name), words)
         if self.D and (self.period or 1) < 2:
             raise ParameterError(
                 got=f"D={self.D} with period={self.period}",
                 expected="a period of at least 2 steps",
                 remedy="Write period=12 for monthly data.",
             )
-        average, fraction = self.average, self.validation_fraction
+        average = self.average
         whole = isinstance(average, bool | int | np.integer)
         if not (whole and average >= 0 or isinstance(average, float) and 0.0 < average < 1.0):
             raise ParameterError(
@@ -250,12 +247,8 @@ class AutoARMA(ARMA):
                 expected="True, False, a number of candidates from 1, or a share of the best weight below 1",
                 remedy="Try average=True.",
             )
-        if not isinstance(fraction, float) or not 0.0 < fraction < 1.0:
-            raise ParameterError(
-                got=f"validation_fraction={fraction!r}", expected="a number between 0 and 1", remedy="Try 0.2."
-            )
-        if isinstance(self.min_root, bool) or not isinstance(self.min_root, int | float) or not self.min_root >= 1.0:
-            raise ParameterError(got=f"min_root={self.min_root!r}", expected="a number from 1", remedy="Try 1.01.")
+        number_in("validation_fraction", self.validation_fraction, "(0, 1)", "Try 0.2.")
+        number_in("min_root", self.min_root, "[1, inf)", "Try 1.01.")
 
     def _infer(
         self, inference: Inference, model: SequenceModel[Any], batch: Batch, generator: torch.Generator, **options: Any

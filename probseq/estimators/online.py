@@ -107,7 +107,7 @@ class OnlineLearning(SequenceEstimator):
                 remedy="Fit it with inference=EM(), OnlineEM() or MLE().",
             )
         options = self.inference if isinstance(self.inference, OnlineEM) else OnlineEM()
-        options._check()
+        options.check()
         batch = self._batch(data)
         known = self.training_state_ is not None or history is not TRAINING
         begun = self._begin(data, history) if known else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from scipy.stats import norm, qmc
 from torch import Tensor
 from torch.distributions import Distribution
 
-from probseq.inference.base import Draws, Inference, Progress, check_whole
+from probseq._types import Rule, whole_number
+from probseq.inference.base import Draws, Inference, Progress
 from probseq.inference.laplace import NormalApproximation, log_posterior, normal_approximation
 from probseq.inference.posterior import LogPosterior
 from probseq.models.base import Batch, SequenceModel
@@ -53,6 +55,12 @@ class ADVI(Inference):
     """
 
     fits = "any model but recurrent networks"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "n_draws": partial(whole_number, lowest=1),
+        "n_points": partial(whole_number, lowest=2),
+        "n_init": partial(whole_number, lowest=0),
+        "max_iter": partial(whole_number, lowest=1),
+    }
 
     def __init__(
         self,
@@ -90,7 +98,7 @@ class ADVI(Inference):
         IncompatibleError
             For a recurrent network.
         """
-        check_whole(self, n_draws=1, n_points=2, n_init=0, max_iter=1)
+        self.check()
         self.require(type(model))
         target = log_posterior(model, batch, weights, self.priors)
         near = normal_approximation(target, generator, self.n_init, _MODE_ITERATIONS, _MODE_TOL, None)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from probseq._types import Configuration, Record
-from probseq.errors import IncompatibleError, ParameterError
+from probseq.errors import IncompatibleError
 from probseq.inference.options import TrainingOptions
 from probseq.models.base import Batch, SequenceModel
 
-__all__ = ["Draws", "Inference", "Progress", "check_whole"]
+__all__ = ["Draws", "Inference", "Progress"]
 
 Progress = Callable[[int, float], None]
 """Called with (iteration, objective in nats) as a fit goes on."""
@@ -25,6 +25,9 @@ Progress = Callable[[int, float], None]
 @dataclass(frozen=True)
 class Draws(Record):
     """Parameter draws and how they were found.
+
+    All nats are those of the data that the model behind ``transform=`` reads, such as standardised ones: the
+    estimator's ``log_likelihood_``, on the scale of the data, has the log-Jacobian of the transforms in addition.
 
     Parameters
     ----------
@@ -71,7 +74,11 @@ class Draws(Record):
 
 
 class Inference(Configuration, ABC):
-    """A way of fitting: an object with hyper-parameters only, passed as ``inference=``."""
+    """A way of fitting: an object with hyper-parameters only, passed as ``inference=``.
+
+    As with scikit-learn's estimators any values can be given and changed; ``fit`` begins with ``check``, which looks at
+    them. ``rules`` has one for every argument that can be judged without the model and the data.
+    """
 
     fits: ClassVar[str] = "any model"
 
@@ -91,6 +98,10 @@ class Inference(Configuration, ABC):
                 expected=f"one of {', '.join(names)}" if names else "an inference that fits this model",
                 remedy=f"{type(self).__name__} fits {self.fits}.",
             )
+
+    def check(self) -> None:
+        """Raise ``ParameterError`` for settings that no model and no data could make right."""
+        self.check_rules()
 
     @abstractmethod
     def fit(
@@ -112,15 +123,3 @@ class Inference(Configuration, ABC):
         weights : (n,) sequence weights or None
         progress : called as the fit goes on
         """
-
-
-def check_whole(options: Any, **lowest: int) -> None:
-    """Raise ``ParameterError`` unless these settings of ``options`` are whole numbers, none below its lowest."""
-    for name, low in lowest.items():
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-            raise ParameterError(
-                got=f"{name}={value!r}",
-                expected=f"a whole number from {low}",
-                remedy=f"Try {name}={max(low, 10)}.",
-            )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from probseq._types import Rule, whole_number
 from probseq.errors import EmptyDataError
-from probseq.inference.base import Draws, Inference, Progress, check_whole
+from probseq.inference.base import Draws, Inference, Progress
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.integrated import Integrated, IntegratedLikelihood, IntegratedProfile
 
@@ -49,6 +52,10 @@ class Collapsed(Inference):
     """
 
     fits = "ARMA models"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "n_draws": partial(whole_number, lowest=1),
+        "n_proposals": partial(whole_number, lowest=50),
+    }
 
     def __init__(self, n_draws: int = 200, n_proposals: int = 1000) -> None:
         self.n_draws, self.n_proposals = n_draws, n_proposals
@@ -78,7 +85,7 @@ class Collapsed(Inference):
         EmptyDataError
             If there are no more values than parameters of the location.
         """
-        check_whole(self, n_draws=1, n_proposals=50)
+        self.check()
         self.require(type(model))
         if not isinstance(model, IntegratedLikelihood):
             raise TypeError("can_fit accepted a model without the capability")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from probseq._types import Rule, number_in, or_none, whole_number
 from probseq.distributions.params import flatten, unflatten
 from probseq.errors import ParameterError
-from probseq.inference.base import Progress, check_whole
+from probseq.inference.base import Progress
 from probseq.inference.law_fits import (
     NetworkInference,
     as_network,
@@ -19,12 +22,12 @@ from probseq.inference.law_fits import (
     training_options,
     warn_if_tempered,
 )
-from probseq.inference.options import TrainingOptions
+from probseq.inference.options import TrainingOptions, options_or_none
 from probseq.inference.weight_draws import WeightDraws
 from probseq.inference.weights import WeightLaw
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
-from probseq.models.recurrent_noise import check_rate
+from probseq.models.recurrent_noise import dropout_rate
 
 __all__ = ["MCDropout", "MaskedWeights"]
 
@@ -125,6 +128,16 @@ class MCDropout(NetworkInference):
     Gal and Ghahramani (2016), A theoretically grounded application of dropout in recurrent neural networks.
     """
 
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "rate": dropout_rate,
+        "recurrent_rate": or_none(dropout_rate),
+        "input_rate": or_none(dropout_rate),
+        "n_draws": partial(whole_number, lowest=1),
+        "draws_per_batch": partial(whole_number, lowest=1),
+        "kl_weight": partial(number_in, interval="[0, inf)", remedy="1 is the bound."),
+        "training": options_or_none,
+    }
+
     def __init__(
         self,
         rate: float = 0.1,
@@ -161,9 +174,10 @@ class MCDropout(NetworkInference):
         IncompatibleError
             For models that are no recurrent networks, and weights whose prior is not normal.
         """
-        self._check()
+        self.check()
+        warn_if_tempered(self.kl_weight)
         law = self.law(as_network(model, self), batch, generator)
-        options = training_options(self.training, self, learning_rate=5e-3, validation_fraction=0.15)
+        options = training_options(self.training, learning_rate=5e-3, validation_fraction=0.15)
         fit = fit_law(
             model,
             law,
@@ -211,14 +225,7 @@ class MCDropout(NetworkInference):
             rates += [rate] * columns
         return column, torch.tensor(rates, dtype=torch.float64)
 
-    def _check(self) -> None:
-        check_whole(self, n_draws=1, draws_per_batch=1)
-        given = {"rate": self.rate, "recurrent_rate": self.recurrent_rate, "input_rate": self.input_rate}
-        for name, rate in given.items():
-            if rate is not None or name == "rate":
-                check_rate(name, rate, "0.1 for 10 %")
-        if not any(given.values()):
+    def check(self) -> None:
+        super().check()
+        if not (self.rate or self.recurrent_rate or self.input_rate):
             raise ParameterError(got="rates of 0", expected="a rate above 0", remedy="MAP and MLE train without masks.")
-        if not self.kl_weight >= 0:
-            raise ParameterError(got=f"kl_weight={self.kl_weight!r}", expected="0 or a positive number")
-        warn_if_tempered(self.kl_weight)

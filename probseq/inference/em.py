@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from probseq._types import Rule, number_in, one_of, or_none, truth_value, whole_number
 from probseq.distributions.params import take_draw
-from probseq.errors import ParameterError
-from probseq.inference.base import Draws, Inference, Progress, check_whole
+from probseq.inference.base import Draws, Inference, Progress
 from probseq.inference.information import observed_information
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.latent import EMStep, ExpectationMaximization
@@ -56,6 +57,13 @@ class EM(Inference):
     """
 
     fits = "models with latent states"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "n_init": or_none(partial(whole_number, lowest=1)),
+        "init": partial(one_of, choices=("kmeans", "random")),
+        "max_iter": partial(whole_number, lowest=1),
+        "tol": partial(number_in, interval="[0, inf)", remedy="In nats: try tol=1e-8."),
+        "covariance": truth_value,
+    }
 
     def __init__(
         self,
@@ -93,7 +101,7 @@ class EM(Inference):
         IncompatibleError
             for a model without latent states.
         """
-        self._check()
+        self.check()
         self.require(type(model))
         if not isinstance(model, ExpectationMaximization):
             raise TypeError("can_fit accepted a model without the capability")
@@ -120,15 +128,6 @@ class EM(Inference):
         # What degenerated is the reason for what is not determined, and says it better.
         said = bend.messages if found.status != "degenerate" else ()
         return replace(found, covariance=bend.covariance, messages=(*said, *found.messages))
-
-    def _check(self) -> None:
-        if self.n_init is not None:
-            check_whole(self, n_init=1)
-        if self.init not in ("kmeans", "random"):
-            raise ParameterError(got=f"init={self.init!r}", expected='"kmeans" or "random"', remedy="Choose one.")
-        check_whole(self, max_iter=1)
-        if isinstance(self.tol, bool) or not isinstance(self.tol, int | float) or not self.tol >= 0:
-            raise ParameterError(got=f"tol={self.tol!r}", expected="a number of nats >= 0", remedy="Try tol=1e-8.")
 
 
 class _Run:

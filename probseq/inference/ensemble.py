@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probseq._types import Configuration
-from probseq.errors import ProbseqError
-from probseq.inference.base import Draws, Inference, Progress, check_whole
+from probseq._types import Configuration, Rule, whole_number
+from probseq.errors import IncompatibleError, ProbseqError
+from probseq.inference.base import Draws, Inference, Progress
 from probseq.inference.law_fits import log_prob_of_draws
 from probseq.inference.optimize import MLE
 from probseq.inference.weight_draws import WeightDraws
@@ -65,12 +67,25 @@ class Ensemble(Inference):
     """
 
     fits: ClassVar[str] = "recurrent networks, by an inference that fits them"
+    rules: ClassVar[Mapping[str, Rule]] = {"n_members": partial(whole_number, lowest=1)}
 
     def __init__(self, n_members: int = 5, inference: Inference | None = None) -> None:
         self.n_members, self.inference = n_members, inference
 
     def _default_part(self, name: str) -> Configuration | None:
         return MLE() if name == "inference" else None
+
+    def check(self) -> None:
+        super().check()
+        if self.inference is None:
+            return
+        if not isinstance(self.inference, Inference):
+            raise IncompatibleError(
+                got=f"inference={self.inference!r} for the members of an ensemble",
+                expected="an inference object such as MLE() or MeanField(), or None",
+                remedy="Write it with parentheses." if isinstance(self.inference, type) else "Pass one of them.",
+            )
+        self.inference.check()
 
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
         inner = MLE() if self.inference is None else self.inference
@@ -103,7 +118,7 @@ class Ensemble(Inference):
             What the first member failed with, where every member failed; where only some did, a message of the result
             names them.
         """
-        check_whole(self, n_members=1)
+        self.check()
         self.require(type(model))
         inner = MLE() if self.inference is None else self.inference
         done: dict[int, Draws] = {}

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from probseq.errors import ParameterError, UnsupportedError
-from probseq.inference.base import Inference, Progress, check_whole
+from probseq._types import Rule, one_of, whole_number
+from probseq.errors import UnsupportedError
+from probseq.inference.base import Inference, Progress
 from probseq.inference.chain_draws import ChainDraws
 from probseq.inference.chain_laws import ChainLaws, chain_prior
 from probseq.inference.diagnostics import chain_diagnostics
@@ -75,6 +77,12 @@ class Gibbs(Inference):
     fits: ClassVar[str] = (
         "hidden Markov models with Normal, Poisson, Categorical and Bernoulli emissions and their Product"
     )
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "n_draws": partial(whole_number, lowest=1),
+        "n_chains": partial(whole_number, lowest=1),
+        "n_warmup": partial(whole_number, lowest=0),
+        "thin": partial(whole_number, lowest=1),
+    }
 
     def __init__(
         self,
@@ -116,7 +124,7 @@ class Gibbs(Inference):
         UnsupportedError
             for sequence weights that are not whole numbers.
         """
-        check_whole(self, n_draws=1, n_chains=1, n_warmup=0, thin=1)
+        self.check()
         self.require(type(model))
         if not isinstance(model, HiddenMarkovModel):
             raise TypeError("can_fit accepted a model that is no hidden Markov model")
@@ -228,12 +236,8 @@ class _Sampler:
 
 def _check_order(order: Any, model: HiddenMarkovModel) -> None:
     names = list(model.emission.parameters(model.observation, (model.n_states,)))
-    if order is not None and order not in ("match", "occupancy", *names):
-        raise ParameterError(
-            got=f"order={order!r}",
-            expected=f"one of 'match', 'occupancy', {', '.join(map(repr, names))}, or None",
-            remedy="Choose one.",
-        )
+    if order is not None:
+        one_of("order", order, ("match", "occupancy", *names))
 
 
 def _repeated(batch: Batch, weights: Tensor) -> Batch:

@@ -6,16 +6,17 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from probseq._types import positive_number
+from probseq._types import Rule, number_in, positive_number, truth_value, whole_number
 from probseq.distributions.params import ParamSpec, flatten, unflatten
 from probseq.errors import ApproximationWarning, ParameterError
-from probseq.inference.base import Progress, check_whole
+from probseq.inference.base import Progress
 from probseq.inference.diagnostics import ess_bulk
 from probseq.inference.langevin_optimizer import Langevin
 from probseq.inference.law_fits import (
@@ -25,7 +26,7 @@ from probseq.inference.law_fits import (
     log_prob_of_draws,
     training_options,
 )
-from probseq.inference.options import TrainingOptions
+from probseq.inference.options import TrainingOptions, options_or_none
 from probseq.inference.priors import checked_priors, log_prior
 from probseq.inference.weight_draws import WeightDraws
 from probseq.inference.weights import PenalizedWeights
@@ -187,6 +188,14 @@ class SGLD(NetworkInference):
     good is the Bayes posterior in deep neural networks really?, appendix I (temperatures as diagnostics).
     """
 
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "n_draws": partial(whole_number, lowest=1),
+        "burn_in": partial(number_in, interval="(0, 1)", remedy="Try burn_in=0.5."),
+        "learning_rate": positive_number,
+        "preconditioned": truth_value,
+        "training": options_or_none,
+    }
+
     def __init__(
         self,
         n_draws: int = 30,
@@ -222,8 +231,8 @@ class SGLD(NetworkInference):
         IncompatibleError
             For models that are no recurrent networks.
         """
-        self._check()
-        options = training_options(self.training, self, learning_rate=5e-3, validation_fraction=0.0)
+        self.check()
+        options = training_options(self.training, learning_rate=5e-3, validation_fraction=0.0)
         law = self.law(as_network(model, self), batch, generator, options)
         free = replace(options, gradient_clip=None)
         fit = fit_law(model, law, batch, generator, free, validation=validation, weights=weights, progress=progress)
@@ -270,14 +279,6 @@ class SGLD(NetworkInference):
     def _friction(self) -> float:
         return 1.0
 
-    def _check(self) -> None:
-        check_whole(self, n_draws=1)
-        positive_number("learning_rate", self.learning_rate)
-        if isinstance(self.burn_in, bool) or not isinstance(self.burn_in, int | float) or not 0 < self.burn_in < 1:
-            raise ParameterError(
-                got=f"burn_in={self.burn_in!r}", expected="a fraction between 0 and 1", remedy="Try burn_in=0.5."
-            )
-
 
 class SGHMC(SGLD):
     r"""v' = (1 - a) v - e G g(w) + N(0, 2 a e G / n), w' = w + v': ``SGLD`` with momentum, of friction a.
@@ -296,6 +297,11 @@ class SGHMC(SGLD):
     Chen, Fox and Guestrin (2014), Stochastic gradient Hamiltonian Monte Carlo.
     """
 
+    rules: ClassVar[Mapping[str, Rule]] = {
+        **SGLD.rules,
+        "friction": partial(number_in, interval="(0, 1]", remedy="Try friction=0.1."),
+    }
+
     def __init__(
         self,
         n_draws: int = 30,
@@ -311,10 +317,3 @@ class SGHMC(SGLD):
 
     def _friction(self) -> float:
         return float(self.friction)
-
-    def _check(self) -> None:
-        super()._check()
-        if isinstance(self.friction, bool) or not isinstance(self.friction, int | float) or not 0 < self.friction <= 1:
-            raise ParameterError(
-                got=f"friction={self.friction!r}", expected="0 < friction <= 1", remedy="Try friction=0.1."
-            )

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from probseq._types import Rule, one_of, or_none, whole_number
 from probseq.errors import IncompatibleError, ParameterError
-from probseq.inference.base import Draws, Inference, Progress, check_whole
+from probseq.inference.base import Draws, Inference, Progress
 from probseq.inference.coordinates import Coordinates
 from probseq.inference.files import FileBatch
 from probseq.inference.information import curvature
 from probseq.inference.last_layer import LastLayerDraws, check_last_layer, fit_last_layer
+from probseq.inference.law_fits import learnt_or_positive
 from probseq.inference.map import MAP
-from probseq.inference.options import TrainingOptions
+from probseq.inference.options import TrainingOptions, options_or_none
 from probseq.inference.posterior import LogPosterior
 from probseq.inference.priors import checked_priors
-from probseq.inference.search import Search, check_search, climb, latent_problems
+from probseq.inference.search import SEARCH_RULES, Search, climb, latent_problems
 from probseq.inference.weak_priors import weak_priors
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
@@ -132,6 +135,13 @@ class Laplace(Inference):
     """
 
     fits = "any model with a differentiable likelihood"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        **SEARCH_RULES,
+        "n_draws": or_none(partial(whole_number, lowest=1)),
+        "structure": partial(one_of, choices=("full", "kronecker")),
+        "prior_scale": learnt_or_positive,
+        "training": options_or_none,
+    }
 
     def __init__(
         self,
@@ -174,9 +184,7 @@ class Laplace(Inference):
         IncompatibleError
             For a network whose last layer is tied to its embedding or has no likelihood, or that learns from a file.
         """
-        check_search(self)
-        if self.n_draws is not None:
-            check_whole(self, n_draws=1)
+        self.check()
         if isinstance(model, RecurrentModel):
             return self._fit_network(model, batch, generator, validation, weights, progress)
         target = log_posterior(model, batch, weights, self.priors)
@@ -225,7 +233,7 @@ class Laplace(Inference):
             raise IncompatibleError(
                 got="a file", expected="data in memory", remedy="MeanField, SWAG and SGLD learn from files."
             )
-        check_last_layer(model, self.structure, self.prior_scale)
+        check_last_layer(model, self.structure)
         body = MAP(training=self.training).fit(
             model, batch, generator, validation=validation, weights=weights, progress=progress
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -225,13 +225,8 @@ def fit_last_layer(
     )
 
 
-def check_last_layer(model: RecurrentModel, structure: Any, prior_scale: Any) -> None:
-    """Raise for settings out of range, and for last layers that have no such law."""
-    if structure not in ("full", "kronecker"):
-        raise ParameterError(got=f"structure={structure!r}", expected='"full" or "kronecker"', remedy="Choose one.")
-    number = isinstance(prior_scale, int | float) and not isinstance(prior_scale, bool)
-    if prior_scale != "learnt" and not (number and 0 < prior_scale < math.inf):
-        raise ParameterError(got=f"prior_scale={prior_scale!r}", expected='a positive number or "learnt"')
+def check_last_layer(model: RecurrentModel, structure: str) -> None:
+    """Raise for last layers that have no such law, or are too large for the structure."""
     if model.output.tied is not None:
         raise IncompatibleError(
             got="a last layer that is tied to the embedding",

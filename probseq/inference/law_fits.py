@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probseq._types import positive_number
 from probseq.distributions.params import Real
 from probseq.errors import ApproximationWarning, IncompatibleError, ParameterError
 from probseq.inference.base import Inference, Progress
@@ -27,6 +28,7 @@ __all__ = [
     "NetworkInference",
     "as_network",
     "fit_law",
+    "learnt_or_positive",
     "log_prob_of_draws",
     "normal_prior",
     "training_options",
@@ -75,6 +77,12 @@ class LawFit(NamedTuple):
         }
 
 
+def learnt_or_positive(name: str, value: Any) -> None:
+    """The rule of a scale that the data may choose."""
+    if not isinstance(value, str) or value != "learnt":
+        positive_number(name, value, f'Write {name}="learnt" to let the data choose.')
+
+
 def as_network(model: SequenceModel[Any], inference: Inference) -> RecurrentModel:
     """The model as a recurrent network.
 
@@ -88,21 +96,9 @@ def as_network(model: SequenceModel[Any], inference: Inference) -> RecurrentMode
 
 
 def training_options(
-    given: Any, inference: Inference, learning_rate: float, validation_fraction: float
+    given: TrainingOptions | None, learning_rate: float, validation_fraction: float
 ) -> TrainingOptions:
-    """What a user gave as ``training=``, with the inference's own values where there is none.
-
-    Raises
-    ------
-    ParameterError
-        For anything but ``TrainingOptions`` and None.
-    """
-    if given is not None and not isinstance(given, TrainingOptions):
-        raise ParameterError(
-            got=f"training={given!r} for {type(inference).__name__}",
-            expected="TrainingOptions or None",
-            remedy="Write training=ps.TrainingOptions(max_epochs=50).",
-        )
+    """What a user gave as ``training=``, with the inference's own values where there is none."""
     options = given or TrainingOptions()
     return options.completed(learning_rate=learning_rate, validation_fraction=validation_fraction)
 

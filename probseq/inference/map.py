@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from probseq._types import Rule, or_none, truth_value
 from probseq.distributions.params import flatten, unflatten
 from probseq.inference.base import Draws, Inference, Progress
 from probseq.inference.information import information
 from probseq.inference.law_fits import fit_law, log_prob_of_draws, training_options
-from probseq.inference.options import TrainingOptions
+from probseq.inference.options import TrainingOptions, options_or_none
 from probseq.inference.posterior import LogPosterior
 from probseq.inference.priors import checked_priors
-from probseq.inference.search import check_search, climb, latent_problems, wants_covariance
+from probseq.inference.search import SEARCH_RULES, climb, latent_problems, wants_covariance
 from probseq.inference.weights import PenalizedWeights
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
@@ -70,6 +71,11 @@ class MAP(Inference):
     """
 
     fits = "any model with a differentiable likelihood"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        **SEARCH_RULES,
+        "covariance": or_none(truth_value),
+        "training": options_or_none,
+    }
 
     def __init__(
         self,
@@ -106,7 +112,7 @@ class MAP(Inference):
         ParameterError
             For settings out of range, and for priors of unknown parameters, wrong shape or wrong support.
         """
-        check_search(self)
+        self.check()
         priors = checked_priors(model.parameters(), self.priors)
         if isinstance(model, RecurrentModel):
             return self._train(model, priors, batch, generator, validation, weights, progress)
@@ -150,7 +156,7 @@ class MAP(Inference):
         """Gradient steps in mini-batches."""
         specs = model.parameters()
         law = PenalizedWeights(flatten(specs, model._initial_guess(batch, generator)), specs, priors)
-        options = training_options(self.training, self, learning_rate=5e-3, validation_fraction=0.15)
+        options = training_options(self.training, learning_rate=5e-3, validation_fraction=0.15)
         fit = fit_law(model, law, batch, generator, options, validation=validation, weights=weights, progress=progress)
         params = unflatten(specs, law.centre().detach().unsqueeze(0))
         total = log_prob_of_draws(model, params, batch, weights)

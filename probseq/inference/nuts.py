@@ -6,15 +6,16 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from probseq.errors import ParameterError
-from probseq.inference.base import Inference, Progress, check_whole
+from probseq._types import Rule, number_in, one_of, whole_number
+from probseq.inference.base import Inference, Progress
 from probseq.inference.chain_draws import ChainDraws
 from probseq.inference.diagnostics import chain_diagnostics
 from probseq.inference.laplace import NormalApproximation, log_posterior, normal_approximation
@@ -80,6 +81,14 @@ class NUTS(Inference):
     """
 
     fits = "any model but recurrent networks"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "n_draws": partial(whole_number, lowest=1),
+        "n_chains": partial(whole_number, lowest=1),
+        "n_warmup": partial(whole_number, lowest=0),
+        "target_accept": partial(number_in, interval="(0, 1)", remedy="Try 0.9."),
+        "max_tree_depth": partial(whole_number, lowest=1),
+        "n_init": partial(whole_number, lowest=0),
+    }
 
     def __init__(
         self,
@@ -121,7 +130,8 @@ class NUTS(Inference):
         IncompatibleError
             For a recurrent network.
         """
-        self._check(model)
+        self.check()
+        _check_order(self.order, model)
         self.require(type(model))
         from probseq.inference.pyro_bridge import Chain, sample_chain
 
@@ -214,19 +224,12 @@ class NUTS(Inference):
             permutation=permutation,
         )
 
-    def _check(self, model: SequenceModel[Any]) -> None:
-        check_whole(self, n_draws=1, n_chains=1, n_warmup=0, max_tree_depth=1, n_init=0)
-        accept = self.target_accept
-        if isinstance(accept, bool) or not isinstance(accept, int | float) or not 0 < accept < 1:
-            raise ParameterError(got=f"target_accept={accept!r}", expected="a number inside (0, 1)", remedy="Try 0.9.")
-        specs = model.parameters()
-        names = [n for n, s in specs.items() if s.dims[:1] == ("state",) and n not in ("initial", "transition")]
-        if self.order is not None and self.order not in ("match", "occupancy", *names):
-            raise ParameterError(
-                got=f"order={self.order!r}",
-                expected=f"one of 'match', 'occupancy', {', '.join(map(repr, names))}, or None",
-                remedy="Choose one.",
-            )
+
+def _check_order(order: Any, model: SequenceModel[Any]) -> None:
+    specs = model.parameters()
+    names = [n for n, s in specs.items() if s.dims[:1] == ("state",) and n not in ("initial", "transition")]
+    if order is not None:
+        one_of("order", order, ("match", "occupancy", *names))
 
 
 def _density(target: LogPosterior, near: NormalApproximation) -> Any:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from probseq._types import Rule, number_in, one_of, or_none, whole_number
 from probseq.distributions.params import take_draw
-from probseq.errors import IncompatibleError, ParameterError
-from probseq.inference.base import Draws, Inference, Progress, check_whole
+from probseq.errors import IncompatibleError
+from probseq.inference.base import Draws, Inference, Progress
 from probseq.inference.running import RunningAverages, start_averages, take_step
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.driven import DrivenHiddenMarkovModel
@@ -54,6 +56,16 @@ class OnlineEM(Inference):
     """
 
     fits = "hidden Markov models without covariates"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "batch_size": or_none(partial(whole_number, lowest=1)),
+        "window": partial(whole_number, lowest=2),
+        # Steps whose sum is infinite, and that of their squares not.
+        "kappa": partial(number_in, interval="(0.5, 1]", remedy="Try kappa=0.85."),
+        "max_epochs": partial(whole_number, lowest=1),
+        "tol": partial(number_in, interval="[0, inf)", remedy="In nats a step: try tol=1e-4."),
+        "n_init": partial(whole_number, lowest=1),
+        "init": partial(one_of, choices=("kmeans", "random")),
+    }
 
     def __init__(
         self,
@@ -93,7 +105,7 @@ class OnlineEM(Inference):
         IncompatibleError
             For other models than hidden Markov models without covariates.
         """
-        self._check()
+        self.check()
         self.require(type(model))
         chain = online_chain(model)
         weight = torch.ones(batch.n, dtype=torch.float64) if weights is None else weights.double()
@@ -179,27 +191,11 @@ class OnlineEM(Inference):
             messages=tuple(messages),
         )
 
-    def _check(self) -> None:
-        check_whole(self, window=2, max_epochs=1, n_init=1)
-        if self.batch_size is not None:
-            check_whole(self, batch_size=1)
-        if self.init not in ("kmeans", "random"):
-            raise ParameterError(got=f"init={self.init!r}", expected='"kmeans" or "random"', remedy="Choose one.")
-        check_kappa(self.kappa)
-        if isinstance(self.tol, bool) or not isinstance(self.tol, int | float) or not self.tol >= 0:
-            raise ParameterError(got=f"tol={self.tol!r}", expected="a number of nats >= 0", remedy="Try tol=1e-4.")
-
 
 def _rows(batch: Batch, rows: Tensor) -> Batch:
     u = None if batch.u is None else batch.u[rows]
     states = None if batch.states is None else batch.states[rows]
     return Batch(batch.x[rows], batch.seen[rows], batch.lengths[rows], u, states)
-
-
-def check_kappa(kappa: Any) -> None:
-    """Raise ``ParameterError`` unless the steps sum to infinity and their squares do not."""
-    if isinstance(kappa, bool) or not isinstance(kappa, int | float) or not 0.5 < kappa <= 1.0:
-        raise ParameterError(got=f"kappa={kappa!r}", expected="a number in (0.5, 1]", remedy="Try kappa=0.85.")
 
 
 def online_chain(model: SequenceModel[Any]) -> HiddenMarkovModel:

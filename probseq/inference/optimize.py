@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from probseq._types import Rule, or_none, truth_value
 from probseq.distributions.params import unconstrained_size
 from probseq.inference.base import Draws, Inference, Progress
 from probseq.inference.information import information
-from probseq.inference.options import TrainingOptions
+from probseq.inference.options import TrainingOptions, options_or_none
 from probseq.inference.posterior import LogPosterior
 from probseq.inference.profile_search import ProfileSearch
-from probseq.inference.search import Search, check_search, climb, latent_problems, wants_covariance
+from probseq.inference.search import SEARCH_RULES, Search, climb, latent_problems, wants_covariance
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.baseline import ClosedForm
 from probseq.models.concentrated import ConcentratedLikelihood, Profile
@@ -59,6 +61,11 @@ class MLE(Inference):
     """
 
     fits = "any model with a differentiable likelihood"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        **SEARCH_RULES,
+        "covariance": or_none(truth_value),
+        "training": options_or_none,
+    }
 
     def __init__(
         self,
@@ -94,7 +101,7 @@ class MLE(Inference):
         ParameterError
             For settings out of range.
         """
-        check_search(self)
+        self.check()
         if isinstance(model, RecurrentModel):
             from probseq.inference.training import train_point
 

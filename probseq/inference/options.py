@@ -3,24 +3,97 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
-from probseq._types import Configuration, positive_number, whole_number
+import numpy as np
+
+from probseq._types import (
+    Configuration,
+    Rule,
+    number_in,
+    one_of,
+    or_none,
+    positive_number,
+    truth_value,
+    whole_number,
+)
 from probseq.errors import ParameterError
 
-__all__ = ["TrainingOptions"]
+__all__ = ["TrainingOptions", "options_or_none"]
 
 _STEPS_IN_ALL = 3000
 _FEWEST_EPOCHS = 40
 # What Lightning calls the precisions.
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-_CHOICES = {
-    "optimizer": ("adam", "adamw", "rmsprop", "sgd"),
-    "schedule": ("cosine", "constant", "plateau"),
-    "precision": (*PRECISIONS, *PRECISIONS.values()),
-}
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
+
+
+def _device(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not _DEVICE.fullmatch(value):
+        raise ParameterError(
+            got=f"{name}={value!r}",
+            expected='"auto", "cpu", "cuda" or one device such as "cuda:1"',
+            remedy='Try "auto".',
+        )
+
+
+def _devices(name: str, value: Any) -> None:
+    """A number of devices, or the numbers of some."""
+    if not isinstance(value, list | tuple) or not value:
+        whole_number(name, value, 1, "A list such as [0, 1] chooses some of them.")
+        return
+    for one in value:
+        whole_number(f"an entry of {name}", one, 0)
+
+
+def _folder(name: str, value: Any) -> None:
+    if not isinstance(value, str | os.PathLike):
+        raise ParameterError(
+            got=f"{name}={value!r}", expected="the path of a folder", remedy='Write checkpoint="folder".'
+        )
+
+
+def _state_is_carried(name: str, value: Any) -> None:
+    if not isinstance(value, bool | np.bool_):
+        whole_number(name, value, 1, "True carries the state to the end of a sequence.")
+
+
+def _callbacks(name: str, value: Any) -> None:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise ParameterError(
+            got=f"{name}={value!r}",
+            expected="a list of objects with the method on_epoch_end(record)",
+            remedy=f"Write {name}=[callback].",
+        )
+    for one in value:
+        if isinstance(one, type) or not callable(getattr(one, "on_epoch_end", None)):
+            raise ParameterError(
+                got=f"{one!r} among {name}",
+                expected="an object with the method on_epoch_end(record)",
+                remedy='Pass callbacks of Lightning as trainer_kwargs={"callbacks": [...]}.',
+            )
+
+
+def _strategy(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise ParameterError(
+            got=f"{name}={value!r}",
+            expected='a word of Lightning such as "auto" or "ddp"',
+            remedy='Pass an object as trainer_kwargs={"strategy": ...}.',
+        )
+
+
+def _keywords(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ParameterError(
+            got=f"{name}={value!r}",
+            expected="a dict of arguments of lightning.Trainer",
+            remedy='Write trainer_kwargs={"max_steps": 100}.',
+        )
 
 
 @dataclass(eq=False, repr=False)
@@ -83,6 +156,12 @@ class TrainingOptions(Configuration):
         Show a bar with nats per value.
     trainer_kwargs : mapping or None
         Passed on to ``lightning.Trainer``.
+
+    Raises
+    ------
+    ParameterError
+        For values of the wrong type or range, when the object is made and again when a training begins; there also for
+        devices that the machine does not have, and for what Lightning does not take.
     """
 
     not_saved: ClassVar[tuple[str, ...]] = ("checkpoint", "resume", "callbacks", "trainer_kwargs")
@@ -112,30 +191,35 @@ class TrainingOptions(Configuration):
     verbose: bool = False
     trainer_kwargs: Mapping[str, Any] | None = None
 
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "max_epochs": or_none(partial(whole_number, lowest=1)),
+        "learning_rate": or_none(positive_number),
+        "optimizer": partial(one_of, choices=("adam", "adamw", "rmsprop", "sgd")),
+        "momentum": partial(number_in, interval="[0, 1)", remedy="Try 0.9."),
+        "weight_decay": partial(number_in, interval="[0, inf)", remedy="Try 1e-4."),
+        "schedule": partial(one_of, choices=("cosine", "constant", "plateau")),
+        "warmup": partial(number_in, interval="[0, 1)", remedy="Write warmup=0.1 for a tenth of the training."),
+        "batch_size": partial(whole_number, lowest=1),
+        "window": or_none(partial(whole_number, lowest=1)),
+        "context": or_none(partial(whole_number, lowest=0)),
+        "carry_state": _state_is_carried,
+        "gradient_clip": or_none(positive_number),
+        "validation_fraction": or_none(partial(number_in, interval="[0, 1)", remedy="0 trains on everything.")),
+        "patience": partial(number_in, interval="[0, inf)", remedy="Try 0.2."),
+        "precision": partial(one_of, choices=(*PRECISIONS, *PRECISIONS.values())),
+        "device": _device,
+        "devices": _devices,
+        "strategy": _strategy,
+        "checkpoint": or_none(_folder),
+        "checkpoint_seconds": partial(number_in, interval="[0, inf)", remedy="Try 60."),
+        "resume": truth_value,
+        "callbacks": _callbacks,
+        "verbose": truth_value,
+        "trainer_kwargs": or_none(_keywords),
+    }
+
     def __post_init__(self) -> None:
-        """Check what was given."""
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ParameterError(
-                    got=f"{name}={getattr(self, name)!r}", expected=" or ".join(f'"{one}"' for one in choices)
-                )
-        for name in ("max_epochs", "batch_size", "window"):
-            if getattr(self, name) is not None:
-                whole_number(name, getattr(self, name), 1)
-        if self.context is not None:
-            whole_number("context", self.context, 0)
-        if not isinstance(self.carry_state, bool):
-            whole_number("carry_state", self.carry_state, 1, remedy="True carries the state to the end of a sequence.")
-        for name in ("learning_rate", "gradient_clip"):
-            if getattr(self, name) is not None:
-                positive_number(name, getattr(self, name))
-        for name in ("validation_fraction", "warmup", "momentum"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise ParameterError(got=f"{name}={value!r}", expected=f"0 <= {name} < 1")
-        for name in ("weight_decay", "patience", "checkpoint_seconds"):
-            if not getattr(self, name) >= 0:
-                raise ParameterError(got=f"{name}={getattr(self, name)!r}", expected="0 or more")
+        self.check_rules()
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
             raise ParameterError(
                 got=f'momentum={self.momentum} with optimizer="{self.optimizer}"',
@@ -148,16 +232,9 @@ class TrainingOptions(Configuration):
                 expected="the folder of the training that was stopped",
                 remedy='Write checkpoint="folder".',
             )
-        for one in self.callbacks:
-            if not callable(getattr(one, "on_epoch_end", None)):
-                raise ParameterError(
-                    got=f"the callback {one!r}",
-                    expected="an object with the method on_epoch_end(record)",
-                    remedy='Pass callbacks of Lightning as trainer_kwargs={"callbacks": [...]}.',
-                )
 
     def completed(self, *, learning_rate: float, validation_fraction: float) -> Self:
-        """The same options with these values where None was given."""
+        """The same options with these values where None was given, checked anew: ``set_params`` checks nothing."""
         rate = learning_rate if self.learning_rate is None else self.learning_rate
         held = validation_fraction if self.validation_fraction is None else self.validation_fraction
         return replace(self, learning_rate=rate, validation_fraction=held)
@@ -165,3 +242,13 @@ class TrainingOptions(Configuration):
     def epochs(self, batches: int) -> int:
         """``max_epochs``, or what makes the usual number of steps with so many mini-batches a pass."""
         return self.max_epochs or max(_FEWEST_EPOCHS, -(-_STEPS_IN_ALL // batches))
+
+
+def options_or_none(name: str, value: Any) -> None:
+    """The rule of an argument ``training=``."""
+    if value is not None and not isinstance(value, TrainingOptions):
+        raise ParameterError(
+            got=f"{name}={value!r}",
+            expected="TrainingOptions or None",
+            remedy=f"Write {name}=ps.TrainingOptions(max_epochs=50).",
+        )

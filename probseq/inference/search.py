@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,23 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from probseq._types import Rule, number_in, whole_number
 from probseq.distributions.params import ParamSpec, Simplex, take_draw
-from probseq.errors import ParameterError
-from probseq.inference.base import Progress, check_whole
+from probseq.inference.base import Progress
 from probseq.inference.em import EM
 from probseq.inference.posterior import LogPosterior
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.baseline import ClosedForm
 from probseq.models.latent import DiscreteLatent, ExpectationMaximization
 
-__all__ = ["Search", "check_search", "climb", "latent_problems", "starting_point", "wants_covariance"]
+__all__ = ["SEARCH_RULES", "Search", "climb", "latent_problems", "starting_point", "wants_covariance"]
+
+# Of the arguments of an inference that is a search.
+SEARCH_RULES: Mapping[str, Rule] = {
+    "n_init": partial(whole_number, lowest=0),
+    "max_iter": partial(whole_number, lowest=1),
+    "tol": partial(number_in, interval="[0, 1)", remedy="Try tol=1e-12."),
+}
 
 Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
@@ -183,11 +191,3 @@ def latent_problems(
 def wants_covariance(option: bool | None, size: int) -> bool:
     """Whether an option ``covariance=`` asks for the observed information of ``size`` coordinates."""
     return size <= _FEW if option is None else bool(option)
-
-
-def check_search(options: Any) -> None:
-    """Raise ``ParameterError`` for ``n_init``, ``max_iter`` or ``tol`` out of range."""
-    check_whole(options, n_init=0, max_iter=1)
-    tol = options.tol
-    if isinstance(tol, bool) or not isinstance(tol, int | float) or not 0 <= tol < 1:
-        raise ParameterError(got=f"tol={tol!r}", expected="a number in [0, 1)", remedy="Try tol=1e-12.")

@@ -6,18 +6,19 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from probseq._types import positive_number
+from probseq._types import Rule, number_in, or_none, positive_number, whole_number
 from probseq.distributions.params import ParamSpec, flatten, unflatten
 from probseq.errors import ApproximationWarning, ParameterError
-from probseq.inference.base import Progress, check_whole
+from probseq.inference.base import Progress
 from probseq.inference.law_fits import NetworkInference, as_network, fit_law, log_prob_of_draws, training_options
-from probseq.inference.options import TrainingOptions
+from probseq.inference.options import TrainingOptions, options_or_none
 from probseq.inference.priors import checked_priors
 from probseq.inference.weight_draws import WeightDraws
 from probseq.inference.weights import PenalizedWeights
@@ -180,6 +181,15 @@ class SWAG(NetworkInference):
     algorithm 1.
     """
 
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "n_draws": partial(whole_number, lowest=1),
+        "rank": partial(whole_number, lowest=2),
+        "start": partial(number_in, interval="[0, 1)", remedy="Try 0.5."),
+        "learning_rate": or_none(positive_number),
+        "n_snapshots": partial(whole_number, lowest=2),
+        "training": options_or_none,
+    }
+
     def __init__(
         self,
         n_draws: int = 30,
@@ -217,8 +227,8 @@ class SWAG(NetworkInference):
         IncompatibleError
             For models that are no recurrent networks.
         """
-        self._check()
-        options = training_options(self.training, self, learning_rate=5e-3, validation_fraction=0.0)
+        self.check()
+        options = training_options(self.training, learning_rate=5e-3, validation_fraction=0.0)
         law = self.law(as_network(model, self), batch, generator, float(options.learning_rate or 0.0))
         fit = fit_law(model, law, batch, generator, options, validation=validation, weights=weights, progress=progress)
         specs = model.parameters()
@@ -254,10 +264,3 @@ class SWAG(NetworkInference):
             self.n_snapshots,
             learning_rate if self.learning_rate is None else self.learning_rate,
         )
-
-    def _check(self) -> None:
-        check_whole(self, n_draws=1, rank=2, n_snapshots=2)
-        if self.learning_rate is not None:
-            positive_number("learning_rate", self.learning_rate)
-        if isinstance(self.start, bool) or not isinstance(self.start, int | float) or not 0 <= self.start < 1:
-            raise ParameterError(got=f"start={self.start!r}", expected="a fraction from 0, below 1", remedy="Try 0.5.")

@@ -15,10 +15,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from probseq.distributions.params import flatten, unflatten
-from probseq.errors import EmptyDataError
+from probseq.errors import EmptyDataError, ParameterError
 from probseq.inference.base import Draws, Progress
 from probseq.inference.callbacks import Bar, TrainingCallback
 from probseq.inference.law_fits import fit_law, log_prob_of_draws
@@ -97,7 +98,7 @@ def train(
         for context in (_quiet(), torch.random.fork_rng(), _graceful(module), _few_threads(work), _silent()):
             around.enter_context(context)
         file = None if options.checkpoint is None else Path(options.checkpoint) / _CHECKPOINT
-        trainer = pl.Trainer(**_trainer_arguments(options, rounds.rounds, file))
+        trainer = _trainer(_trainer_arguments(options, rounds.rounds, file))
         _place(data, trainer.strategy.root_device)
         going_on: dict[str, Any] = {}
         if file is not None and options.resume and file.exists():
@@ -120,15 +121,48 @@ def _place(data: MiniBatches, device: torch.device) -> None:
         data.to(device)
 
 
+def _trainer(arguments: dict[str, Any]) -> pl.Trainer:
+    """A trainer; what Lightning has against the arguments is said of those that the user gave."""
+    try:
+        return pl.Trainer(**arguments)
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
+        raise ParameterError(
+            got=f"training options that Lightning does not take: {error}",
+            expected="devices, strategy, precision and trainer_kwargs that fit each other and this machine",
+            remedy="Leave them at their defaults, or see the documentation of lightning.Trainer.",
+        ) from error
+
+
 def _trainer_arguments(options: TrainingOptions, rounds: int, file: Path | None) -> dict[str, Any]:
     wanted = options.device
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = wanted.partition(":")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ParameterError(
+            got=f'device="{wanted}"',
+            expected=f"one of the {torch.cuda.device_count()} CUDA devices of this machine",
+            remedy='Write device="auto", which takes one where there is one.',
+        )
     given = dict(options.trainer_kwargs or {})
+    known = inspect.signature(pl.Trainer).parameters
+    if unknown := sorted(set(given) - set(known)):
+        raise ParameterError(
+            got=f"trainer_kwargs with {', '.join(map(repr, unknown))}",
+            expected=f"arguments of lightning.Trainer: {', '.join(known)}",
+            remedy="Check the spelling; callbacks of probseq belong to callbacks=.",
+        )
     callbacks = given.pop("callbacks", None) or []
     callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+    for one in callbacks:
+        if not isinstance(one, pl.Callback):
+            raise ParameterError(
+                got=f"{one!r} among the callbacks of trainer_kwargs",
+                expected="a lightning.Callback",
+                remedy="Objects with on_epoch_end(record) belong to callbacks=.",
+            )
     if file is not None:
+        _make_folder(file.parent)
         callbacks.append(_Keeper(file, options.checkpoint_seconds))
     return {
         "max_epochs": rounds,
@@ -146,6 +180,18 @@ def _trainer_arguments(options: TrainingOptions, rounds: int, file: Path | None)
         "use_distributed_sampler": False,
         **given,
     }
+
+
+def _make_folder(folder: Path) -> None:
+    """The folder of the checkpoints; better to fail before the training than after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ParameterError(
+            got=f'checkpoint="{folder}": {error.strerror}',
+            expected="a folder that exists or can be made",
+            remedy="Check the path.",
+        ) from error
 
 
 @contextlib.contextmanager

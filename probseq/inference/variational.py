@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from probseq._types import Rule, number_in, positive_number, truth_value, whole_number
 from probseq.distributions.params import flatten, unflatten
 from probseq.errors import ParameterError
-from probseq.inference.base import Progress, check_whole
+from probseq.inference.base import Progress
 from probseq.inference.law_fits import (
     NetworkInference,
     as_network,
     fit_law,
+    learnt_or_positive,
     log_prob_of_draws,
     normal_prior,
     training_options,
     warn_if_tempered,
 )
 from probseq.inference.normal_weights import NormalWeights
-from probseq.inference.options import TrainingOptions
+from probseq.inference.options import TrainingOptions, options_or_none
 from probseq.inference.weight_draws import NormalDraws
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.recurrent import RecurrentModel
 
 __all__ = ["MeanField"]
+
+
+def _prior_scales(name: str, value: Any) -> None:
+    """A factor, "learnt", or factors by kind of weight."""
+    if not isinstance(value, Mapping):
+        learnt_or_positive(name, value)
+        return
+    for kind, scale in value.items():
+        positive_number(f"{name}[{kind!r}]", scale)
 
 
 class MeanField(NetworkInference):
@@ -82,6 +93,18 @@ class MeanField(NetworkInference):
     Deterministic variational inference for robust Bayesian neural networks, section 4 (prior scales that are learnt).
     """
 
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "n_draws": partial(whole_number, lowest=1),
+        "prior_scale": _prior_scales,
+        "initial_scale": positive_number,
+        "kl_weight": positive_number,
+        "kl_warmup": partial(number_in, interval="[0, 1]"),
+        "antithetic": truth_value,
+        "draws_per_batch": partial(whole_number, lowest=1),
+        "local_reparameterization": truth_value,
+        "training": options_or_none,
+    }
+
     def __init__(
         self,
         n_draws: int = 30,
@@ -121,9 +144,10 @@ class MeanField(NetworkInference):
         IncompatibleError
             For models that are no recurrent networks, and weights whose prior is not normal.
         """
-        self._check()
+        self.check()
+        warn_if_tempered(self.kl_weight)
         law = self.law(as_network(model, self), batch, generator)
-        options = training_options(self.training, self, learning_rate=2e-2, validation_fraction=0.0)
+        options = training_options(self.training, learning_rate=2e-2, validation_fraction=0.0)
         fit = fit_law(
             model,
             law,
@@ -188,23 +212,6 @@ class MeanField(NetworkInference):
     def _kl_weight(self, done: float) -> float:
         rising = 1.0 if done >= self.kl_warmup else done / self.kl_warmup
         return self.kl_weight * rising
-
-    def _check(self) -> None:
-        check_whole(self, n_draws=1, draws_per_batch=1)
-        given = self.prior_scale
-        scales = given.values() if isinstance(given, Mapping) else [1.0 if given == "learnt" else given]
-        for name, value in [("prior_scale", scale) for scale in scales] + [
-            ("initial_scale", self.initial_scale),
-            ("kl_weight", self.kl_weight),
-        ]:
-            if value is None or isinstance(value, str) or not 0 < value < math.inf:
-                raise ParameterError(
-                    got=f"{name}={value!r}",
-                    expected="a positive number" + (' or "learnt"' if name == "prior_scale" else ""),
-                )
-        if self.kl_warmup is None or isinstance(self.kl_warmup, str) or not 0 <= self.kl_warmup <= 1:
-            raise ParameterError(got=f"kl_warmup={self.kl_warmup!r}", expected="a fraction from 0 to 1")
-        warn_if_tempered(self.kl_weight)
 
 
 def _head(model: RecurrentModel) -> Tensor:

@@ -6,14 +6,16 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from probseq.errors import IncompatibleError, ParameterError
-from probseq.inference.base import Draws, Inference, Progress, check_whole
+from probseq._types import Rule, number_in, one_of, whole_number
+from probseq.errors import IncompatibleError
+from probseq.inference.base import Draws, Inference, Progress
 from probseq.inference.chain_laws import ChainLaws, chain_prior
 from probseq.kernels import chain
 from probseq.models.base import Batch, SequenceModel
@@ -116,6 +118,14 @@ class VB(Inference):
     fits: ClassVar[str] = (
         "hidden Markov models with Normal, Poisson, Categorical and Bernoulli emissions and their Product"
     )
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "n_draws": partial(whole_number, lowest=1),
+        "n_init": partial(whole_number, lowest=1),
+        "init": partial(one_of, choices=("kmeans", "random")),
+        "max_iter": partial(whole_number, lowest=1),
+        "tol": partial(number_in, interval="[0, inf)", remedy="In nats: try tol=1e-6."),
+        "prune": partial(number_in, interval="[0, inf)", remedy="In steps: try prune=1.0."),
+    }
 
     def __init__(
         self,
@@ -155,7 +165,7 @@ class VB(Inference):
         IncompatibleError
             for emissions without a conjugate prior, transitions that depend on covariates, and a stationary start.
         """
-        self._check()
+        self.check()
         self.require(type(model))
         if not isinstance(model, HiddenMarkovModel):
             raise TypeError("can_fit accepted a model that is no hidden Markov model")
@@ -235,15 +245,6 @@ class VB(Inference):
             occupancy=occupancy,
             pruned=pruned,
         )
-
-    def _check(self) -> None:
-        check_whole(self, n_draws=1, n_init=1, max_iter=1)
-        if self.init not in ("kmeans", "random"):
-            raise ParameterError(got=f"init={self.init!r}", expected='"kmeans" or "random"', remedy="Choose one.")
-        for name, unit in (("tol", "nats"), ("prune", "steps")):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise ParameterError(got=f"{name}={value!r}", expected=f"a number of {unit} >= 0", remedy="Try 1e-6.")
 
 
 class Expected(NamedTuple):

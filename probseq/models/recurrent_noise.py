@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from probseq.errors import ParameterError
+from probseq._types import number_in
 
-__all__ = ["NO_DROPOUT", "Dropout", "Masks", "check_rate"]
+__all__ = ["NO_DROPOUT", "Dropout", "Masks", "dropout_rate"]
 
 
 class Masks(NamedTuple):
@@ -28,12 +28,9 @@ class Masks(NamedTuple):
     direct: Tensor | None
 
 
-def check_rate(name: str, rate: Any, example: str) -> None:
-    """Raise ``ParameterError`` for what is no rate in [0, 1)."""
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-        raise ParameterError(
-            got=f"{name}={rate!r}", expected="a rate from 0, below 1", remedy=f"Write {name}={example}."
-        )
+def dropout_rate(name: str, value: Any) -> float:
+    """An argument as the share of what is dropped, in [0, 1); a ParameterError that names it otherwise."""
+    return number_in(name, value, "[0, 1)", f"Write {name}=0.2 for 20 %.")
 
 
 class Dropout(NamedTuple):
@@ -51,7 +48,7 @@ class Dropout(NamedTuple):
     def check(self) -> None:
         """Raise ``ParameterError`` for a rate outside [0, 1)."""
         for name, rate in zip(("dropout", "locked_dropout", "weight_dropout"), self, strict=True):
-            check_rate(name, rate, "0.2 for 20 %")
+            dropout_rate(name, rate)
 
     def masks(
         self,
