@@ -83,6 +83,8 @@ class KneserNeyModel(SequenceModel[Recent], ClosedForm):
     Language 13, section 3 and equation 26.
     """
 
+    missing = "pattern"
+
     def __init__(self, observation: Observation, order: int = 2, tables: NGramTables | None = None) -> None:
         if not isinstance(observation.n_categories, int) or observation.n_variables != 1:
             raise ParameterError(

@@ -22,10 +22,12 @@ _NODES = 1600
 
 
 def check_missing_values(case: ModelCase) -> None:
-    """p(seen) is the sum or the integral of p(seen, unseen) over the unseen value; or a gap raises."""
+    """p(seen) is the sum or the integral of p(seen, unseen) over the unseen value; or a gap raises; as the model says."""
     if case.missing == "forbidden":
         _raises(case)
         return
+    told = case.model.missing == "pattern"
+    assert told == (case.missing == "pattern"), f"the model says {case.model.missing!r} of missing values"
     if case.missing == "pattern":
         _no_placeholder(case)
         return

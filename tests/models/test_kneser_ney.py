@@ -133,6 +133,10 @@ def test_missing_tokens_end_a_context():
     # Behind the gap nothing is known: the law of the shortest context, as for any other token before it.
     assert after[4] == model.log_prob_steps([*"abd", None, *"ca"]).values[4]
     assert after[5] != model.log_prob_steps([*"abrac", *"ca"]).values[5]
+    other = ps.MarkovChain(1).fit(["abracadabra"])
+    notes = ps.compare({"smooth": model, "chain": other}, [*"abr", None, *"ca"]).table["note"]
+    assert "given the pattern of missing values" in notes["smooth"]
+    assert "pattern" not in notes["chain"]
 
 
 def _tables() -> NGramTables:
