@@ -97,8 +97,9 @@ class NetworkCompression(Encoding):
         X : data in any form
             What the loss is measured on: held-out data, rather than those of the fit.
         tolerance : float or None
-            In place of ``rank``: the smallest rank, found by bisection, with which a value of X loses at most so many
-            nats.
+            In place of ``rank``: a rank with which a value of X loses at most so many nats, found by bisection. It is
+            the smallest where the loss falls as the rank grows, as it does but for small irregularities; otherwise a
+            smaller rank may do too, which ``compression_curve`` shows.
         inputs : bool
             Whether matrices that multiply what a layer reads are compressed like the recurrent ones.
         history : None, ps.TRAINING or data
@@ -241,8 +242,17 @@ class NetworkCompression(Encoding):
             for name in ("training_", "covariate_names_", "vocabulary_", "feature_names_in_"):
                 if name in vars(self):
                     setattr(moved, name, vars(self)[name])
-        moved.draws_ = replace(draws, log_prob=moved.log_likelihood_)
+        moved.draws_ = replace(draws, log_prob=moved._log_prob_behind_transforms())
         return moved
+
+    def _log_prob_behind_transforms(self) -> float:
+        """log p of the training data as the network reads them, nats, as fits report it; NaN without these data."""
+        if self._fitted_to is None or not self.has_likelihood:
+            return math.nan
+        model, batch, state, _ = self._network(self._fitted_to, None)
+        with torch.no_grad():
+            each = model.log_prob(self.model_.params, batch, state).double()
+        return float(torch.logsumexp(self.model_.log_weights.unsqueeze(-1) + each, 0).sum())
 
 
 class _Scorer:
@@ -315,7 +325,7 @@ def _tolerance(tolerance: Any) -> float:
 
 
 def _smallest(scorer: _Scorer, tolerance: float, full: int) -> int:
-    """A rank within the tolerance below which the next one, or the last one that was tried, is not."""
+    """A rank within the tolerance, or the full one, next above one that is not; the smallest of a monotone loss."""
     low, high = 0, full
     while high - low > 1:
         middle = (low + high) // 2

@@ -17,7 +17,7 @@ from probseq.plotting import plot_gradient_norms
 
 __all__ = ["NetworkGradients"]
 
-_DEFAULT_LAGS = 50
+_DEFAULT_LAGS, _LEAST_LAGS = 50, 2
 _QUANTILES = (0.05, 0.5, 0.95)
 
 
@@ -143,7 +143,7 @@ class NetworkGradients(Encoding):
         """(D, w, n_layers, max_lag + 1)."""
         if of not in ("memory", "hidden"):
             raise ParameterError(got=f"of={of!r}", expected='"memory" or "hidden"', remedy="Choose one of them.")
-        for name, value, least in (("max_lag", max_lag, 2), ("n_steps", n_steps, 1)):
+        for name, value, least in (("max_lag", max_lag, _LEAST_LAGS), ("n_steps", n_steps, 1)):
             fits = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
             if not (fits or (name == "max_lag" and value is None)):
                 raise ParameterError(
@@ -153,13 +153,17 @@ class NetworkGradients(Encoding):
                 )
         model, batch, state, _ = self._network(data, history)
         longest = int(batch.lengths.max())
-        lags = max(2, min(_DEFAULT_LAGS, longest // 2)) if max_lag is None else int(max_lag)
+        lags = max(_LEAST_LAGS, min(_DEFAULT_LAGS, longest // 2)) if max_lag is None else int(max_lag)
         rows, steps = spread_steps(batch, lags, int(n_steps))
         if not len(rows):
+            seen = torch.nonzero(batch.seen.any(-1) & batch.real)[:, 1]
+            most = int(seen.max()) if len(seen) else 0
             raise ShapeError(
                 got=f"sequences of at most {longest} steps behind the transforms, with max_lag={lags}",
                 expected=f"a value that was seen with {lags} steps before it",
-                remedy=f"Pass longer sequences, or max_lag={max(2, longest // 2)}.",
+                remedy=f"Pass longer sequences, or max_lag={most}."
+                if most >= _LEAST_LAGS
+                else f"Pass sequences with values behind the first {_LEAST_LAGS} steps, from which lags can be counted.",
             )
         with torch.no_grad():
             return gradient_norms(model, self.model_.params, batch, state, rows, steps, lags, memory=of == "memory")

@@ -376,5 +376,6 @@ def gap_error(lag: int) -> DataError:
     return DataError(
         got=f"a missing value under Difference(lag={lag})",
         expected="no missing values, because a difference over a gap is not defined for a general model",
-        remedy="Use ARMA(order=(p, d, q)), which differences inside its state space, or model the levels.",
+        remedy="Use ARMA(order=(p, d, q)), which differences inside its state space, or model the levels: "
+        f"a network without Difference, with lags=({lag},), reads the value before and is told what is missing.",
     )

@@ -78,6 +78,10 @@ def test_norms_have_labels_and_average_over_steps(bayes):
 def test_gradients_that_cannot_be_asked_for(bayes):
     with pytest.raises(ShapeError, match="at most 29 steps behind the transforms, with max_lag=29"):
         bayes.gradient_norms(SERIES, 29)
+    with pytest.raises(ShapeError, match=r"or max_lag=5\."):
+        bayes.gradient_norms(SERIES[:7], 6)
+    with pytest.raises(ShapeError, match="values behind the first 2 steps"):
+        bayes.gradient_norms(SERIES[:2])
     wrong = [{"max_lag": 1}, {"max_lag": True}, {"n_steps": 0}, {"of": "cell"}, {"bounds": (1.1, 1.2)}, {"bounds": 0.9}]
     for options in wrong:
         with pytest.raises(ParameterError, match=next(iter(options))):

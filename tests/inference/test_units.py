@@ -53,6 +53,15 @@ def test_objectives_follow_the_unit_of_the_data(name, inference):
         assert_allclose(value, here.draws_.objective, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("transform", [ps.Log(), [ps.Log(), ps.Standardize()]])
+def test_draws_are_told_of_as_the_model_reads_the_data(transform):
+    x = np.exp(3.0 + 0.5 * PAST)
+    model = ps.ARMA((1, 0), transform=transform).fit(x)
+    jacobian = -np.log(x).sum() - (x.size * np.log(np.std(np.log(x))) if isinstance(transform, list) else 0.0)
+    assert_allclose(model.log_likelihood_, model.draws_.log_prob + jacobian, rtol=1e-10)
+    assert model.draws_.objective == model.draws_.log_prob
+
+
 @pytest.mark.parametrize("name", ["normal", "full", "arma"])
 def test_standard_errors_follow_the_unit_of_the_data(name):
     make, x = MAKERS[name]
