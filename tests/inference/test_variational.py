@@ -152,9 +152,12 @@ def test_training_finds_the_best_bound(fitted):
         return value.item(), z.grad.numpy()
 
     best = minimize(loss, [0.1, 0.2, -2.0, -2.0], jac=True, method="L-BFGS-B", options={"ftol": 1e-9})
-    assert float(bound(model, batch, mean, scale)) == pytest.approx(-best.fun, abs=0.02)
-    np.testing.assert_allclose(mean, best.x[:2], atol=0.1 * float(np.exp(best.x[2:]).max()))
-    np.testing.assert_allclose(scale, np.exp(best.x[2:]), rtol=0.1)
+    # Near the top the bound falls by z^2 / 2 for a mean z standard deviations off and by r^2 for a standard deviation
+    # off by exp(r). Noisy gradients end less than 0.01 below the top; the divergence counted twice or half misses by
+    # more than 0.1.
+    assert -1e-6 <= -best.fun - float(bound(model, batch, mean, scale)) < 0.03
+    assert (np.abs(mean - best.x[:2]) < 0.25 * np.exp(best.x[2:])).all()
+    np.testing.assert_allclose(scale, np.exp(best.x[2:]), rtol=0.2)
     assert draws.status == "converged"
 
 

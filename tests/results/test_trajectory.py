@@ -307,8 +307,8 @@ def test_scenarios_that_cannot_be():
 
 def test_many_sequences_have_their_own_laws():
     series = [X[:40], GAPPED[10:70], X[20:80]]
-    model = ps.ARMA((1, 1, 1)).fit(series)
-    forecast = model.forecast(3)
+    model = ps.ARMA((1, 1, 1)).with_parameters(ar=[0.6], ma=[-0.5], scale=0.4)
+    forecast = model.forecast(3, history=series)
     scenario = np.full((3, 3, 1), np.nan)
     scenario[1, 1], scenario[2, 0] = 10.0, 11.0
     known, total = forecast.given(scenario), forecast.aggregate("sum")
