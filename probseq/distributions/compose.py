@@ -202,8 +202,10 @@ class Mixture(Distribution):
 def mixture(log_weights: Tensor, components: Distribution) -> Distribution:
     """A mixture over the last batch dimension; a single component stays what it is."""
     if log_weights.shape[-1] == 1:
-        shape = torch.broadcast_shapes(log_weights.shape[:-1], components.batch_shape[:-1])
-        return components[..., 0].expand(shape)
+        single, shape = components[..., 0], log_weights.shape[:-1]
+        return (
+            single if shape == single.batch_shape else single.expand(torch.broadcast_shapes(shape, single.batch_shape))
+        )
     if isinstance(components, Mixture):
         return _flat(log_weights, components)
     return Mixture(log_weights, components)
