@@ -163,7 +163,7 @@ class NetworkGradients(Encoding):
                 expected=f"a value that was seen with {lags} steps before it",
                 remedy=f"Pass longer sequences, or max_lag={most}."
                 if most >= _LEAST_LAGS
-                else f"Pass sequences with values behind the first {_LEAST_LAGS} steps, from which lags can be counted.",
+                else f"Pass sequences with values behind the first {_LEAST_LAGS} steps.",
             )
         with torch.no_grad():
             return gradient_norms(model, self.model_.params, batch, state, rows, steps, lags, memory=of == "memory")

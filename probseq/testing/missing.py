@@ -22,7 +22,7 @@ _NODES = 1600
 
 
 def check_missing_values(case: ModelCase) -> None:
-    """p(seen) is the sum or the integral of p(seen, unseen) over the unseen value; or a gap raises; as the model says."""
+    """As the model says: p(seen) sums or integrates p(seen, unseen) over the unseen, is given the gap, or raises."""
     if case.missing == "forbidden":
         _raises(case)
         return
