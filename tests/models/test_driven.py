@@ -11,6 +11,7 @@ from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 from torch.testing import assert_close
 
 import probseq as ps
+from probseq.data.sequences import sequences
 from probseq.distributions.emissions import AutoregressiveNormal, Normal, NormalRegression, PoissonRegression
 from probseq.distributions.params import flatten, unflatten
 from probseq.errors import CovariateError, DataError, IncompatibleError, ParameterError
@@ -262,6 +263,43 @@ def test_autoregressive_forecasts_are_paths_beyond_one_step():
     assert not ahead.exact
     assert np.isfinite(ahead.mean().values).all()
     assert int(np.isnan(model.log_prob_steps(x).values).sum()) == 2
+
+
+@pytest.mark.parametrize("size", [0.01, 1.0, 50.0])
+@pytest.mark.parametrize("covariance, k", [("diag", 1), ("diag", 2), ("full", 2)])
+def test_a_state_that_explains_its_values_exactly_is_named(size, covariance, k):
+    rng = np.random.default_rng(1)
+    x = size * rng.normal(size=(60, k))  # the first two, which are inputs only, are near to each other or far apart
+    x[2:4] /= size
+    for t in range(4, 60):
+        x[t] = 0.5 * x[t - 1] - 0.98 * x[t - 2] if t < 40 else rng.normal(size=k)
+    model = ps.HMM(2, ps.NormalRegression(2, covariance)).with_parameters(
+        initial=[0.5, 0.5],
+        transition=[[0.9, 0.1], [0.1, 0.9]],
+        intercept=np.zeros((2, k)),
+        autoregression=[[0.5 * np.eye(k), -0.98 * np.eye(k)], np.zeros((2, k, k))],
+        **(
+            {"scale": [[0.1] * k, [1.0] * k]} if covariance == "diag" else {"covariance": [0.01 * np.eye(k), np.eye(k)]}
+        ),
+    )
+    chain, batch = model.model_.model, model._batch(sequences(x))
+    params = {name: value.double() for name, value in model.draws_.params.items()}
+    for _ in range(20):
+        step = chain.em_step(params, batch)
+        params = step.params
+    (found,) = chain.em_problems(params, batch, step.occupancy)
+    assert found == (
+        "the variance of state 0 (NormalRegression) collapsed to its floor, 1e-6 of the variance of the data",
+    )
+
+
+def test_starts_that_do_not_collapse_are_preferred():
+    rng, x = np.random.default_rng(0), np.zeros(40)
+    for t in range(2, 40):
+        x[t] = 0.6 * x[t - 1] + 0.2 * x[t - 2] + rng.normal()
+    model = ps.HMM(3, ps.NormalRegression(2), inference=ps.EM(n_init=60), random_state=0).fit(x)
+    assert model.status_ == "converged"
+    assert float(model.params_["scale"].min()) > 2e-3 * x[2:].std()
 
 
 def test_bad_input():

@@ -135,7 +135,8 @@ class NormalRegression(ConditionalEmission):
         return self._named(beta, observation) | {"covariance": torch.where(total > EMPTY, new, covariance)}
 
     def states_at_floor(self, observation: Observation, x: Tensor, seen: Tensor, params: Params) -> Tensor:
-        floor = variance_floor(x, seen)
+        # Of the values that are explained, as in the fit: the first ones are inputs only.
+        floor = variance_floor(x[:, self.order :], seen[:, self.order :])
         if self.covariance == "full":
             unit = floor.sqrt()
             scaled = params["covariance"] / (unit.unsqueeze(-1) * unit)
