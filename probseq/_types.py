@@ -153,6 +153,7 @@ def _parts(law: Distribution) -> dict[str, Any]:
 def whole_number(name: str, value: Any, lowest: int, remedy: str = "") -> int:
     """An argument as a whole number of at least ``lowest``; a ParameterError that names it otherwise."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < lowest:
+        remedy = remedy or f"Try {name}={max(1, lowest)}."
         raise ParameterError(got=f"{name}={value!r}", expected=f"a whole number from {lowest}", remedy=remedy)
     return int(value)
 
@@ -174,6 +175,7 @@ def number_in(name: str, value: Any, interval: str, remedy: str = "") -> float:
     if not (above and below):
         open_ended = f"a finite number {'from' if interval[0] == '[' else 'above'} {low:g}"
         expected = open_ended if high == np.inf else f"a number in {interval}"
+        remedy = remedy or f"Try {name}={low + min(1.0, (high - low) / 2):g}."
         raise ParameterError(got=f"{name}={value!r}", expected=expected, remedy=remedy)
     return real
 
@@ -191,7 +193,7 @@ def _real(value: Any) -> float:
 def truth_value(name: str, value: Any, remedy: str = "") -> bool:
     """An argument as True or False; a ParameterError that names it otherwise."""
     if not isinstance(value, bool | np.bool_):
-        raise ParameterError(got=f"{name}={value!r}", expected="True or False", remedy=remedy)
+        raise ParameterError(got=f"{name}={value!r}", expected="True or False", remedy=remedy or f"Try {name}=True.")
     return bool(value)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from probseq._random import RandomState, torch_generator
+from probseq._types import number_in, positive_number, truth_value, whole_number
 from probseq.data.sequences import Sequences
 from probseq.distributions.base import Distribution
 from probseq.distributions.categorical import Categories
@@ -56,14 +57,13 @@ def tempering(
 
     Source of the nucleus: Holtzman et al. (2020), "The curious case of neural text degeneration", eq. 2 and 3.
     """
+    positive_number("temperature", temperature, "1.0 is the model's own law.")
+    if top_k is not None:
+        whole_number("top_k", top_k, 1, "Use top_k=10.")
+    if top_p is not None:
+        number_in("top_p", top_p, "(0, 1]", "Use top_p=0.9.")
     if temperature == 1.0 and top_k is None and top_p is None and banned is None:
         return None
-    if not (isinstance(temperature, int | float) and temperature > 0):
-        raise ParameterError(got=f"temperature={temperature!r}", expected="a number above 0", remedy="Use 1.0.")
-    if top_k is not None and not (isinstance(top_k, int) and top_k >= 1):
-        raise ParameterError(got=f"top_k={top_k!r}", expected="an integer from 1", remedy="Use top_k=10.")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ParameterError(got=f"top_p={top_p!r}", expected="a probability in (0, 1]", remedy="Use top_p=0.9.")
 
     def temper(law: Distribution) -> Distribution:
         if not law.nominal:
@@ -73,9 +73,13 @@ def tempering(
                 remedy="Leave them out.",
             )
         probs: torch.Tensor = law.probs  # type: ignore[attr-defined]
-        logits = torch.log(probs) / temperature
+        logits = torch.log(probs)
         if banned is not None:
             logits[..., banned] = -torch.inf
+            if bool(torch.isinf(logits).all(-1).any()):
+                raise _nothing_left("all that the model gives a probability at some step")
+        # From the most probable on, so that a low temperature leaves it in the range of the arithmetic.
+        logits = ((logits - logits.amax(-1, keepdim=True)).double() / temperature).to(logits.dtype)
         if top_k is not None and top_k < logits.shape[-1]:
             least = logits.topk(top_k, -1).values[..., -1:]
             logits = torch.where(logits >= least, logits, torch.full_like(logits, -torch.inf))
@@ -104,6 +108,8 @@ def generate(
 ) -> Any:
     """See ``SequenceEstimator.sample``."""
     estimator._check_fitted()
+    truth_value("states", states)
+    truth_value("log_prob", log_prob)
     n = 1 if n_sequences is None else n_sequences
     if exclude is not None:
         shaping = shaping._replace(banned=_banned(estimator, exclude))
@@ -154,6 +160,8 @@ def generate(
             one = map_state(lambda leaf: leaf[:1], state)
             end = None if words is None else words.end_code
             found = beam_search(model, one, int(length), int(shaping.beams), end, shaping.banned)
+        if not len(found.codes):
+            raise _nothing_left("all that the model gives a probability at some step")
         values = found.codes[:n, :, None].to(model.dtype)
         labels = replace(estimator._unlabelled(len(values)), many=n_sequences is not None)
         state = map_state(lambda leaf: leaf[: len(values)], state)
@@ -166,14 +174,23 @@ def _banned(estimator: SequenceEstimator, exclude: Any) -> torch.Tensor:
     given = [exclude] if isinstance(exclude, str) or not isinstance(exclude, Iterable) else list(exclude)
     words, size = estimator.vocabulary_, estimator.model_.observation.n_categories
     known = words.codes if words is not None else range(size if isinstance(size, int) else 0)
-    unknown = [token for token in given if token not in known]
+    unknown = [token for token in given if not isinstance(token, Hashable) or token not in known]
     if unknown:
         raise ParameterError(
             got=f"exclude={unknown[0]!r}",
             expected="tokens of the model's vocabulary",
             remedy="vocabulary_.tokens lists them.",
         )
-    return torch.tensor([words.codes[token] if words is not None else int(token) for token in given], dtype=torch.long)
+    codes = {words.codes[token] if words is not None else int(token) for token in given}
+    if given and len(codes) == len(known):
+        raise _nothing_left(f"all {len(codes)} tokens")
+    return torch.tensor(sorted(codes), dtype=torch.long)
+
+
+def _nothing_left(excluded: str) -> ParameterError:
+    return ParameterError(
+        got=f"exclude={excluded}", expected="tokens that leave at least one to be drawn", remedy="Exclude fewer."
+    )
 
 
 def _check_beams(estimator: SequenceEstimator, shaping: Shaping, n: int, states: bool, covariates: Any) -> None:

@@ -47,7 +47,7 @@ def _devices(name: str, value: Any) -> None:
         whole_number(name, value, 1, "A list such as [0, 1] chooses some of them.")
         return
     for one in value:
-        whole_number(f"an entry of {name}", one, 0)
+        whole_number(f"an entry of {name}", one, 0, "Try [0, 1].")
 
 
 def _folder(name: str, value: Any) -> None:

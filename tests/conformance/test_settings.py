@@ -81,7 +81,7 @@ def test_a_fit_names_the_setting_that_is_wrong(cls, name, value):
     with pytest.raises((ParameterError, IncompatibleError)) as error:
         cls(**{name: value}).fit(model, batch, torch_generator(0))
     assert name in error.value.got
-    assert error.value.expected
+    assert error.value.expected and error.value.remedy
 
 
 @pytest.mark.parametrize("cls, name, value", OPTIONS, ids=ids(OPTIONS))
@@ -89,7 +89,7 @@ def test_options_of_a_training_are_checked_when_they_are_made(cls, name, value):
     with pytest.raises(ParameterError) as error:
         cls(**{name: value})
     assert name in error.value.got
-    assert error.value.expected
+    assert error.value.expected and error.value.remedy
 
 
 @pytest.mark.parametrize("cls", [cls for cls in INFERENCES if "training" in inspect.signature(cls).parameters])

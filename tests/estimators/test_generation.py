@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import probseq as ps
+from probseq.distributions.categorical import Categories
 from probseq.errors import ParameterError, UnsupportedError
 from probseq.estimators.generation import tempering
 from probseq.models.baseline import MarkovChainModel
@@ -104,6 +105,33 @@ def test_excluded_tokens_never_come():
     p = law.probs[0, 0].clone()
     p[code] = 0.0
     torch.testing.assert_close(kept, p / p.sum())
+
+
+def test_what_leaves_no_token_to_draw_is_named():
+    model = ps.MarkovChain(1, "kneser_ney", random_state=0).fit(TEXTS)
+    for beams in (None, 3):
+        with pytest.raises(ParameterError, match="exclude=all .* tokens"):
+            model.sample(3, exclude=list(model.vocabulary_.tokens), beams=beams)
+        with pytest.raises(ParameterError, match=r"exclude=\['a'\]"):
+            model.sample(3, exclude=[["a"]], beams=beams)
+    with pytest.raises(ParameterError, match="exclude=all 2 tokens"):
+        ps.MarkovChain().fit([0.0, 1.0, 1.0, 0.0]).sample(3, exclude=[0, 1])
+    follows = ps.MarkovChain(1).fit("abababab")  # nothing but a comes after b
+    for beams in (None, 3):
+        with pytest.raises(ParameterError, match="gives a probability at some step"):
+            follows.sample(4, exclude="a", history="ab", beams=beams)
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-300, np.float32(1e-30)])
+def test_low_temperatures_give_the_most_probable(temperature):
+    law = Categories(logits=torch.tensor([[0.0, 1.0, 0.9]]))
+    assert tempering(temperature)(law).probs.tolist() == [[0.0, 1.0, 0.0]]
+
+
+def test_a_high_temperature_keeps_exact_zeros():
+    law = Categories(logits=torch.tensor([[0.0, 0.3, 0.7]]).log())
+    expected = np.array([[0.0, 0.3**0.5, 0.7**0.5]])
+    np.testing.assert_allclose(tempering(2.0)(law).probs, expected / expected.sum(), rtol=1e-6)
 
 
 def test_text_goes_on_from_a_history():
