@@ -150,10 +150,10 @@ class FittedModel(BaseEstimator, ABC):
                 remedy="Call fit(X) or with_parameters(...) first.",
             )
 
-    def _read(self, X: Any, lengths: Any = None, covariates: Any = None) -> Sequences:
+    def _read(self, X: Any, lengths: Any = None, covariates: Any = None, end: bool | None = None) -> Sequences:
         """Read data for a fitted model."""
         self._check_fitted()
-        data = sequences(X, lengths=lengths, covariates=covariates, vocabulary=self._words(X))
+        data = sequences(X, lengths=lengths, covariates=covariates, vocabulary=self._words(X), end=end)
         return self._checked(data)
 
     def _borrow(self, X: Any, lengths: Any = None, covariates: Any = None) -> Sequences:

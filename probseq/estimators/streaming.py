@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 
 from probseq.data.covariates import order_by_name, plain_names
+from probseq.data.sequences import Sequences
 from probseq.data.timeindex import is_default
 from probseq.errors import (
     CovariateError,
@@ -48,10 +49,12 @@ class Streaming(FittedModel):
         history: Any = None,
         weights: str = "adapt",
     ) -> State:
-        """The state after X.
+        """The state after X; a text goes on, so that it has not ended.
 
         Parameters
         ----------
+        X : data in any form
+            A text counts as ended only where it was read so before, by ``ps.sequences``.
         history : None, ps.TRAINING or data
             What came before X.
         weights : "adapt" or "frozen"
@@ -60,7 +63,8 @@ class Streaming(FittedModel):
             X weighs the draws even where it is what the model was fitted to; with "frozen" the state after these
             data is that from which ``forecast`` goes on by itself.
         """
-        data = self._read(X, lengths, covariates)
+        end = None if isinstance(X, Sequences) or getattr(self, "vocabulary_", None) is None else False
+        data = self._read(X, lengths, covariates, end)
         model = self._weighed(weights)
         with torch.no_grad():
             return State(model.filter({}, self._batch(data), self._begin(data, history, weights)), data.n_sequences)
@@ -70,8 +74,9 @@ class Streaming(FittedModel):
 
         Parameters
         ----------
-        x : a number, (k,), or (n, k); NaN is missing. A token for text models. A row of a table, or a dict from names
-            to values, goes by the names of the variables; so do ``covariates``.
+        x : a number, (k,), or (n, k); NaN is missing. A row of a table, or a dict from names to values, goes by the
+            names of the variables; so do ``covariates``. For models of tokens one token, such as a character or
+            "<end>", or a list of one for each sequence; None is missing.
         weights : "adapt" or "frozen"
             Whether what is seen moves the weights of the parameter draws (the model's law), or each draw keeps the
             weight that the fit gave it.
@@ -120,8 +125,8 @@ class Streaming(FittedModel):
 
     def _one_step(self, x: Any, n: int) -> np.ndarray:
         """One value a variable of each sequence, (n, k)."""
-        if isinstance(x, str) and self.vocabulary_ is not None:
-            x = self.vocabulary_.encode(np.array([x], dtype=object), end=False)
+        if self.vocabulary_ is not None:
+            x = self._codes(x, n)
         values, names = _labelled(x, n)
         value = _block(values, n, self.n_features_in_, "x")
         if names is None:
@@ -137,6 +142,37 @@ class Streaming(FittedModel):
                 got=f"the variables {list(names)}", expected=f"{list(fitted)}", remedy="Name them as in the fit."
             )
         return value[:, [given.index(name) for name in wanted]]
+
+    def _codes(self, x: Any, n: int) -> Any:
+        """Codes for tokens, one for each sequence; what has no text in it is left as it is.
+
+        Raises
+        ------
+        ShapeError
+            For texts that are not one token.
+        VocabularyError
+            For a token that the model does not know.
+        """
+        tokens = np.asarray(x, dtype=object).ravel().tolist()
+        if not any(isinstance(one, str) for one in tokens):
+            return x
+        words, texts = self.vocabulary_, self.training_ is None or self.training_.is_text
+        for one in tokens:
+            n_tokens = len(words.split(one)) if isinstance(one, str) and one not in words and texts else 1
+            if n_tokens != 1:
+                raise ShapeError(
+                    got=f"x={one!r}, {n_tokens} tokens",
+                    expected=f"one token a step: a {words.unit}",
+                    remedy="Call update once for each, or filter(text, history=...) for all together.",
+                )
+        codes = words.encode(np.array(tokens, dtype=object), where="x")
+        if len(codes) != n:
+            raise ShapeError(
+                got=f"{len(codes)} tokens for a state of {n} sequence{'s' * (n != 1)}",
+                expected="one for each sequence",
+                remedy="Pass one step.",
+            )
+        return codes
 
     def _one_input(self, covariates: Any, n: int) -> torch.Tensor | None:
         m = self.model_.n_covariates

@@ -18,6 +18,7 @@ from probseq.results.construct import select_variables, single_variable
 from probseq.results.joint import MarginalJoint
 from probseq.results.labelled import EXACT, LabelledLaw
 from probseq.results.scenario import backend_of
+from probseq.results.trajectory import check_unchanged
 
 __all__ = ["DerivedForecasts"]
 
@@ -85,7 +86,8 @@ class DerivedForecasts(LabelledLaw):
         is certain: its own quantile, of variance zero, and not scored by ``log_prob``. Parameter draws are weighed by
         how well they predict the known values. Where the joint law has no closed form, as that of a network,
         ``n_paths`` are drawn out of ten times as many that run through the known values, by how well each predicts
-        them; ``method`` says so, and how many paths these weights are worth.
+        them; ``method`` says so, and how many paths these weights are worth. Called on its result, it draws new paths
+        through all values that are known by then.
 
         Parameters
         ----------
@@ -97,12 +99,14 @@ class DerivedForecasts(LabelledLaw):
 
         Returns
         -------
-        Forecast of the same steps; ``given`` may be called on it again where the joint law is known.
+        Forecast of the same steps, on which ``given`` may be called again.
 
         Raises
         ------
         UnsupportedError
-            The forecast is no trajectory of a fitted model, as one of sums or one that is conditioned on paths.
+            The forecast is no trajectory of a fitted model, as one of sums.
+        ParameterError
+            A value other than the one known before.
         ShapeError
             Stamps or names that the forecast does not have.
         SupportError
@@ -123,7 +127,7 @@ class DerivedForecasts(LabelledLaw):
         """
         closed = None if self._joint is None else self._joint.closed()
         if closed is None:
-            return self._chosen_paths(self._scenario(values), n_paths, random_state)
+            return self._through(self._scenario(values), n_paths, random_state)
         joint = closed.given(self._scenario(values))
         n_known = int(joint.certain.sum())
         backend = backend_of(joint)
@@ -140,6 +144,17 @@ class DerivedForecasts(LabelledLaw):
         scenario._stamped = self._stamped
         return scenario
 
+    def _through(self, values: np.ndarray, n_paths: int, random_state: RandomState) -> Self:
+        """Paths through these values and all that were known before: weights of paths do not add up, laws do."""
+        source = self
+        if self._origin is not None:
+            source, known = self._origin
+            check_unchanged(known, values)
+            values = np.where(np.isnan(known), values, known)
+        scenario = source._chosen_paths(values, n_paths, random_state)
+        scenario._origin, scenario._stamped = (source, values), source._stamped
+        return scenario
+
     def _chosen_paths(self, values: np.ndarray, n_paths: int, random_state: RandomState) -> Self:
         """Paths through known values, resampled by their importance weights."""
         self._need_paths(n_paths, 2)
@@ -148,8 +163,8 @@ class DerivedForecasts(LabelledLaw):
         if found is None:
             raise UnsupportedError(
                 got=f"given() of a forecast made of {self._backend.name} ({self.method})",
-                expected="the forecast of a fitted model, with all that is known at once",
-                remedy="Call given() on forecast(horizon) itself.",
+                expected="the forecast of a fitted model, with all its variables and steps",
+                remedy="Call given() on forecast(horizon) itself, before marginal(), aggregate() or map().",
             )
         paths, log_weights = found
         top = log_weights.max(0)
@@ -167,14 +182,14 @@ class DerivedForecasts(LabelledLaw):
                 f"The paths through the known values are worth {worth:.0f} only: these are far from what was expected. "
                 "Raise n_paths.",
                 ApproximationWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         kept = torch.multinomial(torch.from_numpy(weights.T.copy()), int(n_paths), True, generator=generator).numpy().T
-        chosen = np.take_along_axis(paths, kept[..., None, None], 0)
+        # Networks compute in single precision; what is known is known as it was given.
+        chosen = np.where(np.isnan(values), np.take_along_axis(paths, kept[..., None, None], 0), values)
         old = self._backend
-        sizes = old.categories if isinstance(old, PathsBackend) else None
         return type(self)(
-            PathsBackend(chosen, old.discrete_variables, sizes),
+            PathsBackend(chosen, old.discrete_variables, _categories(old)),
             self._labels,
             self._index,
             history=self._history,
@@ -223,3 +238,13 @@ class DerivedForecasts(LabelledLaw):
         )
         one._stamped = self._stamped
         return one
+
+
+def _categories(backend: Backend) -> tuple[int | None, ...]:
+    """How many categories each variable has; None for numbers."""
+    if isinstance(backend, PathsBackend):
+        return backend.categories
+    return tuple(
+        backend.marginal([i]).probs().shape[-1] if nominal else None
+        for i, nominal in enumerate(backend.nominal_variables)
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,9 @@ import xarray as xr
 from probseq._random import RandomState, torch_generator
 from probseq.data.labels import stamps_2d
 from probseq.data.sequences import Sequences, sequences
-from probseq.errors import ParameterError, UnsupportedError
+from probseq.data.timeindex import is_default
+from probseq.data.vocabulary import Vocabulary
+from probseq.errors import ParameterError, ShapeError, UnsupportedError
 from probseq.results.backends import Backend, JointLaw, LawBackend, PathsBackend
 from probseq.results.truth import aligned_values, has_stamps, scattered_values
 
@@ -43,6 +46,7 @@ class LabelledLaw:
         self._joint, self._history, self._scored = joint, history, scored
         self._random_state, self._generator = random_state, torch_generator(random_state)
         self.future = future
+        self._origin: tuple[Self, np.ndarray] | None = None
         self._stamped = has_stamps(index, history is not None or index is labels.index)
         self.method = method or _method(backend)
 
@@ -153,13 +157,46 @@ class LabelledLaw:
         """Values (n, t, k) from one number or from data in any form, matched by names and stamps where there are."""
         if isinstance(y, int | float | np.number) or (isinstance(y, np.ndarray) and y.ndim == 0):
             return np.full(self._backend.shape, float(y))
-        data = y if isinstance(y, Sequences) else sequences(y, vocabulary=self._labels.vocabulary)
-        return aligned_values(data, self._labels, self._index, self._backend.shape, self._stamped)
+        return aligned_values(self._data(y), self._labels, self._index, self._backend.shape, self._stamped)
 
     def _scenario(self, values: Any) -> np.ndarray:
         """Values (n, t, k) of which some are known, NaN elsewhere: steps and variables that are left out are open."""
-        data = values if isinstance(values, Sequences) else sequences(values, vocabulary=self._labels.vocabulary)
-        return scattered_values(data, self._labels, self._index, self._backend.shape, self._stamped)
+        return scattered_values(self._data(values), self._labels, self._index, self._backend.shape, self._stamped)
+
+    def _data(self, y: Any) -> Sequences:
+        """Values in any form; of one step of several sequences one value each."""
+        words = self._labels.vocabulary
+        data = y if isinstance(y, Sequences) else sequences(y) if words is None else self._tokens(y, words)
+        n, t, _ = self._backend.shape
+        if n > 1 and t == 1 and (data.n_sequences, data.max_length) == (1, n) and is_default(data.index[0]):
+            index = (pd.RangeIndex(1),) * n
+            each = np.ones(n, dtype=np.int64)
+            data = replace(
+                data,
+                values=data.values.swapaxes(0, 1),
+                lengths=each,
+                index=index,
+                names=self._labels.names,
+                many=True,
+                coords={},
+            )
+        if data.vocabulary is not None and data.max_length > t and all(is_default(one) for one in data.index):
+            raise ShapeError(
+                got=f"{data.max_length} tokens for a forecast of {t} step{'s' * (t != 1)}",
+                expected="one token a step",
+                remedy="Cut them to the horizon; log_prob_steps(text, history=...) reads a text of any length.",
+            )
+        return data
+
+    def _tokens(self, y: Any, words: Vocabulary) -> Sequences:
+        """A text, or tokens: with their ends where the forecast has a step for these."""
+        n, t, _ = self._backend.shape
+        given = [y] if isinstance(y, str) else y
+        alone = isinstance(given, list | tuple) and 1 in (n, t) and len(given) == n * t
+        if alone and all(isinstance(one, str) and one in words for one in given):
+            y = np.array(given, dtype=object)
+        data = sequences(y, vocabulary=words, end=False)
+        return data if data.max_length >= self.n_steps else sequences(y, vocabulary=words)
 
 
 def _method(backend: Backend) -> str:

@@ -13,7 +13,18 @@ from probseq.distributions.stacked import is_normal, linear_image, single_steps
 from probseq.errors import ParameterError, SupportError
 from probseq.results.backends import JointLaw
 
-__all__ = ["TrajectoryLaw"]
+__all__ = ["TrajectoryLaw", "check_unchanged"]
+
+
+def check_unchanged(known: np.ndarray, values: np.ndarray) -> None:
+    """Raise ``ParameterError`` where values (n, t, k) are other than those known before; NaN is none."""
+    changed = ~np.isnan(known) & ~np.isnan(values) & (values != known)
+    if changed.any():
+        raise ParameterError(
+            got=f"{values[changed][0]:g} for a value known to be {known[changed][0]:g}",
+            expected="values for steps that are still open",
+            remedy="Start again from the forecast without conditions.",
+        )
 
 
 class TrajectoryLaw(JointLaw):
@@ -84,13 +95,7 @@ class TrajectoryLaw(JointLaw):
         SupportError
             A value cannot happen, such as a negative one under a logarithm.
         """
-        changed = self.certain & ~np.isnan(values) & (values != self.known)
-        if changed.any():
-            raise ParameterError(
-                got=f"{values[changed][0]:g} for a value known to be {self.known[changed][0]:g}",
-                expected="values for steps that are still open",
-                remedy="Start again from the forecast without conditions.",
-            )
+        check_unchanged(self.known, values)
         new = ~np.isnan(values) & ~self.certain
         x, seen = self._stack(np.where(new, values, 0.0)), self._stack(new)
         possible = torch.isfinite(self.law.log_prob_seen(x, seen)).numpy()

@@ -1,11 +1,12 @@
 """Futures that are known in part, and other futures of the covariates, for models whose forecasts are paths."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import probseq as ps
-from probseq.errors import ApproximationWarning, SupportError, UnsupportedError
+from probseq.errors import ApproximationWarning, ParameterError, SupportError, UnsupportedError
 
 PHI, SCALE = 0.8, 0.5
 
@@ -37,8 +38,47 @@ def test_known_values_of_a_network_that_is_an_autoregression():
     assert_allclose(paths.std(), spread, atol=0.06 * spread.max())
     assert_array_equal(paths.sample(10)[:, 1], 1.0)
     assert "worth" in paths.method and not paths.exact
-    with pytest.raises(UnsupportedError):
-        paths.given(scenario)
+    with pytest.raises(UnsupportedError, match="before marginal"):
+        net.forecast(5, history=y).aggregate("sum").given([1.0])
+
+
+def test_what_is_known_later_joins_what_was_known():
+    net, arma, y = walk()
+    early, late = [np.nan, 1.0, np.nan, np.nan, np.nan], [np.nan, np.nan, np.nan, np.nan, -0.5]
+    first = net.forecast(5, history=y).given(early, n_paths=50)
+    both = first.given(late, n_paths=4000, random_state=1)
+    at_once = net.forecast(5, history=y).given([np.nan, 1.0, np.nan, np.nan, -0.5], n_paths=4000, random_state=1)
+    assert_array_equal(both.sample(20, random_state=0), at_once.sample(20, random_state=0))
+    exact = arma.forecast(5, history=y).given(early).given(late)
+    assert_allclose(both.mean(), exact.mean(), atol=0.06 * exact.std().values.max())
+    assert_allclose(both.given(early, n_paths=4000).mean(), exact.mean(), atol=0.06 * exact.std().values.max())
+    for scenario in (both, exact):
+        with pytest.raises(ParameterError, match="known to be 1"):
+            scenario.given([np.nan, 2.0, np.nan, np.nan, np.nan])
+
+
+def test_known_dates_join_by_their_stamps():
+    net, _, y = walk()
+    days = pd.date_range("2024-01-01", periods=85)
+    forecast = net.forecast(5, history=pd.Series(y[:79], days[:79]))
+    one, other = pd.Series([0.5], days[81:82]), pd.Series([-0.2], days[83:84])
+    both = forecast.given(one, n_paths=20).given(other, n_paths=20)
+    assert_array_equal(both.sample(3).sel(time=days[81]), 0.5)
+    assert_array_equal(both.sample(3).sel(time=days[83]), -0.2)
+
+
+def test_known_tokens_leave_a_forecast_of_tokens():
+    chain = ps.MarkovChain(1, smoothing=0.5).fit(["abab", "abba", "baab"])
+    forecast = chain.forecast(3, history="ab")
+    known = forecast.given([None, "b", None], n_paths=4000)
+    assert_array_equal(known.probs().sel(category="b")[1], 1.0)
+    # p(x_1 | x_2 = b) by Bayes' rule; behind an end comes a fresh start.
+    into_b = [
+        chain.forecast(1, history=np.array(["a", "b", c], dtype=object)).probs().values.ravel()[1]
+        for c in ("a", "b", "<end>")
+    ]
+    joint = chain.forecast(1, history="ab").probs().values.ravel() * into_b
+    assert_allclose(known.probs()[0], joint / joint.sum(), atol=0.03)
 
 
 def test_known_values_weigh_the_states_of_a_markov_model():
