@@ -151,7 +151,23 @@ class Marginalized(SequenceModel[MarginalState]):
         along, last = self._weights_along(log_weights, steps.values)
         values = torch.logsumexp(along + steps.values.movedim(0, -1), -1)
         values = torch.where(steps.scored.any(-1), values, torch.zeros_like(values))
-        return Steps(values, steps.scored, None, self._pack(steps.final, last))
+        error = None if steps.error is None else self._error(along, steps.values, steps.error)
+        return Steps(values, steps.scored, error, self._pack(steps.final, last))
+
+    def _error(self, along: Tensor, values: Tensor, errors: Tensor) -> Tensor:
+        r"""Standard errors of the averaged steps, (n, t), to first order, from those of the draws, (D, n, t).
+
+        Var v_t = sum_d r_dt^2 e_dt^2 + (r_dt - w_dt)^2 sum_{s<t} e_ds^2, with the weights w_t before and r_t after step
+        t: the factors of earlier steps have moved the weights. Those of different draws and steps are estimated apart;
+        weights that a state brought along count as known. Frozen weights have no second part.
+        """
+        before = along.exp()
+        after = _normalised(along + values.movedim(0, -1), along).exp()
+        square = errors.to(before.dtype).square().movedim(0, -1)
+        variance = after.square() * square
+        if self.adapt:
+            variance = variance + (after - before).square() * (square.cumsum(1) - square)
+        return variance.sum(-1).sqrt().to(errors.dtype)
 
     def _forecast_marginals(
         self, params: Params, state: MarginalState, u: Tensor | None, horizon: int

@@ -9,6 +9,7 @@ from scipy import stats
 import probseq as ps
 from probseq.distributions.emissions import Normal
 from probseq.errors import ParameterError, UnsupportedError
+from probseq.models.marginal import Marginalized
 from probseq.models.particles import ParticleModel
 from probseq.models.recurrent import RecurrentModel
 from probseq.results.joint import make_batch
@@ -171,3 +172,46 @@ def test_nobody_looks_inside_between_particles():
     assert model.encode(gappy()[10:30]).sizes["time"] == 20
     with pytest.raises(UnsupportedError):
         model.encode(gappy())
+
+
+def several(n_particles, seed=0):
+    """Three autoregressions of other slopes as draws, and the scales of their steps."""
+    model, params, scale = autoregression(n_particles, seed=seed)
+    many = {"weights": params["weights"].repeat(3, 1)}
+    for d, phi in enumerate((0.2, 0.9, 1.1)):
+        model.inner.piece(many, "head.direct")[d, 0, 0] = phi
+    return Marginalized(model, many, torch.log(torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64))), scale
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_errors_of_draws_reach_their_average(frozen):
+    """To first order the variance of a step is that of all factors before it, through the slopes of the average."""
+    model, scale = several(300)
+    model = model.frozen() if frozen else model
+    batch = make_batch(model, series(scale)[..., None], np.array([12, 12, 7, 10]))
+    each = model.model.log_prob_steps(model.params, batch)
+    start = model.initial_state({}, batch.n).log_weights
+
+    def average(values):
+        along, _ = model._weights_along(start, values)
+        return torch.logsumexp(along + values.movedim(0, -1), -1)
+
+    slopes = torch.autograd.functional.jacobian(average, each.values)  # (n, t, D, n, t)
+    expected = torch.einsum("ntdms,dms->nt", slopes.square(), each.error.square()).sqrt()
+    steps = model.log_prob_steps({}, batch)
+    assert float(expected.max()) > 0.01
+    assert_allclose(steps.error, expected, rtol=1e-9, atol=1e-14)
+
+
+def test_errors_of_an_average_are_those_over_seeds():
+    x = np.array([0.5, np.nan, 1.5, np.nan, np.nan, -1.0, 0.3])
+    values, errors = [], []
+    for seed in range(100):
+        model, _ = several(100, seed=1_000_003 * seed)
+        steps = model.log_prob_steps({}, make_batch(model, x[None, :, None], np.array([7])))
+        values.append(steps.values[0].numpy())
+        errors.append(steps.error[0].numpy())
+    moved = np.std(values, 0)
+    assert_allclose(moved[[0, 1, 3, 4]], 0.0, atol=1e-14)
+    told = np.sqrt(np.mean(np.square(errors), 0))
+    assert_allclose(told[[2, 5, 6]], moved[[2, 5, 6]], rtol=0.25)
