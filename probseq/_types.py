@@ -18,6 +18,7 @@ __all__ = [
     "Configuration",
     "Record",
     "Rule",
+    "Ruled",
     "equal_values",
     "number_in",
     "one_of",
@@ -31,15 +32,8 @@ Rule = Callable[[str, Any], Any]
 """Called with the name and the value of an argument; raises ``ParameterError`` for a value that is not allowed."""
 
 
-class Configuration:
-    """An object that only stores its constructor's arguments: emissions, transforms and inferences.
-
-    It follows scikit-learn's protocol (``get_params``, ``set_params``, ``clone``, nested names such as
-    ``emission__covariance``) and is equal to another of its class with the same arguments.
-    """
-
-    not_saved: ClassVar[tuple[str, ...]] = ()
-    """Arguments that belong to the run and not to the model: files of models leave them out."""
+class Ruled:
+    """An object whose arguments have rules."""
 
     rules: ClassVar[Mapping[str, Rule]] = {}
     """What arguments may be, by name, whatever the data and the model are."""
@@ -48,6 +42,17 @@ class Configuration:
         """Raise ``ParameterError`` for the first argument that breaks its rule."""
         for name, rule in self.rules.items():
             rule(name, getattr(self, name))
+
+
+class Configuration(Ruled):
+    """An object that only stores its constructor's arguments: emissions, transforms and inferences.
+
+    It follows scikit-learn's protocol (``get_params``, ``set_params``, ``clone``, nested names such as
+    ``emission__covariance``) and is equal to another of its class with the same arguments.
+    """
+
+    not_saved: ClassVar[tuple[str, ...]] = ()
+    """Arguments that belong to the run and not to the model: files of models leave them out."""
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name; ``deep`` adds those of the configurations among them."""

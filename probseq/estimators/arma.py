@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from probseq._random import RandomState
+from probseq._types import Rule, one_of, or_none, whole_number
 from probseq.distributions.emissions import Observation
 from probseq.errors import IncompatibleError, ParameterError
 from probseq.estimators.arma_diagnostics import ARMADiagnostics
@@ -106,6 +108,11 @@ class ARMA(ARMADiagnostics, SequenceEstimator):
     """
 
     inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP, Laplace, ADVI, NUTS, Collapsed)
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "period": or_none(partial(whole_number, lowest=1)),
+        "trend": or_none(partial(one_of, choices=("n", "c", "t", "ct"))),
+        "innovations": partial(one_of, choices=("normal", "studentt", "laplace", "skewt")),
+    }
 
     def __init__(
         self,
@@ -140,7 +147,8 @@ class ARMA(ARMADiagnostics, SequenceEstimator):
 
     def _is_conditional(self) -> bool:
         """Whether the likelihood is conditional on the first values."""
-        return getattr(self, "innovations", "normal") != "normal" or getattr(self, "volatility", None) is not None
+        words = getattr(self, "innovations", "normal")
+        return (isinstance(words, str) and words != "normal") or getattr(self, "volatility", None) is not None
 
     def _require(self, inference: Any) -> None:
         super()._require(inference)
@@ -176,12 +184,6 @@ class ARMA(ARMADiagnostics, SequenceEstimator):
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
         order, seasonal = self._orders()
         trend, fourier = self.trend, self.fourier
-        if trend not in (None, "n", "c", "t", "ct"):
-            raise ParameterError(
-                got=f"trend={trend!r}",
-                expected='"n", "c", "t", "ct" or None',
-                remedy='Write trend="c" for a mean (a drift, with differences), "ct" for a line.',
-            )
         if fourier is not None and not isinstance(fourier, Mapping):
             raise ParameterError(
                 got=f"fourier={fourier!r}",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Self, cast
+from functools import partial
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import pandas as pd
 import torch
 
 from probseq._random import RandomState
-from probseq._types import number_in, one_of, whole_number
+from probseq._types import Rule, number_in, one_of, or_none, whole_number
 from probseq.data.sequences import Sequences
 from probseq.distributions.params import take_draw
 from probseq.errors import DataError, ParameterError, UnsupportedError
@@ -31,11 +32,7 @@ from probseq.results.joint import make_batch
 
 __all__ = ["AutoARMA"]
 
-_CHOICES = {
-    "criterion": ("aicc", "bic", "aic", "heldout"),
-    "search": ("stepwise", "exhaustive"),
-    "test": ("kpss", "adf"),
-}
+_COUNT = partial(whole_number, lowest=0)
 
 
 class AutoARMA(ARMA):
@@ -93,6 +90,25 @@ class AutoARMA(ARMA):
     >>> model.order_, model.seasonal_order_
     ((0, 1, 1), (0, 1, 1, 12))
     """
+
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "period": or_none(partial(whole_number, lowest=1)),
+        "d": or_none(_COUNT),
+        "D": or_none(_COUNT),
+        "max_p": _COUNT,
+        "max_q": _COUNT,
+        "max_P": _COUNT,
+        "max_Q": _COUNT,
+        "max_d": _COUNT,
+        "max_D": _COUNT,
+        "max_order": or_none(_COUNT),
+        "trend": ARMA.rules["trend"],
+        "criterion": partial(one_of, choices=("aicc", "bic", "aic", "heldout")),
+        "search": partial(one_of, choices=("stepwise", "exhaustive")),
+        "test": partial(one_of, choices=("kpss", "adf")),
+        "validation_fraction": partial(number_in, interval="(0, 1)", remedy="Try 0.2."),
+        "min_root": partial(number_in, interval="[1, inf)", remedy="Try 1.01."),
+    }
 
     def __init__(
         self,
@@ -210,7 +226,6 @@ class AutoARMA(ARMA):
         return self.order_, self.seasonal_order_
 
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
-        self._check_arguments()
         search = getattr(vars(self).get("draws_"), "search", None)
         if search is None:
             return self._candidate(Candidate(0, 0, 0, 0, self.trend or "n"), self.d or 0, self.D or 0, info)
@@ -226,13 +241,7 @@ class AutoARMA(ARMA):
     # fitting ----------------------------------------------------------------------------------------------------------
 
     def _check_arguments(self) -> None:
-        for name in ("max_p", "max_q", "max_P", "max_Q", "max_d", "max_D"):
-            whole_number(name, getattr(self, name), 0)
-        for name, least in (("d", 0), ("D", 0), ("max_order", 0), ("period", 1)):
-            if getattr(self, name) is not None:
-                whole_number(name, getattr(self, name), least)
-        for name, words in _CHOICES.items():
-            one_of(name, getattr(self, name), words)
+        super()._check_arguments()
         if self.D and (self.period or 1) < 2:
             raise ParameterError(
                 got=f"D={self.D} with period={self.period}",
@@ -247,8 +256,6 @@ class AutoARMA(ARMA):
                 expected="True, False, a number of candidates from 1, or a share of the best weight below 1",
                 remedy="Try average=True.",
             )
-        number_in("validation_fraction", self.validation_fraction, "(0, 1)", "Try 0.2.")
-        number_in("min_root", self.min_root, "[1, inf)", "Try 1.01.")
 
     def _infer(
         self, inference: Inference, model: SequenceModel[Any], batch: Batch, generator: torch.Generator, **options: Any

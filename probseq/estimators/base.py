@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from probseq._random import torch_generator
-from probseq._types import whole_number
+from probseq._types import Ruled, whole_number
 from probseq.data.matching import matched
 from probseq.data.sequences import Sequences, sequences
 from probseq.data.textfile import TextFile
@@ -52,7 +52,7 @@ from probseq.results.joint import make_batch
 __all__ = ["TRAINING", "SequenceEstimator"]
 
 
-class SequenceEstimator(Scoring, Surprise, TextScores, Residuals, Streaming):
+class SequenceEstimator(Ruled, Scoring, Surprise, TextScores, Residuals, Streaming):
     """A family of sequence models with scikit-learn's manners; see the methods."""
 
     inferences: ClassVar[tuple[type[Inference], ...]] = ()
@@ -137,6 +137,7 @@ class SequenceEstimator(Scoring, Surprise, TextScores, Residuals, Streaming):
         check_y(y, data)
         data.require_values()
         _warn_of_empty_variables(data)
+        self._check_arguments()
         inference = self._inference()
         self._check_tokens(data)
         emission = self._emission()
@@ -182,6 +183,7 @@ class SequenceEstimator(Scoring, Surprise, TextScores, Residuals, Streaming):
         import sklearn
 
         fitted: Self = sklearn.base.clone(self)
+        fitted._check_arguments()
         whole_number("n_covariates", n_covariates, 0)
         parameters = {name: _numbers(name, value) for name, value in parameters.items()}
         info, model = fitted._match_parameters(parameters, n_covariates)
@@ -286,6 +288,10 @@ class SequenceEstimator(Scoring, Surprise, TextScores, Residuals, Streaming):
         inference = self._default_inference() if self.inference is None else self.inference
         self._require(inference)
         return inference
+
+    def _check_arguments(self) -> None:
+        """Raise for arguments that no data could make right, and for some that others leave without effect."""
+        self.check_rules()
 
     def _check_pair(self, inference: Any) -> None:
         """Raise at construction for an inference that cannot fit this family; what is none raises in fit."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 
 from probseq._random import RandomState
+from probseq._types import Rule, number_in, truth_value, whole_number
 from probseq.distributions.emissions import Categorical, Emission, Observation, Poisson
-from probseq.errors import IncompatibleError, ParameterError, UnsupportedError
+from probseq.errors import IncompatibleError, UnsupportedError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.inference.advi import ADVI
@@ -114,6 +116,8 @@ class RandomWalk(_Baseline):
     random_state : int or None
     """
 
+    rules: ClassVar[Mapping[str, Rule]] = {"drift": truth_value}
+
     def __init__(
         self,
         drift: bool = False,
@@ -148,6 +152,11 @@ class SeasonalNaive(_Baseline):
     random_state : int or None
     """
 
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "period": partial(whole_number, lowest=1, remedy="Use period=12 for months."),
+        "drift": truth_value,
+    }
+
     def __init__(
         self,
         period: int = 1,
@@ -167,9 +176,13 @@ class SeasonalNaive(_Baseline):
         return SeasonalWalkModel
 
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
-        if not isinstance(self.period, int | np.integer) or isinstance(self.period, bool) or self.period < 1:
-            raise ParameterError(got=f"period={self.period!r}", expected="an integer from 1", remedy="Use period=12.")
         return SeasonalWalkModel(Observation(info.n_variables), int(self.period), bool(self.drift))
+
+
+def _smoothing(name: str, value: Any) -> None:
+    """The rule of what is added to counts."""
+    if not isinstance(value, str) or value != "kneser_ney":
+        number_in(name, value, "[0, inf)", f'Use {name}=0.5 or {name}="kneser_ney".')
 
 
 class MarkovChain(_Baseline):
@@ -195,6 +208,11 @@ class MarkovChain(_Baseline):
     >>> round(model.perplexity(["to be"]), 1)
     1.6
     """
+
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "order": partial(whole_number, lowest=1),
+        "smoothing": _smoothing,
+    }
 
     def __init__(
         self,
@@ -234,12 +252,6 @@ class MarkovChain(_Baseline):
         observation = self._emission().observation(info.n_variables, info.n_categories)
         if not isinstance(self.smoothing, str):
             return MarkovChainModel(observation, self.order, self.smoothing)
-        if self.smoothing != "kneser_ney":
-            raise ParameterError(
-                got=f"smoothing={self.smoothing!r}",
-                expected='a number >= 0 or "kneser_ney"',
-                remedy="Use smoothing=0.5.",
-            )
         return KneserNeyModel(observation, self.order, getattr(vars(self).get("draws_"), "tables", None))
 
     def _infer(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 import xarray as xr
 
 from probseq._random import RandomState
+from probseq._types import Rule, one_of
 from probseq.distributions.durations import Duration, as_duration
 from probseq.distributions.emissions import ConditionalEmission, Emission
 from probseq.errors import IncompatibleError, ParameterError
@@ -74,6 +77,8 @@ class HSMM(StateMethods, SupervisedFit):
     """
 
     inferences: ClassVar[tuple[type[Inference], ...]] = (EM, MLE, MAP, Laplace, ADVI, NUTS)
+
+    rules: ClassVar[Mapping[str, Rule]] = {"left": partial(one_of, choices=("start", "censored", "stationary"))}
 
     def __init__(
         self,

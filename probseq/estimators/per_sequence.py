@@ -14,6 +14,7 @@ import xarray as xr
 from sklearn.base import BaseEstimator, clone
 
 from probseq._random import RandomState
+from probseq._types import truth_value, whole_number
 from probseq.data.sequences import Sequences, sequences
 from probseq.errors import DataError, DataWarning, NotFittedError, ParameterError, ProbseqWarning
 from probseq.estimators.base import SequenceEstimator
@@ -103,6 +104,8 @@ class PerSequence(BaseEstimator):
                 remedy="Write ps.PerSequence(ps.ARMA(order=(1, 1, 1))).",
             )
         threads = self._threads()
+        if self.progress is not None:
+            truth_value("progress", self.progress)
         data = sequences(X, lengths=lengths, covariates=covariates, static=static)
         check_y(y, data)
         if len(set(data.names)) < data.n_sequences:
@@ -149,9 +152,7 @@ class PerSequence(BaseEstimator):
 
     def _threads(self) -> int:
         jobs = number_of_threads() if self.n_jobs is None else self.n_jobs
-        if not isinstance(jobs, int | np.integer) or isinstance(jobs, bool) or jobs < 1:
-            raise ParameterError(got=f"n_jobs={self.n_jobs!r}", expected="a whole number from 1", remedy="Try 2.")
-        return int(jobs)
+        return whole_number("n_jobs", jobs, 1)
 
     def _run(
         self, task: Callable[[int], SequenceEstimator], rows: Iterable[int], threads: int

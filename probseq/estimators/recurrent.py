@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
 from probseq._random import RandomState
+from probseq._types import Rule, one_of, or_none, truth_value, whole_number
 from probseq.data.sequences import Sequences
-from probseq.distributions.emissions import Categorical, Emission, Observation
+from probseq.distributions.emissions import Emission, Observation
 from probseq.errors import IncompatibleError, ParameterError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.network_compression import NetworkCompression
@@ -32,11 +34,15 @@ from probseq.inference.variational import MeanField
 from probseq.models.base import SequenceModel
 from probseq.models.recurrent import RecurrentModel
 from probseq.models.recurrent_embedding import read_vectors
-from probseq.models.recurrent_noise import Dropout
+from probseq.models.recurrent_noise import Dropout, dropout_rate
+from probseq.models.recurrent_start import SCHEMES
 from probseq.models.transforms import Particles, Standardize, Transform
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
+_PARTICLES = 100
+_COUNT = partial(whole_number, lowest=1)
+_CELLS = {"tanh": "rnn", "relu": "relu"}
 
 _PARAMETERS = """
 
@@ -123,6 +129,24 @@ class _Recurrent(NetworkGradients, NetworkSpectrum, NetworkCompression, WeightSu
         SGLD,
         SGHMC,
     )
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "hidden_size": _COUNT,
+        "n_layers": _COUNT,
+        "embedding_size": or_none(_COUNT),
+        "standardize": truth_value,
+        "residual": truth_value,
+        "layer_norm": truth_value,
+        "dropout": dropout_rate,
+        "locked_dropout": dropout_rate,
+        "weight_dropout": dropout_rate,
+        "freeze_embedding": truth_value,
+        "tie_embeddings": truth_value,
+        "attention": or_none(partial(whole_number, lowest=2)),
+        "attention_heads": _COUNT,
+        "initialization": partial(one_of, choices=SCHEMES),
+        "missing": partial(one_of, choices=("mask", "particles")),
+        "n_particles": partial(whole_number, lowest=2),
+    }
 
     def __init__(
         self,
@@ -148,7 +172,7 @@ class _Recurrent(NetworkGradients, NetworkSpectrum, NetworkCompression, WeightSu
         attention_heads: int = 1,
         initialization: str = "uniform",
         missing: str = "mask",
-        n_particles: int = 100,
+        n_particles: int = _PARTICLES,
     ) -> None:
         self.hidden_size = hidden_size
         self.n_layers = n_layers
@@ -184,16 +208,7 @@ class _Recurrent(NetworkGradients, NetworkSpectrum, NetworkCompression, WeightSu
             transforms = [*transforms, Standardize(chosen)] if chosen else transforms
         elif self.standardize and shiftable:
             transforms = [*transforms, Standardize()]
-        if self.missing not in ("mask", "particles"):
-            raise ParameterError(
-                got=f"missing={self.missing!r}", expected='"mask" or "particles"', remedy="Choose one of them."
-            )
-        if self.missing == "mask":
-            return transforms
-        n = self.n_particles
-        if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 2:
-            raise ParameterError(got=f"n_particles={n!r}", expected="a whole number from 2", remedy="Try 100.")
-        return [*transforms, Particles(int(n))]
+        return transforms if self.missing == "mask" else [*transforms, Particles(int(self.n_particles))]
 
     def _info(self, data: Sequences) -> DataInfo:
         info = super()._info(data)
@@ -204,24 +219,35 @@ class _Recurrent(NetworkGradients, NetworkSpectrum, NetworkCompression, WeightSu
     def _cell(self) -> str:
         return self.cell
 
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        for name, usual, needed in (
+            ("attention_heads", 1, "attention= the number of steps to attend to" if self.attention is None else ""),
+            ("n_particles", _PARTICLES, 'missing="particles"' if self.missing == "mask" else ""),
+        ):
+            if needed and getattr(self, name) != usual:
+                raise ParameterError(
+                    got=f"{name}={getattr(self, name)}, which has no effect here",
+                    expected=needed,
+                    remedy=f"Leave {name} out otherwise.",
+                )
+
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
         head = self._emission()
-        for name in ("hidden_size", "n_layers"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-                raise ParameterError(got=f"{name}={value!r}", expected="an integer from 1", remedy=f"Use {name}=1.")
-        for name in ("residual", "layer_norm", "freeze_embedding", "tie_embeddings"):
-            value = getattr(self, name)
-            if not isinstance(value, bool | np.bool_):
-                raise ParameterError(got=f"{name}={value!r}", expected="True or False")
         observation = head.observation(info.n_variables, info.n_categories)
+        if self.embedding_size is not None and observation.n_categories is None:
+            raise IncompatibleError(
+                got=f"embedding_size={self.embedding_size} with head={head!r}",
+                expected="head=Categorical(), whose values are categories",
+                remedy="Leave embedding_size out: numbers enter as they are.",
+            )
         return RecurrentModel(
             head,
             observation,
             cell=self._cell(),
             hidden_size=int(self.hidden_size),
             n_layers=int(self.n_layers),
-            embedding_size=self.embedding_size if isinstance(head, Categorical) else None,
+            embedding_size=_plain(self.embedding_size),
             lags=tuple(self.lags) if isinstance(self.lags, list | range | np.ndarray) else self.lags,
             n_covariates=info.n_covariates,
             residual=bool(self.residual),
@@ -280,18 +306,17 @@ class RNN(_Recurrent):
     """
 
     cell: ClassVar[str] = "rnn"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        **_Recurrent.rules,
+        "nonlinearity": partial(one_of, choices=tuple(_CELLS)),
+    }
 
     def __init__(self, *arguments: Any, nonlinearity: str = "tanh", **options: Any) -> None:
         self.nonlinearity = nonlinearity
         super().__init__(*arguments, **options)
 
     def _cell(self) -> str:
-        cells = {"tanh": "rnn", "relu": "relu"}
-        if self.nonlinearity not in cells:
-            raise ParameterError(
-                got=f"nonlinearity={self.nonlinearity!r}", expected=f"one of {sorted(cells)}", remedy="Choose one."
-            )
-        return cells[self.nonlinearity]
+        return _CELLS[self.nonlinearity]
 
 
 _SHARED = inspect.signature(_Recurrent.__init__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -9,7 +11,9 @@ import torch
 import xarray as xr
 
 from probseq._random import RandomState
+from probseq._types import Rule, one_of, or_none, truth_value, whole_number
 from probseq.distributions.emissions import Observation
+from probseq.errors import ParameterError
 from probseq.estimators.gaussian_states import GaussianStates
 from probseq.estimators.pipeline import DataInfo
 from probseq.inference.advi import ADVI
@@ -26,6 +30,21 @@ __all__ = ["LocalLevel", "LocalTrend"]
 
 class _Structural(GaussianStates):
     inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP, Laplace, ADVI, NUTS)
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "period": or_none(partial(whole_number, lowest=2, remedy="Use period=12 for months.")),
+        "seasonal": partial(one_of, choices=("dummy", "trigonometric")),
+    }
+    period: int | None
+    seasonal: str
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        if self.seasonal != "dummy" and self.period is None:
+            raise ParameterError(
+                got=f'seasonal="{self.seasonal}" without a period',
+                expected="the number of steps of a season",
+                remedy="Write period=12 for months, or leave seasonal out.",
+            )
 
     def _default_inference(self) -> Inference:
         return MLE()
@@ -165,6 +184,8 @@ class LocalTrend(_Structural):
     >>> model.forecast(12).mean().sizes["time"]
     12
     """
+
+    rules: ClassVar[Mapping[str, Rule]] = {**_Structural.rules, "damped": truth_value}
 
     def __init__(
         self,

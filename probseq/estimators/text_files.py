@@ -39,6 +39,7 @@ def fit_file(estimator: SequenceEstimator, file: TextFile, validation: Any, prog
     """
     started = time.perf_counter()
     _nothing_else(others)
+    estimator._check_arguments()
     inference = estimator._inference()
     texts = file.head()
     ends = file.end and file.lines

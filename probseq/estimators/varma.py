@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import xarray as xr
 
 from probseq._random import RandomState
+from probseq._types import Rule, one_of
 from probseq.distributions.emissions import Observation
 from probseq.errors import ParameterError
 from probseq.estimators.pipeline import DataInfo
@@ -74,6 +76,8 @@ class VARMA(VARMAResponses):
 
     inferences: ClassVar[tuple[type[Inference], ...]] = (MLE, MAP, Laplace, NUTS)
 
+    rules: ClassVar[Mapping[str, Rule]] = {"trend": partial(one_of, choices=("n", "c"))}
+
     def __init__(
         self,
         order: Any = (1, 1),
@@ -105,10 +109,6 @@ class VARMA(VARMAResponses):
         return int(self.order[0]), int(self.order[1])
 
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
-        if self.trend not in ("n", "c"):
-            raise ParameterError(
-                got=f"trend={self.trend!r}", expected='"n" or "c"', remedy='Write trend="c" for a mean.'
-            )
         return VARMAModel(Observation(info.n_variables), self._orders(), self.trend == "c", info.n_covariates)
 
     def _names(self) -> dict[str, Any]:

@@ -114,11 +114,15 @@ def check_sizes(cell: Any, hidden_size: Any, n_layers: Any, embedding_size: Any,
         raise ParameterError(got=f"cell={cell!r}", expected=f"one of {sorted(CELLS)}", remedy="Choose one of them.")
     for name, value in (("hidden_size", hidden_size), ("n_layers", n_layers), ("embedding_size", embedding_size)):
         if value is not None and (not isinstance(value, numbers.Integral) or value < 1):
-            raise ParameterError(got=f"{name}={value!r}", expected="a whole number of 1 or more")
+            raise ParameterError(got=f"{name}={value!r}", expected="a whole number of 1 or more", remedy="Try 8.")
     listed = isinstance(lags, tuple | list) and bool(lags)
-    whole = listed and all(isinstance(lag, numbers.Integral) and int(lag) >= 1 for lag in lags)
+    whole = listed and all(
+        isinstance(lag, numbers.Integral) and not isinstance(lag, bool) and int(lag) >= 1 for lag in lags
+    )
     if not whole or len(set(lags)) < len(lags):
-        raise ParameterError(got=f"lags={lags!r}", expected="different whole numbers of 1 or more, such as (1, 12)")
+        raise ParameterError(
+            got=f"lags={lags!r}", expected="different whole numbers of 1 or more, such as (1, 12)", remedy="Try (1,)."
+        )
 
 
 def _flat(values: list[tuple[float | Tensor, tuple[int, ...]]], dtype: torch.dtype) -> Tensor:
