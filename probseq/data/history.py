@@ -39,7 +39,9 @@ def concat_history(history: Sequences, data: Sequences) -> Sequences:
         if step is None and len(past) < SHORTEST_REGULAR:
             step = data.freq[i]
         own = data.freq[i]
-        if step is not None and own is not None and own != step and len(present) >= SHORTEST_REGULAR:
+        counted = timeindex.is_default(past) or timeindex.is_default(present)
+        differ = step is not None and own is not None and own != step
+        if differ and not counted and len(present) >= SHORTEST_REGULAR:
             raise HistoryError(
                 got=f"data in steps of {own} after a history in steps of {step} ({who})",
                 expected="the same step in both",

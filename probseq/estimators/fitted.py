@@ -31,7 +31,15 @@ from probseq.errors import (
     NotFittedError,
     ParameterError,
 )
-from probseq.estimators.history import fingerprint, replayed_steps, rest_of, without_inputs
+from probseq.estimators.history import (
+    fingerprint,
+    follow,
+    replayed_steps,
+    rest_of,
+    rows_of,
+    same_stamps,
+    without_inputs,
+)
 from probseq.estimators.pipeline import DataInfo, FittedTransforms, check_support, future_inputs, model_inputs
 from probseq.estimators.state import State, leaves_of
 from probseq.inference.base import Draws
@@ -234,9 +242,9 @@ class FittedModel(BaseEstimator, ABC):
     def _before(self, data: Sequences, history: Any) -> Any:
         if history is None:
             return None
-        if history is TRAINING or self._is_training(history):
+        if history is TRAINING or self._is_training(history, stamped=True):
             past, state = self._training()
-            rows, gaps = _follow(past, data)
+            rows, gaps = follow(past, data)
             state = map_state(lambda leaf: leaf[torch.as_tensor(rows)], state)
             if not gaps.any():
                 return state
@@ -246,7 +254,7 @@ class FittedModel(BaseEstimator, ABC):
         past = self._read_past(history)
         joined = data.concat_history(past)
         before = joined.slice_time(0, joined.lengths - data.lengths)
-        return self._after(before, past, _rows(past, data))
+        return self._after(before, past, rows_of(past, data))
 
     def _after(self, data: Sequences, past: Sequences | None = None, rows: np.ndarray | None = None) -> Any:
         """The state after ``data``, which are sequences ``rows`` of ``past`` with the missing steps behind them.
@@ -263,13 +271,15 @@ class FittedModel(BaseEstimator, ABC):
             return state
         return self.model_.filter({}, make_batch(self.model_, values, lengths, inputs), state)
 
-    def _is_training(self, history: Any) -> bool:
+    def _is_training(self, history: Any, stamped: bool = False) -> bool:
+        """Whether these are the training data; with ``stamped`` at no other times than these."""
         if self.training_fingerprint_ is None:
             return False
         past = history
         if not isinstance(history, Sequences):
             past = sequences(history, vocabulary=self.vocabulary_)
-        return fingerprint(past) == self.training_fingerprint_
+        alike = not stamped or same_stamps(past, self.training_)
+        return alike and fingerprint(past) == self.training_fingerprint_
 
     def _training(self) -> tuple[Sequences, Any]:
         if self.training_ is None or self.training_state_ is None:
@@ -365,21 +375,6 @@ class FittedModel(BaseEstimator, ABC):
 
 def _called(data: Sequences) -> str:
     return f"variable {data.variables[0]!r}" if data.named and data.n_variables == 1 else "the data"
-
-
-def _follow(past: Sequences, data: Sequences) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of ``past`` that ``data`` continue, and the missing steps between, both (n,)."""
-    last = past.slice_time(past.lengths - 1, past.lengths)
-    joined = data.concat_history(last)
-    return _rows(past, data), joined.lengths - data.lengths - 1
-
-
-def _rows(past: Sequences, data: Sequences) -> np.ndarray:
-    """Rows of ``past`` that ``data`` continue, (n,)."""
-    if past.n_sequences == data.n_sequences == 1:
-        return np.zeros(1, dtype=int)
-    at = {name: i for i, name in enumerate(past.names)}
-    return np.array([at[name] for name in data.names])
 
 
 def check_y(y: Any, data: Sequences) -> None:

@@ -232,7 +232,7 @@ def _start(estimator: SequenceEstimator, history: Any, n: int, length: int) -> t
         return estimator.model_.initial_state({}, n), pd.RangeIndex(length)
     from probseq.estimators.base import TRAINING
 
-    if history is TRAINING or estimator._is_training(history):
+    if history is TRAINING or estimator._is_training(history, stamped=True):
         past, state = estimator._training()
     else:
         past = estimator._read_past(history)

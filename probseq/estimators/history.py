@@ -5,11 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from probseq.data.sequences import Sequences
+from probseq.data.timeindex import is_default, is_numeric
 from probseq.estimators.pipeline import model_inputs
 
-__all__ = ["before_the_end", "fingerprint", "replayed_steps", "rest_of", "without_inputs"]
+__all__ = [
+    "before_the_end",
+    "fingerprint",
+    "follow",
+    "replayed_steps",
+    "rest_of",
+    "rows_of",
+    "same_stamps",
+    "without_inputs",
+]
 
 
 def without_inputs(data: Sequences) -> Sequences:
@@ -32,6 +43,36 @@ def before_the_end(data: Sequences) -> Sequences:
     if not ended.any() or (data.lengths <= ended).any():
         return data
     return data.slice_time(0, data.lengths - ended)
+
+
+def follow(past: Sequences, data: Sequences) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of ``past`` that ``data`` continue, and the missing steps between, both (n,)."""
+    last = past.slice_time(past.lengths - 1, past.lengths)
+    if not any(map(is_numeric, data.index)):
+        # Dates follow steps that were only counted directly.
+        counted = (is_numeric(own) and own[0] == n - 1 for own, n in zip(last.index, past.n_steps, strict=True))
+        index = (pd.RangeIndex(1) if alone else own for alone, own in zip(counted, last.index, strict=True))
+        last = replace(last, index=tuple(index))
+    joined = data.concat_history(last)
+    return rows_of(past, data), joined.lengths - data.lengths - 1
+
+
+def rows_of(past: Sequences, data: Sequences) -> np.ndarray:
+    """Rows of ``past`` that ``data`` continue, (n,)."""
+    if past.n_sequences == data.n_sequences == 1:
+        return np.zeros(1, dtype=int)
+    at = {name: i for i, name in enumerate(past.names)}
+    return np.array([at[name] for name in data.names])
+
+
+def same_stamps(past: Sequences, training: Sequences | None) -> bool:
+    """Whether a past has no stamps other than those of the training data, of which the last are enough."""
+    if training is None or past.n_sequences != training.n_sequences:
+        return False
+    return all(
+        is_default(own) or own[-len(known) :].equals(known)
+        for own, known in zip(past.index, training.index, strict=True)
+    )
 
 
 def replayed_steps(past: Sequences, training: Sequences | None, mark: str | None) -> np.ndarray | None:

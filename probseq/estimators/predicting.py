@@ -171,7 +171,7 @@ class Predicting(FittedModel):
             labels, past = self._unlabelled(1), None
             tree, index = self.model_.initial_state({}, 1), (pd.RangeIndex(steps),)
         else:
-            if history is TRAINING or self._is_training(history):
+            if history is TRAINING or self._is_training(history, stamped=True):
                 past, tree = self._training()
             else:
                 past = self._read_past(history)

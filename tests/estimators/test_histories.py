@@ -79,6 +79,16 @@ def test_a_past_in_other_steps_does_not_join():
         model.log_prob(days[60::7], history=ps.TRAINING)
 
 
+@pytest.mark.parametrize("dated", [60, 80])
+def test_values_without_stamps_follow_directly(dated):
+    days = pd.Series(WALK, index=pd.date_range("2020", periods=80))
+    past, new = (days[:60], WALK[60:]) if dated == 60 else (WALK[:60], days[60:])
+    model = ps.RandomWalk().fit(past)
+    expected = float(ps.RandomWalk().fit(WALK[:60]).log_prob(WALK[60:], history=WALK[:60]))
+    assert float(model.log_prob(new, history=ps.TRAINING)) == expected
+    assert float(model.log_prob(new, history=past[1:])) == expected
+
+
 def test_a_past_that_was_read_is_checked_too(walk):
     with pytest.raises(ShapeError):
         walk.forecast(2, history=ps.sequences(np.c_[WALK, WALK]))
@@ -150,3 +160,19 @@ def test_numpy_integers_are_integers():
 def test_validation_data_are_checked(held_out):
     with pytest.raises(DataError):
         ps.HMM(random_state=0).fit(WALK, validation=held_out)
+
+
+@pytest.mark.parametrize("fitted_to", [WALK, pd.Series(WALK, pd.date_range("2020", periods=80))])
+def test_training_values_at_other_times_are_continued_there(fitted_to, tmp_path):
+    model = ps.RandomWalk().fit(fitted_to)
+    model.save(tmp_path / "walk")
+    later = pd.Series(WALK, index=pd.date_range("2024-01-01", periods=80))
+    for one in (model, ps.load(tmp_path / "walk")):
+        forecast = one.forecast(2, history=later)
+        np.testing.assert_array_equal(forecast.mean()["time"], pd.date_range("2024-03-21", periods=2))
+        np.testing.assert_array_equal(forecast.std(), model.forecast(2).std())
+        assert one.forecast(2, history=WALK).mean().equals(model.forecast(2).mean())
+        new = pd.Series([0.0, 1.0], index=pd.date_range("2024-03-22", periods=2))
+        assert one.log_prob(new, history=later).item() == pytest.approx(
+            one.log_prob([np.nan, 0, 1], history=WALK).item()
+        )
