@@ -123,10 +123,12 @@ def check_scores(row: Row) -> None:
     law = fitted.predictive(x, covariates=u)
     if fitted.model_.n_draws == 1:
         _equal(law.log_prob(x), steps, "predictive(X).log_prob(X) is not log_prob_steps")
+    held = fitted.predictive(x, covariates=u, weights="frozen").log_prob(x)
+    _equal(held, frozen, "predictive(X) with frozen weights is not log_prob_steps", _rtol(row))
 
 
 def check_history(row: Row) -> None:
-    """log p(whole) = log p(first part) + log p(rest | history), and an overlap raises."""
+    """log p(whole) = log p(first part) + log p(rest | history), also behind the training data; an overlap raises."""
     x, u, fitted = row.values(seed=1), row.inputs(seed=1), row.fitted
     cut = 25
     part = [None, None] if u is None else [u[:cut], u[cut:]]
@@ -134,6 +136,12 @@ def check_history(row: Row) -> None:
     past = x[:cut] if u is None else ps.sequences(x[:cut], covariates=part[0])
     rest = fitted.log_prob(x[cut:], history=past, covariates=part[1])
     _equal(first + rest, fitted.log_prob(x, covariates=u), "log_prob does not add up over history")
+    trained = np.concatenate([row.values(), x[:cut]])
+    after = trained if u is None else ps.sequences(trained, covariates=np.concatenate([row.inputs(), u[:cut]]))
+    first = fitted.log_prob(x[:cut], history=ps.TRAINING, covariates=part[0])
+    rest = fitted.log_prob(x[cut:], history=after, covariates=part[1])
+    whole = fitted.log_prob(x, history=ps.TRAINING, covariates=u)
+    _equal(first + rest, whole, "a history that begins with the training data is not what follows them", _rtol(row))
     with_stamps = ps.sequences(_series(row, x))
     if u is None:
         try:
