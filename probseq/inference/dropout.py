@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from probseq._types import Rule, number_in, or_none, whole_number
 from probseq.distributions.params import flatten, unflatten
-from probseq.errors import ParameterError
+from probseq.errors import ApproximationWarning, ParameterError
 from probseq.inference.base import Progress
 from probseq.inference.law_fits import (
     NetworkInference,
@@ -30,6 +31,9 @@ from probseq.models.recurrent import RecurrentModel
 from probseq.models.recurrent_noise import dropout_rate
 
 __all__ = ["MCDropout", "MaskedWeights"]
+
+# Nats between likelihoods of all the data that are the same for every purpose.
+_ALIKE = 0.01
 
 
 class MaskedWeights(WeightLaw):
@@ -85,6 +89,10 @@ class MaskedWeights(WeightLaw):
         """The mean of the law."""
         return self.flat
 
+    def unmasked(self) -> Tensor:
+        """The weights that no mask touches, zero for all others, (m,)."""
+        return self.flat.detach() * (self.kept == 1)[self.column]
+
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """(n, m) draws."""
         with torch.no_grad():
@@ -118,7 +126,9 @@ class MCDropout(NetworkInference):
     kl_weight : float
         Of the divergence from the model's normal prior, which for this law is a weight decay. 1 is the bound, up to a
         constant; 0 is dropout without weight decay, a common choice where early stopping guards against overfitting;
-        all but 1 are tempered, and a warning says so.
+        all but 1 are tempered, and a warning says so. On short series of numbers the divergence may drive every weight
+        that masks touch to zero, and leave what goes straight from the inputs to the head, which no mask touches: one
+        network and no uncertainty of its weights, which a warning tells. Then take 0 and early stopping.
     training : TrainingOptions or None
         As for ``MLE``: Adam's learning rate is 5e-3 and 15 % of the data are held back for early stopping unless given;
         the weights without masks are scored there.
@@ -192,6 +202,16 @@ class MCDropout(NetworkInference):
         specs = model.parameters()
         params = unflatten(specs, law.sample(self.n_draws, generator))
         total = log_prob_of_draws(model, params, batch, weights)
+        if float(total.max() - total.min()) < _ALIKE:
+            without = log_prob_of_draws(model, unflatten(specs, law.unmasked().unsqueeze(0)), batch, weights)
+            if float((total - without).abs().max()) < _ALIKE:
+                warnings.warn(
+                    "The network uses nothing that masks touch: the divergence has driven these weights to zero, and "
+                    "what is left is one network without uncertainty of its weights. Give kl_weight=0 with data held "
+                    "back for early stopping, or input_rate, or take MeanField.",
+                    ApproximationWarning,
+                    stacklevel=2,
+                )
         divergence = float(law.divergence().detach())
         return WeightDraws(
             params,

@@ -51,14 +51,17 @@ class MeanField(NetworkInference):
     Parameters
     ----------
     n_draws : int
-        Weight vectors drawn from q after training; the fitted model averages over them.
+        Weight vectors drawn from q after training; the fitted model averages over them. The likelihood of a long
+        sequence is the average of likelihoods that differ by many nats, ruled by the few draws that suit it best: some
+        hundreds of draws raise it, and cost nothing in training.
     prior_scale : float, mapping or "learnt"
         Multiplies the standard deviations of the model's prior, all of them or by kind of weight ("embedding", "input",
         "recurrent", "bias", "norm", "attention", "head", "head_bias", "constant"). "learnt" finds the factor of every
         kind that makes the bound highest (empirical Bayes); ``draws_.prior_scales`` of the fitted model shows them.
         Give it the usual number of steps: in a short training kinds that have not found their use yet shrink away.
     initial_scale : float
-        Standard deviations of q at the start, as a fraction of the prior's.
+        Standard deviations of q at the start, as a fraction of the prior's. Small ones (0.01), with a long
+        ``kl_warmup``, let large networks find a use for their weights before noise and divergence push these to zero.
     kl_weight : float
         1 is the evidence lower bound. Below 1 the posterior is tempered, and a warning says so.
     kl_warmup : float
@@ -74,7 +77,8 @@ class MeanField(NetworkInference):
     training : TrainingOptions or None
         Adam's learning rate is 2e-2 unless given. All data are trained on; with ``validation`` data, or where
         ``validation_fraction`` holds some back, the law whose mean has the best score is kept, among those after the
-        warm-up of the divergence: before, the law is no posterior.
+        warm-up of the divergence: before, the law is no posterior. The mean is often at its best before the standard
+        deviations have settled; ``patience=1`` trains to the end.
 
     Notes
     -----

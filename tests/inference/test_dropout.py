@@ -177,9 +177,20 @@ def test_more_masks_tell_more_epistemic_spread():
 def test_validation_data_stop_it():
     model, batch, held = small_net("gru", 4), series(t=20), series(t=30, seed=5)
     options = TrainingOptions(max_epochs=2000, learning_rate=5e-2, patience=0.02)
-    draws = MCDropout(0.1, n_draws=2, kl_weight=1.0, training=options).fit(model, batch, seeded(), validation=held)
+    inference = MCDropout(0.1, input_rate=0.1, n_draws=2, training=options)
+    draws = inference.fit(model, batch, seeded(), validation=held)
     assert draws.status == "converged"
     assert draws.n_iter < 2000
+
+
+def test_a_network_that_no_mask_touches_is_named():
+    """Linear series: the divergence prunes the memory, and the way from the inputs to the head is never masked."""
+    model, batch = small_net("gru", 2), series(t=40)
+    options = TrainingOptions(max_epochs=250, learning_rate=5e-2, validation_fraction=0.0)
+    with pytest.warns(ApproximationWarning, match="uses nothing that masks touch"):
+        draws = MCDropout(0.5, n_draws=3, training=options).fit(model, batch, seeded())
+    each = model.log_prob(draws.params, batch)
+    torch.testing.assert_close(each, each[:1].expand_as(each), rtol=0, atol=0.01)
 
 
 def test_no_weight_decay_is_said_to_be_tempered():
