@@ -36,6 +36,8 @@ from probseq.estimators.pipeline import (
     check_support,
     fit_transforms,
     model_inputs,
+    n_codes,
+    numbers,
     transform_list,
 )
 from probseq.estimators.residuals import Residuals
@@ -147,6 +149,7 @@ class SequenceEstimator(Ruled, Scoring, Surprise, TextScores, Residuals, Streami
         transforms, values, steps, inputs = fit_transforms(self._transforms(), data)
         if np.isinf(values).any():
             raise DataError(got="a transform that is infinite", expected="finite values", remedy="Check for zeros.")
+        self._check_values(values, inputs)
         info = self._info(data)
         model = self._build(info)
         model.parameters()  # raises for hyper-parameters of the emission that do not exist
@@ -185,7 +188,7 @@ class SequenceEstimator(Ruled, Scoring, Surprise, TextScores, Residuals, Streami
         fitted: Self = sklearn.base.clone(self)
         fitted._check_arguments()
         whole_number("n_covariates", n_covariates, 0)
-        parameters = {name: _numbers(name, value) for name, value in parameters.items()}
+        parameters = {name: numbers(name, value) for name, value in parameters.items()}
         info, model = fitted._match_parameters(parameters, n_covariates)
         specs = model.parameters()
         values = {}
@@ -293,6 +296,9 @@ class SequenceEstimator(Ruled, Scoring, Surprise, TextScores, Residuals, Streami
         """Raise for arguments that no data could make right, and for some that others leave without effect."""
         self.check_rules()
 
+    def _check_values(self, values: np.ndarray, inputs: np.ndarray | None) -> None:
+        """Raise for values (n, t, k) and inputs (n, t, m) that this family cannot learn from, once transformed."""
+
     def _check_pair(self, inference: Any) -> None:
         """Raise at construction for an inference that cannot fit this family; what is none raises in fit."""
         if isinstance(inference, Inference):
@@ -312,7 +318,7 @@ class SequenceEstimator(Ruled, Scoring, Surprise, TextScores, Residuals, Streami
         inference.require(self._model_class(), known)
 
     def _info(self, data: Sequences) -> DataInfo:
-        categories = tuple(_n_codes(data.values[..., i]) for i in range(data.n_variables))
+        categories = tuple(n_codes(data.values[..., i]) for i in range(data.n_variables))
         if data.vocabulary is not None:
             categories = (len(data.vocabulary),) * data.n_variables
         missing = bool((~data.seen() & data.mask()[..., None]).any())
@@ -391,18 +397,3 @@ def _warn_of_empty_variables(data: Sequences) -> None:
         warnings.warn(
             f"Every value of variable {empty[0]!r} is missing: nothing is learnt of it.", DataWarning, stacklevel=4
         )
-
-
-def _n_codes(values: np.ndarray) -> int | None:
-    """How many categories there are if the values are codes."""
-    finite = values[~np.isnan(values)]
-    return int(finite.max()) + 1 if finite.size and finite.min() >= 0 and finite.max() < 2**31 else None
-
-
-def _numbers(name: str, value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value, dtype=np.float64).copy()
-    except (TypeError, ValueError) as error:
-        raise ParameterError(
-            got=f"{name}={value!r}", expected="numbers, in rows of equal length", remedy="See params_ for the shapes."
-        ) from error

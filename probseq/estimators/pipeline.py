@@ -24,6 +24,8 @@ __all__ = [
     "fit_transforms",
     "future_inputs",
     "model_inputs",
+    "n_codes",
+    "numbers",
     "transform_list",
 ]
 
@@ -177,3 +179,19 @@ def fit_transforms(
                 remedy="Leave short sequences out, or use a smaller " + ("length." if least else "lag."),
             )
     return FittedTransforms(tuple(transforms), tuple(constants)), values, lengths, covariates
+
+
+def n_codes(values: np.ndarray) -> int | None:
+    """How many categories there are if the values are codes."""
+    finite = values[~np.isnan(values)]
+    return int(finite.max()) + 1 if finite.size and finite.min() >= 0 and finite.max() < 2**31 else None
+
+
+def numbers(name: str, value: Any) -> np.ndarray:
+    """The values of a parameter as an array of their own."""
+    try:
+        return np.asarray(value, dtype=np.float64).copy()
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            got=f"{name}={value!r}", expected="numbers, in rows of equal length", remedy="See params_ for the shapes."
+        ) from error

@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 
+# The square of a smaller scale has lost digits.
+_SMALLEST = 1e-150
+
+
 class Transform(Configuration, ABC):
     """A hyper-parameter: how to describe the data on another scale. Its constructor only stores."""
 
@@ -170,18 +174,21 @@ class Standardize(ElementwiseTransform):
             warnings.simplefilter("ignore", RuntimeWarning)
             loc, scale = np.nanmean(flat, 0), np.nanstd(flat, 0)
         loc = np.where(np.isnan(loc), 0.0, loc)
-        flat_line = ~(scale > 1e-12 * np.maximum(1.0, np.abs(loc)))
+        rounding = 1e-12 * np.abs(loc)
+        flat_line = ~(scale > np.maximum(rounding, _SMALLEST))
         if self.variables is not None:
             others = np.ones(flat.shape[-1], dtype=bool)
             others[_positions(self.variables, flat.shape[-1])] = False
             loc[others], scale[others], flat_line[others] = 0.0, 1.0, False
+        scale = np.where(flat_line, np.maximum(1.0, rounding), scale)
         if flat_line.any():
+            i = int(np.argmax(flat_line))
             warnings.warn(
-                f"Standardize: variable {int(np.argmax(flat_line))} is constant or missing; its scale is taken as 1.",
+                f"Standardize: variable {i} is constant or missing; its scale is taken as {scale[i]:g}.",
                 DegenerateWarning,
                 stacklevel=2,
             )
-        return {"loc": loc.tolist(), "scale": np.where(flat_line, 1.0, scale).tolist()}
+        return {"loc": loc.tolist(), "scale": scale.tolist()}
 
     def n_settled(self, constants: dict[str, Any]) -> int:
         return 2 * len(constants["loc"] if self.variables is None else self.variables)
