@@ -120,7 +120,7 @@ def test_draws_are_weighed_by_what_the_others_say():
 @pytest.mark.parametrize("kind", ["forecast", "ordinary"])
 def test_residuals_are_standard_normal_under_the_model(kind):
     model = normal("full")
-    x = model.sample(3000, random_state=3)
+    x = model.sample(3000, random_state=4)
     z = model.residuals(x, kind=kind)
     assert z.dims == ("time", "variable") and z.attrs["kind"] == kind
     for i in range(2):
