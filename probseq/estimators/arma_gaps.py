@@ -161,8 +161,8 @@ class ARMAGaps(Predicting):
         if not all(isinstance(layer, ElementwiseModel) for layer in layers(self.model_.model)):
             raise UnsupportedError(
                 got="missing values or outliers behind Difference() or ContextScale()",
-                expected="differences inside the ARMA model",
-                remedy="Write them into the order: order=(1, 1, 1).",
+                expected="an ARMA model of the values, its differences inside",
+                remedy="Write differences into the order, as order=(1, 1, 1); scale with Standardize().",
             )
         if not isinstance(innermost(self.model_.model), ARMAModel):
             raise UnsupportedError(

@@ -70,7 +70,7 @@ class GaussianStates(SequenceEstimator):
             raise UnsupportedError(
                 got="impute behind Difference() or ContextScale()",
                 expected="a model of the values",
-                remedy="Let the level or the trend of the model do the differencing.",
+                remedy="Let the level or the trend of the model do the differencing; scale with Standardize().",
             )
         missing = ~data.seen() & data.mask()[..., None]
         filled = np.where(missing, 0.0, data.values)

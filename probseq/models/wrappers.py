@@ -49,8 +49,9 @@ class WrapperModel(SequenceModel[Any]):
             which = "" if inner.observation.discrete else f" (variable {int(counted.long().argmax())} is counted)"
             raise IncompatibleError(
                 got=f"a transform around {type(inner).__name__} with discrete values{which}",
-                expected="continuous values",
-                remedy="Use a continuous emission (Normal, StudentT) with transform=, or no transform with counts.",
+                expected="continuous values: a count that is shifted or scaled is no count",
+                remedy="Use a continuous emission (Normal, StudentT) with transform=, or no transform with counts, of "
+                "which networks read logarithms. Standardize and ContextScale take variables= where others are real.",
             )
         self.inner = inner
         self.observation = inner.observation

@@ -1,5 +1,8 @@
 """Scales that sequences bring along: hand calculation, unscored contexts, streaming, missing values, all families."""
 
+import re
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 import probseq as ps
-from probseq.errors import HistoryError, ParameterError, ShapeError, UnsupportedError
+from probseq.errors import HistoryError, IncompatibleError, ParameterError, ShapeError, UnsupportedError
 from probseq.models.base import map_state
 
 TRAINING = ps.TrainingOptions(max_epochs=3)
@@ -179,14 +182,6 @@ BAD = {
     "short": (lambda: ps.IID(transform=ps.ContextScale(5)).fit(np.arange(5.0)), ShapeError),
     "no history": (lambda: standard(ps.ContextScale(2)).sample(5), HistoryError),
     "short history": (lambda: standard(ps.ContextScale(4)).forecast(2, history=[1.0, 2.0]), HistoryError),
-    "impute": (
-        lambda: (
-            ps.HMM(2, transform=ps.ContextScale(4), inference=ps.EM(n_init=1, tol=1.0), random_state=0)
-            .fit(panel())
-            .impute(panel())
-        ),
-        UnsupportedError,
-    ),
 }
 
 
@@ -195,6 +190,49 @@ def test_errors(name):
     call, error = BAD[name]
     with pytest.raises(error):
         call()
+
+
+COUNTS = np.random.default_rng(3).poisson(5.0, (30, 2)).astype(float)
+QUICK = ps.MLE(training=TRAINING)
+
+
+@pytest.mark.parametrize(
+    "call, remedy",
+    [
+        (lambda: two_states().impute(panel()), r"Standardize\(\)"),
+        (lambda: two_states().residuals(panel(), kind="ordinary"), 'kind="forecast"'),
+        (lambda: ps.ARMA((1, 0), transform=ps.ContextScale(4)).fit(panel()).impute(panel()), r"Standardize\(\)"),
+        (lambda: ps.LocalLevel(transform=ps.ContextScale(4)).fit(panel()).impute(panel()), r"Standardize\(\)"),
+    ],
+    ids=["states", "residuals", "ARMA", "level"],
+)
+def test_what_cannot_see_the_values_behind_the_scale_says_what_can(call, remedy):
+    with pytest.raises(UnsupportedError, match="ContextScale") as error:
+        call()
+    assert re.search(remedy, error.value.remedy)
+
+
+def two_states():
+    quick = ps.EM(n_init=1, tol=1.0)
+    return ps.HMM(2, transform=ps.ContextScale(4), inference=quick, random_state=0).fit(panel())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda **options: ps.LSTM(2, head=ps.Poisson(), inference=QUICK, **options), partial(ps.IID, ps.Poisson())],
+    ids=["network", "IID"],
+)
+def test_counts_have_no_scale(make):
+    with pytest.raises(IncompatibleError, match="no transform with counts.*networks read logarithms.*variables="):
+        make(transform=ps.ContextScale(4)).fit(COUNTS)
+
+
+def test_counts_beside_real_numbers_stay_what_they_are():
+    x = np.stack([np.sin(np.arange(30.0)), COUNTS[:, 0]], 1)
+    head = ps.Product([ps.Normal(), ps.Poisson()])
+    model = ps.LSTM(2, head=head, transform=ps.ContextScale(4, variables=[0]), inference=QUICK, random_state=0).fit(x)
+    drawn = model.forecast(3, random_state=0).sample(20)
+    assert_array_equal(drawn[..., 1], np.round(drawn[..., 1]))
 
 
 def test_states_are_decoded_behind_the_scale():
