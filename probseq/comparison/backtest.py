@@ -9,6 +9,7 @@ import xarray as xr
 from sklearn.base import clone
 
 from probseq._random import RandomState, numpy_generator
+from probseq._types import one_of, whole_number
 from probseq.data.sequences import Sequences, sequences
 from probseq.errors import ParameterError, ShapeError
 from probseq.estimators.base import SequenceEstimator
@@ -73,12 +74,8 @@ def cross_validate(
         )
     data = sequences(X, lengths=lengths, covariates=covariates, static=static)
     least = 1 if by == "time" else 2
-    if by not in ("sequence", "time"):
-        raise ParameterError(got=f"by={by!r}", expected='"sequence" or "time"', remedy="Choose one.")
-    if not isinstance(n_splits, int | np.integer) or isinstance(n_splits, bool) or n_splits < least:
-        raise ParameterError(
-            got=f"n_splits={n_splits!r}", expected=f"a whole number from {least}", remedy="Try n_splits=5."
-        )
+    one_of("by", by, ("sequence", "time"))
+    whole_number("n_splits", n_splits, least, "Try n_splits=5.")
     if by == "sequence":
         folds = _by_sequence(estimator, data, int(n_splits), random_state)
     else:

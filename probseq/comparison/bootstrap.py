@@ -13,6 +13,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from probseq._random import RandomState, torch_generator
+from probseq._types import whole_number
 from probseq.data.sequences import Sequences
 from probseq.distributions.params import Params
 from probseq.errors import ConvergenceWarning, DegenerateWarning, ParameterError, UnsupportedError
@@ -108,8 +109,7 @@ def bootstrap(
     True
     """
     data = fitted._read(X, lengths, covariates)
-    if not isinstance(n_draws, int | np.integer) or isinstance(n_draws, bool) or n_draws < 2:
-        raise ParameterError(got=f"n_draws={n_draws!r}", expected="a whole number from 2", remedy="Try n_draws=100.")
+    whole_number("n_draws", n_draws, 2, "Try n_draws=100.")
     if fitted.model_.n_draws > 1 or (data.vocabulary is not None and data.vocabulary.end is not None):
         several = fitted.model_.n_draws > 1
         raise UnsupportedError(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from probseq._types import whole_number
 from probseq.errors import ParameterError
 from probseq.estimators.arma_gaps import ARMAGaps
 from probseq.evaluation.whiteness import heteroskedasticity, jarque_bera, ljung_box
@@ -89,7 +90,7 @@ class ARMADiagnostics(ARMAGaps):
         -------
         DataArray on the scale that the ARMA model sees, after the transforms; several draws have a dim ``draw``.
         """
-        count = _positive("n_steps", n_steps)
+        count = whole_number("n_steps", n_steps, 1, "Try 24.")
         self._check_fitted()
         psi = impulse_response(self._arma(), self.model_.params, count + 1)
         return self._by_draw(
@@ -98,7 +99,7 @@ class ARMADiagnostics(ARMAGaps):
 
     def autocorrelation(self, n_lags: int = 24) -> xr.DataArray:
         """Autocorrelations that the model implies for the (differenced) series, dim ``lag`` from 0."""
-        count = _positive("n_lags", n_lags)
+        count = whole_number("n_lags", n_lags, 1, "Try 24.")
         self._check_fitted()
         gamma = autocovariance(self._arma(), self.model_.params, count)
         return self._by_draw(gamma / gamma[:, :1], "lag", np.arange(count + 1), "autocorrelation")
@@ -108,7 +109,7 @@ class ARMADiagnostics(ARMAGaps):
 
         Its integral from -1/2 to 1/2 is the variance, in squared units of what the ARMA model sees.
         """
-        count = _positive("n_frequencies", n_frequencies)
+        count = whole_number("n_frequencies", n_frequencies, 1, "Try 24.")
         self._check_fitted()
         frequencies = np.linspace(0.0, 0.5, count)
         density = spectral_density(self._arma(), self.model_.params, frequencies)
@@ -137,7 +138,7 @@ class ARMADiagnostics(ARMAGaps):
         Array of nine Axes.
         """
         data = self._read(X, lengths, covariates)
-        count = _positive("n_lags", n_lags)
+        count = whole_number("n_lags", n_lags, 1, "Try 24.")
         found = self.residuals(X, lengths=lengths, covariates=covariates, history=history)  # type: ignore[attr-defined]
         z = found.values.reshape(data.values.shape)[..., 0][data.mask()]
         one = data.n_sequences == 1
@@ -163,9 +164,3 @@ class ARMADiagnostics(ARMAGaps):
         if len(values) == 1:
             return xr.DataArray(values[0], {dim: at}, (dim,), name)
         return xr.DataArray(values, {"draw": np.arange(len(values)), dim: at}, ("draw", dim), name)
-
-
-def _positive(name: str, value: Any) -> int:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ParameterError(got=f"{name}={value!r}", expected="a whole number from 1", remedy=f"Try {name}=24.")
-    return int(value)

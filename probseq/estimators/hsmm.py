@@ -11,10 +11,10 @@ import torch
 import xarray as xr
 
 from probseq._random import RandomState
-from probseq._types import Rule, one_of
+from probseq._types import Rule, one_of, whole_number
 from probseq.distributions.durations import Duration, as_duration
 from probseq.distributions.emissions import ConditionalEmission, Emission
-from probseq.errors import IncompatibleError, ParameterError
+from probseq.errors import IncompatibleError
 from probseq.estimators.known_states import SupervisedFit
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.estimators.states import StateMethods
@@ -143,8 +143,7 @@ class HSMM(StateMethods, SupervisedFit):
         self._check_fitted()
         model = cast(HiddenSemiMarkovModel, self._latent())
         size = model.duration.width if longest is None else longest
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-            raise ParameterError(got=f"longest={longest!r}", expected="a whole number from 1", remedy="Try 50.")
+        whole_number("longest", size, 1, "Try 50.")
         with torch.no_grad():
             probs = model.duration.tables(self.model_.params).log_mass(int(size)).exp().numpy()
         coords = {"state": self._state_labels(), "duration": np.arange(1, int(size) + 1)}

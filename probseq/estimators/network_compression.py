@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from probseq._types import Record
+from probseq._types import Record, number_in, truth_value
 from probseq.data.sequences import Sequences
 from probseq.errors import ParameterError
 from probseq.estimators.encoding import Encoding
@@ -141,7 +141,11 @@ class NetworkCompression(Encoding):
         if rank is not None:
             chosen = _rank(rank, _full(factors))
         elif scorer is not None:
-            chosen = _smallest(scorer, _tolerance(tolerance), _full(factors))
+            chosen = _smallest(
+                scorer,
+                number_in("tolerance", tolerance, "[0, inf)", "In nats per value: try tolerance=0.01."),
+                _full(factors),
+            )
         params = truncated(self._recurrent(), self.model_.params, factors, chosen)
         small = self._with_params(params)
         small.n_parameters_ = self.n_parameters_ - lost_parameters(factors, chosen)
@@ -228,9 +232,7 @@ class NetworkCompression(Encoding):
         self.__dict__.pop("compression_", None)
 
     def _factors(self, inputs: Any) -> dict[str, Factors]:
-        if not isinstance(inputs, bool | np.bool_):
-            raise ParameterError(got=f"inputs={inputs!r}", expected="True or False")
-        return factorise(self._recurrent(), self.model_.params, inputs=bool(inputs))
+        return factorise(self._recurrent(), self.model_.params, inputs=truth_value("inputs", inputs))
 
     def _with_params(self, params: dict[str, Tensor]) -> Self:
         """A fitted copy with other weights; what a law of weights knew of those before is left out."""
@@ -313,15 +315,6 @@ def _rank(rank: Any, full: int) -> int:
             got=f"rank={rank!r}", expected=f"a whole number from 1 to {full}", remedy="Smaller ranks compress more."
         )
     return int(rank)
-
-
-def _tolerance(tolerance: Any) -> float:
-    number = isinstance(tolerance, int | float | np.number) and not isinstance(tolerance, bool)
-    if not number or not 0 <= tolerance < math.inf:
-        raise ParameterError(
-            got=f"tolerance={tolerance!r}", expected="nats per value, from 0", remedy="Try tolerance=0.01."
-        )
-    return float(tolerance)
 
 
 def _smallest(scorer: _Scorer, tolerance: float, full: int) -> int:

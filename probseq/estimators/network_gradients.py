@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from probseq._types import one_of, whole_number
 from probseq.data.sequences import Sequences
 from probseq.errors import ParameterError, ShapeError
 from probseq.estimators.encoding import Encoding
@@ -141,16 +142,10 @@ class NetworkGradients(Encoding):
 
     def _raw_norms(self, data: Sequences, history: Any, max_lag: Any, n_steps: Any, of: Any) -> Tensor:
         """(D, w, n_layers, max_lag + 1)."""
-        if of not in ("memory", "hidden"):
-            raise ParameterError(got=f"of={of!r}", expected='"memory" or "hidden"', remedy="Choose one of them.")
-        for name, value, least in (("max_lag", max_lag, _LEAST_LAGS), ("n_steps", n_steps, 1)):
-            fits = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
-            if not (fits or (name == "max_lag" and value is None)):
-                raise ParameterError(
-                    got=f"{name}={value!r}",
-                    expected=f"a whole number from {least}",
-                    remedy=f"Try {name}={_DEFAULT_LAGS}.",
-                )
+        one_of("of", of, ("memory", "hidden"))
+        if max_lag is not None:
+            whole_number("max_lag", max_lag, _LEAST_LAGS, f"Try max_lag={_DEFAULT_LAGS}.")
+        whole_number("n_steps", n_steps, 1, f"Try n_steps={_DEFAULT_LAGS}.")
         model, batch, state, _ = self._network(data, history)
         longest = int(batch.lengths.max())
         lags = max(_LEAST_LAGS, min(_DEFAULT_LAGS, longest // 2)) if max_lag is None else int(max_lag)

@@ -10,6 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from probseq._random import RandomState, torch_generator
+from probseq._types import whole_number
 from probseq.data.sequences import Sequences
 from probseq.distributions.params import take_draw
 from probseq.errors import ParameterError
@@ -44,7 +45,7 @@ class StateMethods(StatePlots, Imputation):
         """
         data = self._borrow(X, lengths, covariates)
         if k is not None:
-            _check_count("k", k, 5)
+            whole_number("k", k, 1, "Try 5.")
         model, batch, state, first = self._problem(data, history)
         params = self.model_.params
         with torch.no_grad():
@@ -98,7 +99,7 @@ class StateMethods(StatePlots, Imputation):
     ) -> xr.DataArray:
         """Paths of states from their law given all the data, dims ``path, sequence, time``."""
         data = self._borrow(X, lengths, covariates)
-        _check_count("n_paths", n_paths, 100)
+        whole_number("n_paths", n_paths, 1, "Try 100.")
         model, batch, state, first = self._problem(data, history)
         seed = self.random_state if random_state is None else random_state
         with torch.no_grad():
@@ -191,8 +192,3 @@ class StateMethods(StatePlots, Imputation):
         params = take_draw(self.model_.params, draw)
         x, states, _ = self._latent().simulate(params, inner, length, generator, future)
         return x[:, 0].numpy(), states[:, 0].numpy()
-
-
-def _check_count(name: str, value: Any, example: int) -> None:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ParameterError(got=f"{name}={value!r}", expected="a whole number from 1", remedy=f"Try {name}={example}.")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from probseq._types import number_in
 from probseq.data.sequences import Sequences
 from probseq.errors import DataError, ParameterError
 from probseq.estimators.fitted import FittedModel
@@ -157,8 +158,4 @@ def _known(surprise: np.ndarray) -> np.ndarray:
 
 
 def _checked(rate: Any) -> float:
-    if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 0 < rate < 1:
-        raise ParameterError(
-            got=f"rate={rate!r}", expected="a share between 0 and 1", remedy="Write rate=0.01 for one in a hundred."
-        )
-    return float(rate)
+    return number_in("rate", rate, "(0, 1)", "Write rate=0.01 for one in a hundred.")

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 
-from probseq.errors import ParameterError
+from probseq._types import whole_number
 from probseq.estimators.gaussian_states import GaussianStates
 from probseq.models.varma import VARMAModel
 from probseq.models.varma_response import error_shares, impulse_response
@@ -36,7 +36,7 @@ class VARMAResponses(GaussianStates):
         DataArray: the response of ``variable`` to an innovation of ``other_variable``; several draws have a dim
         ``draw``.
         """
-        count = _positive("n_steps", n_steps)
+        count = whole_number("n_steps", n_steps, 1, "Try 24.")
         self._check_fitted()
         psi = impulse_response(self._varma(), self.model_.params, count + 1, orthogonal)
         return self._square(np.cumsum(psi, 1) if cumulative else psi, np.arange(count + 1), "impulse_response")
@@ -53,7 +53,7 @@ class VARMAResponses(GaussianStates):
         DataArray, dims ``horizon`` from 1, ``variable``, ``other_variable``: the share of the orthogonal innovation of
         ``other_variable`` in Var[x_(t+h) | x_<=t] of ``variable``; they sum to one over ``other_variable``.
         """
-        count = _positive("n_steps", n_steps)
+        count = whole_number("n_steps", n_steps, 1, "Try 24.")
         self._check_fitted()
         shares = error_shares(self._varma(), self.model_.params, count)
         return self._square(shares, np.arange(1, count + 1), "forecast_error_decomposition")
@@ -70,9 +70,3 @@ class VARMAResponses(GaussianStates):
             values, dims = values[0], dims[1:]
             coords.pop("draw")
         return xr.DataArray(values, coords, dims, name)
-
-
-def _positive(name: str, value: Any) -> int:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ParameterError(got=f"{name}={value!r}", expected="a whole number from 1", remedy=f"Try {name}=24.")
-    return int(value)

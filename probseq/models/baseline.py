@@ -6,10 +6,10 @@ import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from probseq._types import number_in, whole_number
 from probseq.distributions.base import Distribution
 from probseq.distributions.categorical import Categories
 from probseq.distributions.emissions import Emission, Observation
@@ -289,11 +289,8 @@ class MarkovChainModel(SequenceModel[Context], ClosedForm):
                 expected="one variable of categories",
                 remedy="Pass one text, or codes in one column.",
             )
-        if not isinstance(order, int | np.integer) or isinstance(order, bool) or order < 1:
-            raise ParameterError(got=f"order={order!r}", expected="an integer of at least 1", remedy="Use order=1.")
-        if not (isinstance(smoothing, int | float | np.number) and 0 <= smoothing < math.inf):
-            raise ParameterError(got=f"smoothing={smoothing!r}", expected="a number >= 0", remedy="Use smoothing=0.5.")
-        self.observation, self.order, self.smoothing = observation, int(order), float(smoothing)
+        self.observation, self.order = observation, whole_number("order", order, 1)
+        self.smoothing = number_in("smoothing", smoothing, "[0, inf)", "Use smoothing=0.5.")
         self.n_tokens = observation.n_categories
         self.base = self.n_tokens + 1
         self.n_contexts = self.base**order

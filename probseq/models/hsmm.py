@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from probseq._types import one_of, whole_number
 from probseq.distributions.base import Distribution
 from probseq.distributions.compose import mixture
 from probseq.distributions.durations import Duration, DurationTables, log, log_sum
@@ -74,17 +74,10 @@ class HiddenSemiMarkovModel(DurationFit, DurationQueries, SequenceModel[ElapsedB
         left: str = "start",
         transitions: Any = None,
     ) -> None:
-        if isinstance(n_states, bool) or not isinstance(n_states, int | np.integer) or n_states < 2:
-            raise ParameterError(
-                got=f"n_states={n_states!r}",
-                expected="an integer of at least 2: a state is always followed by another one",
-                remedy="Try 2; for one state for ever use IID.",
-            )
-        if left not in ("start", "censored", "stationary"):
-            raise ParameterError(
-                got=f"left={left!r}", expected='"start", "censored" or "stationary"', remedy="Choose one."
-            )
-        self.n_states, self.emission, self.observation = int(n_states), emission, observation
+        remedy = "A state is always followed by another one: try 2, or IID for one state for ever."
+        self.n_states = whole_number("n_states", n_states, 2, remedy)
+        one_of("left", left, ("start", "censored", "stationary"))
+        self.emission, self.observation = emission, observation
         self.duration, self.left = duration, left
         self.transitions = _without_stays(as_transitions(transitions), self.n_states)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probseq._types import whole_number
 from probseq.distributions.base import Distribution
 from probseq.distributions.categorical import Categories
 from probseq.distributions.emissions import Observation
@@ -92,9 +93,8 @@ class KneserNeyModel(SequenceModel[Recent], ClosedForm):
                 expected="one variable of categories",
                 remedy="Pass one text, or codes in one column.",
             )
-        if not isinstance(order, int | np.integer) or isinstance(order, bool) or order < 1:
-            raise ParameterError(got=f"order={order!r}", expected="an integer of at least 1", remedy="Use order=1.")
-        self.observation, self.order, self.n_tokens = observation, int(order), observation.n_categories
+        self.observation, self.n_tokens = observation, observation.n_categories
+        self.order = whole_number("order", order, 1)
         self.tables = NGramTables.empty(self.n_tokens, self.order) if tables is None else tables
         self._levels = [_level(table, self.n_tokens, self.dtype) for table in self.tables.levels]
 

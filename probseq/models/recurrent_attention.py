@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from probseq._types import whole_number
 from probseq.errors import ParameterError
 from probseq.models.recurrent_layout import Part
 
@@ -38,11 +39,7 @@ class Attention:
     """
 
     def __init__(self, window: int, heads: int, hidden_size: int) -> None:
-        for name, value, least in (("attention", window, 2), ("attention_heads", heads, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ParameterError(
-                    got=f"{name}={value!r}", expected=f"a whole number from {least}", remedy=f"Try {name}={least}."
-                )
+        window, heads = whole_number("attention", window, 2), whole_number("attention_heads", heads, 1)
         if hidden_size % heads:
             raise ParameterError(
                 got=f"attention_heads={heads} with hidden_size={hidden_size}",

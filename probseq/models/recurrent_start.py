@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from probseq.errors import ParameterError
+from probseq._types import one_of
 from probseq.kernels.cells import CellLayout
 
 __all__ = ["SCHEMES", "check_scheme", "start_attention", "start_cells"]
@@ -18,10 +18,7 @@ SCHEMES = ("uniform", "xavier", "he", "orthogonal")
 
 def check_scheme(scheme: str) -> None:
     """Raise ``ParameterError`` for a scheme that there is not."""
-    if scheme not in SCHEMES:
-        raise ParameterError(
-            got=f"initialization={scheme!r}", expected=f"one of {list(SCHEMES)}", remedy="Choose one of them."
-        )
+    one_of("initialization", scheme, SCHEMES)
 
 
 def start_cells(layout: CellLayout, flat: Tensor, scheme: str, generator: torch.Generator) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probseq._types import one_of, whole_number
 from probseq.distributions.emissions import Observation
 from probseq.distributions.params import Interval, Params, ParamSpec, Positive, Real
-from probseq.errors import CovariateError, ParameterError, ShapeError
+from probseq.errors import CovariateError, ShapeError
 from probseq.models.base import Batch
 from probseq.models.concentrated import ConcentratedLikelihood
 from probseq.models.linear_gaussian import LinearGaussianModel, StateSpace
@@ -68,15 +69,9 @@ class StructuralModel(LinearGaussianModel, ConcentratedLikelihood):
                 expected="one continuous variable",
                 remedy="Select one column, or fit one model a column.",
             )
-        if seasonal not in ("dummy", "trigonometric"):
-            raise ParameterError(
-                got=f"seasonal={seasonal!r}", expected='"dummy" or "trigonometric"', remedy="Use the first."
-            )
-        whole = isinstance(period, int | np.integer) and not isinstance(period, bool)
-        if period is not None and (not whole or period < 2):
-            raise ParameterError(
-                got=f"period={period!r}", expected="a whole number from 2, or None", remedy="Use period=12 for months."
-            )
+        one_of("seasonal", seasonal, ("dummy", "trigonometric"))
+        if period is not None:
+            whole_number("period", period, 2, "Use period=12 for months.")
         self.observation, self.trend, self.damped = observation, trend, damped
         self.period, self.seasonal, self.n_covariates = period, seasonal, n_covariates
         blocks = [("level", *_level(trend))] + ([] if period is None else [("seasonal", *_season(period, seasonal))])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from probseq._types import Configuration
+from probseq._types import Configuration, positive_number, truth_value, whole_number
 from probseq.distributions.bijections import Affine, Bijection, BoxCoxInverse, Exponential, ScaledSigmoid
 from probseq.errors import DataError, DegenerateWarning, ParameterError, ShapeError, SupportError
 from probseq.models.base import SequenceModel
@@ -231,8 +231,7 @@ class Difference(Transform):
             raise gap_error(int(self.lag))
 
     def _check(self) -> None:
-        if not isinstance(self.lag, int | np.integer) or isinstance(self.lag, bool) or self.lag < 1:
-            raise ParameterError(got=f"lag={self.lag!r}", expected="an integer of at least 1", remedy="Use lag=1.")
+        whole_number("lag", self.lag, 1)
 
 
 class ContextScale(Transform):
@@ -299,14 +298,9 @@ class ContextScale(Transform):
         return ScaleRule(bool(self.center), float(self.floor), loc, scale, chosen)
 
     def _check(self) -> None:
-        if not isinstance(self.length, int | np.integer) or isinstance(self.length, bool) or self.length < 1:
-            raise ParameterError(
-                got=f"length={self.length!r}", expected="an integer of at least 1", remedy="Use length=24."
-            )
-        if not isinstance(self.center, bool | np.bool_):
-            raise ParameterError(got=f"center={self.center!r}", expected="True or False", remedy="Use center=True.")
-        if isinstance(self.floor, bool) or not isinstance(self.floor, int | float | np.number) or not self.floor > 0:
-            raise ParameterError(got=f"floor={self.floor!r}", expected="a number above 0", remedy="Use floor=0.01.")
+        whole_number("length", self.length, 1, "Use length=24.")
+        truth_value("center", self.center)
+        positive_number("floor", self.floor, "Use floor=0.01.")
 
 
 class Particles(Transform):

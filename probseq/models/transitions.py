@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probseq._types import Configuration
+from probseq._types import Configuration, whole_number
 from probseq.distributions.params import Params, ParamSpec, Simplex
 from probseq.errors import ParameterError
 from probseq.models.chain_steps import update_transition
@@ -100,7 +100,7 @@ class LeftRight(Transitions):
 
     def support(self, n_states: int) -> Tensor:
         ahead = _ahead(n_states)
-        return (ahead >= 0) & (ahead <= _positive("jumps", self.jumps))
+        return (ahead >= 0) & (ahead <= whole_number("jumps", self.jumps, 1))
 
 
 class Banded(Transitions):
@@ -116,7 +116,7 @@ class Banded(Transitions):
         self.width = width
 
     def support(self, n_states: int) -> Tensor:
-        return _ahead(n_states).abs() <= _positive("width", self.width)
+        return _ahead(n_states).abs() <= whole_number("width", self.width, 1)
 
 
 class Cyclic(Transitions):
@@ -132,7 +132,7 @@ class Cyclic(Transitions):
         self.jumps = jumps
 
     def support(self, n_states: int) -> Tensor:
-        return _ahead(n_states) % n_states <= _positive("jumps", self.jumps)
+        return _ahead(n_states) % n_states <= whole_number("jumps", self.jumps, 1)
 
 
 def as_transitions(given: Any) -> Transitions:
@@ -162,12 +162,6 @@ def _ahead(n_states: int) -> Tensor:
     """j - i, (s, s)."""
     index = torch.arange(n_states)
     return index - index.unsqueeze(-1)
-
-
-def _positive(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ParameterError(got=f"{name}={value!r}", expected="a whole number from 1", remedy="Try 1.")
-    return int(value)
 
 
 def _checked_mask(mask: Any, n_states: int) -> Tensor:

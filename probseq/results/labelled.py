@@ -11,11 +11,12 @@ import pandas as pd
 import xarray as xr
 
 from probseq._random import RandomState, torch_generator
+from probseq._types import whole_number
 from probseq.data.labels import stamps_2d
 from probseq.data.sequences import Sequences, sequences
 from probseq.data.timeindex import is_default
 from probseq.data.vocabulary import Vocabulary
-from probseq.errors import ParameterError, ShapeError, UnsupportedError
+from probseq.errors import ShapeError, UnsupportedError
 from probseq.results.backends import Backend, JointLaw, LawBackend, PathsBackend
 from probseq.results.truth import aligned_values, has_stamps, scattered_values
 
@@ -91,9 +92,7 @@ class LabelledLaw:
         return paths if self._scored is None else np.where(self._scored, paths, np.nan)
 
     def _need_paths(self, n_paths: int, least: int) -> None:
-        if not isinstance(n_paths, int | np.integer) or isinstance(n_paths, bool) or n_paths < least:
-            expected = f"a whole number from {least}"
-            raise ParameterError(got=f"n_paths={n_paths!r}", expected=expected, remedy="Try 1000.")
+        whole_number("n_paths", n_paths, least, "Try 1000.")
 
     def _need_trajectories(self, method: str, instead: str) -> None:
         if not self.future and self.n_steps > 1:

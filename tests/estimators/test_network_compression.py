@@ -157,7 +157,7 @@ def test_what_cannot_be_compressed(net):
         with pytest.raises(ParameterError, match="from 1 to 6"):
             net.compression_curve(SERIES, [rank])
     for tolerance in (-0.1, np.nan, "a"):
-        with pytest.raises(ParameterError, match="nats per value, from 0"):
+        with pytest.raises(ParameterError, match="from 0. In nats per value"):
             net.compress(X=SERIES, tolerance=tolerance)
     with pytest.raises(ParameterError, match="inputs=2"):
         net.compress(2, inputs=2)
