@@ -15,6 +15,8 @@ from torch.distributions import (
 )
 
 import probseq as ps
+from probseq._types import number_in
+from probseq.errors import ParameterError
 
 NAN = float("nan")
 ARGUMENTS = {
@@ -56,3 +58,29 @@ def test_a_law_that_was_used_equals_a_new_one():
     law, new = (MultivariateNormal(torch.zeros(2), torch.eye(2)) for _ in range(2))
     assert law.precision_matrix.shape == (2, 2)  # kept in the law from here on
     assert ps.MAP({"mean": law}) == ps.MAP({"mean": new})
+
+
+@pytest.mark.parametrize(
+    "interval, inside, outside",
+    [
+        ("(0, 1)", [1e-300, 0.5, np.float32(0.5)], [0, 1, 1.0]),
+        ("[0, 1)", [0, 0.0, np.int64(0)], [1, -1e-300]),
+        ("(0, 1]", [1, 1.0], [0, 1 + 1e-15]),
+        ("[1, inf)", [1, 1e300, 2**1000], [0.999, np.inf, 10**400]),
+        ("(0, inf)", [5e-324], [0, -np.inf]),
+    ],
+)
+def test_numbers_in_intervals(interval, inside, outside):
+    for value in inside:
+        assert number_in("rate", value, interval) == value
+    for value in [*outside, np.nan, True, np.True_, "0.5", None, 0.5j, [0.5], np.array([0.5])]:
+        with pytest.raises(ParameterError, match="rate=") as error:
+            number_in("rate", value, interval)
+        assert error.value.remedy.startswith("Try rate=")
+
+
+def test_remedies_obey_the_rule():
+    for interval in ("(0, 1)", "[0, 1)", "(0, 1]", "(0.5, 1]", "[1, inf)", "(0, inf)"):
+        with pytest.raises(ParameterError) as error:
+            number_in("rate", None, interval)
+        number_in("rate", float(error.value.remedy.split("=")[1].rstrip(".")), interval)

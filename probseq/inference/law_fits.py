@@ -200,5 +200,5 @@ def warn_if_tempered(kl_weight: float) -> None:
         warnings.warn(
             f"kl_weight={kl_weight:g}: the posterior is tempered; 1 is the evidence lower bound.",
             ApproximationWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
