@@ -194,6 +194,11 @@ class CellLayout:
         norms: list[Tensor] | list[None] = views[4 * n :] or [None] * (2 * n)
         return [Layer(*views[4 * i : 4 * i + 4], *norms[2 * i : 2 * i + 2]) for i in range(n)]
 
+    def pieces(self, flat: Tensor) -> list[Tensor]:
+        """The four pieces of each layer's recurrence as one flat view, without its norm."""
+        sizes = [sum(self.sizes[4 * i : 4 * i + 4]) for i in range(self.n_layers)]
+        return [*flat.split([*sizes, self.size - sum(sizes)], -1)[: self.n_layers]]
+
     def empty_memory(self, flat: Tensor, n: int) -> Memory:
         """Zeros for n sequences, (*draw, n, ...)."""
         shape = (*flat.shape[:-1], n)
@@ -211,7 +216,7 @@ def whole(
     lengths: Tensor | None = None,
     masks: Sequence[Tensor] = (),
 ) -> Passed:
-    """Run over whole sequences with the fused kernel, for one set of weights.
+    """Run over whole sequences with a fused kernel, for one set of weights.
 
     Parameters
     ----------
@@ -221,23 +226,48 @@ def whole(
     lengths : (n,) int64 between 0 and t, or None where the final memory is wanted after step t of every sequence
     masks : of the second layer and those above, (n, t, h) or (n, 1, h): what multiplies the inputs of the layer
 
-    All layers are one call where they are joined plainly and without masks; otherwise each is a call of its own.
+    On a processor the kernel is our own, in float32 and float64. That of torch takes all layers in one call where they
+    are joined plainly and without masks.
     """
-    if layout.plain and not masks:
+    ours = _on_processor(flat, inputs, *memory)
+    if layout.plain and not masks and not ours:
         return _fused(layout, layout.views(flat), inputs, memory, lengths)
+    if layout.plain and layout.n_layers == 1:
+        return _unrolled(layout, flat, inputs, memory, lengths)
     below, stream, finals = inputs, None, []
-    for index, layer in enumerate(layout.layers(flat)):
+    for index, (piece, layer) in enumerate(zip(layout.pieces(flat), layout.layers(flat))):
         if masks and index:
             below = below * masks[index - 1]
         own = Memory(*(leaf[:, index : index + 1] for leaf in memory))
-        outputs, final = _fused(layout, [*layer[:4]], below, own, lengths)
+        if ours:
+            outputs, final = _unrolled(layout, piece, below, own, lengths)
+        else:
+            outputs, final = _fused(layout, [*layer[:4]], below, own, lengths)
         stream, below = _join(layout, layer, outputs, stream)
         finals.append(final)
     return Passed(below, Memory(*(torch.cat(leaves, 1) for leaves in zip(*finals))))
 
 
+def _on_processor(*leaves: Tensor) -> bool:
+    """Whether our own kernel takes them: it is faster there than that of torch, and need not pack what is ragged."""
+    dtype = leaves[0].dtype
+    known = dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    return known and all(leaf.dtype == dtype and leaf.device.type == "cpu" for leaf in leaves)
+
+
+def _unrolled(layout: CellLayout, flat: Tensor, inputs: Tensor, memory: Memory, lengths: Tensor | None) -> Passed:
+    """One layer by our own kernel."""
+    from probseq.kernels.recurrent_layer import run_layer
+
+    counts = torch.full((len(inputs),), inputs.shape[1]) if lengths is None else lengths
+    hidden = memory.hidden[:, 0]
+    cell = memory.cell[:, 0] if layout.n_cells else hidden[:, :0]
+    outputs, hidden, cell = run_layer(layout.cell, flat, inputs, hidden, cell, counts)
+    return Passed(outputs, Memory(hidden.unsqueeze(1), cell.unsqueeze(1) if layout.n_cells else memory.cell))
+
+
 def _fused(layout: CellLayout, weights: list[Tensor], inputs: Tensor, memory: Memory, lengths: Tensor | None) -> Passed:
-    """One call of the kernel over as many layers as there are fours of weights."""
+    """One call of the kernel of torch over as many layers as there are fours of weights."""
     h = memory.hidden.transpose(0, 1).contiguous()
     c = memory.cell.transpose(0, 1).contiguous()
     start = (h, c) if layout.n_cells else h
