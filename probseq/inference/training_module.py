@@ -76,6 +76,13 @@ class TrainingModule(pl.LightningModule):
 
     # what Lightning asks for ------------------------------------------------------------------------------------------
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Lightning notes the hook that runs, dozens of times a step: not worth a search for modules and parameters."""
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         own = self.law.optimizer(self.options)
         return make_optimizer(self.options, self.parameters()) if own is None else own
@@ -176,18 +183,22 @@ class TrainingModule(pl.LightningModule):
 
     def _note(self, objective: Tensor, rows: Tensor, index: int) -> None:
         """Keep the value of a step; reading it at once would make a graphics processor wait."""
-        self.unread.append((objective, rows))
-        if objective.device.type == "cpu":
-            self._read(index)
+        if objective.device.type != "cpu":
+            self.unread.append((objective, rows))
+            return
+        value = float(objective)
+        if not math.isfinite(value):
+            raise self._not_finite(value, rows, index)
+        self.total, self.counted = self.total + value, self.counted + 1
 
-    def _read(self, index: int = 0) -> None:
-        """Add up what was kept since, the last of which are of batch ``index``, and check that it is finite."""
+    def _read(self) -> None:
+        """Add up what was kept since, and check that it is finite."""
         if not self.unread:
             return
         values = torch.stack([value for value, _ in self.unread]).cpu().double()
         if not bool(values.isfinite().all()):
             first = int((~values.isfinite()).nonzero()[0])
-            raise self._not_finite(float(values[first]), self.unread[first][1], index + first)
+            raise self._not_finite(float(values[first]), self.unread[first][1], first)
         self.total, self.counted = self.total + float(values.sum()), self.counted + len(values)
         self.unread = []
 

@@ -145,12 +145,14 @@ class Windows:
         self.context = self.window // 4 if context is None else context
         self.n_values = float((scored.sum((-2, -1)) * self.weights).sum())
         self._lengths = batch.lengths.tolist()
-        self.n_windows = len(self._tiles(self.window, 0))
+        self._every = torch.tensor(self._tiles(self.window, 0))
+        self.n_windows = len(self._every)
+        self._masks: tuple[Tensor, Tensor] | None = None
 
     def to(self, device: torch.device) -> Self:
         """Keep the data on a device, so that nothing is moved in training."""
         self.batch = Batch(*(None if leaf is None else leaf.to(device) for leaf in self.batch))  # type: ignore[arg-type]
-        self.scored, self.weights = self.scored.to(device), self.weights.to(device)
+        self.scored, self.weights, self._masks = self.scored.to(device), self.weights.to(device), None
         return self
 
     def _tiles(self, size: int, offset: int) -> list[tuple[int, int, int]]:
@@ -166,14 +168,16 @@ class Windows:
 
     def _drawn_tiles(self, size: int, generator: torch.Generator) -> Tensor:
         """Tiles from a random offset, (r, 3)."""
-        offset = int(torch.randint(size, (), generator=generator)) if size < self.longest else 0
-        return torch.tensor(self._tiles(size, offset))
+        if size < self.longest:
+            return torch.tensor(self._tiles(size, int(torch.randint(size, (), generator=generator))))
+        return self._every if size == self.window else torch.tensor(self._tiles(size, 0))
 
     def passing(self, batch_size: int, generator: torch.Generator) -> Iterator[MiniBatch]:
         """One pass in random order, in mini-batches of nearly equal numbers of windows."""
         rows = self._drawn_tiles(self.window, generator)
+        take = self.take if self.window < self.longest else self._take_whole
         for chosen in bucketed(rows[:, 2] - self._start(rows), batch_size, generator):
-            yield self.take(rows[chosen], len(chosen) / len(rows))
+            yield take(rows[chosen], len(chosen) / len(rows))
 
     def _start(self, rows: Tensor) -> Tensor:
         return (rows[:, 1] - self.context).clamp_min(0)
@@ -194,6 +198,19 @@ class Windows:
         lengths = torch.full((len(rows),), len(steps), device=there)
         batch = Batch(self.batch.x[row, index], self.batch.seen[row, index] & inside, lengths, u)
         scored, weight = self.scored[row, index] & counts, self.weights[row[:, 0]]
+        return MiniBatch(batch, scored, weight, torch.tensor(share, dtype=weight.dtype), rows)
+
+    def _take_whole(self, rows: Tensor, share: float) -> MiniBatch:
+        """As `take`, for windows that are whole sequences."""
+        if self._masks is None:
+            inside = self.batch.real.unsqueeze(-1)
+            self._masks = self.batch.seen & inside, self.scored & inside
+        steps, there = int(rows[:, 2].max()), self.scored.device
+        sequence = rows[:, 0].to(there, non_blocking=True)
+        leaves = (self.batch.x, *self._masks, self.batch.u)
+        x, seen, scored, u = (None if leaf is None else leaf[:, :steps].index_select(0, sequence) for leaf in leaves)
+        batch = Batch(x, seen, torch.full((len(rows),), steps, device=there), u)
+        weight = self.weights.index_select(0, sequence)
         return MiniBatch(batch, scored, weight, torch.tensor(share, dtype=weight.dtype), rows)
 
     def n_batches(self, batch_size: int) -> int:

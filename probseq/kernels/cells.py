@@ -273,7 +273,7 @@ def _fused(layout: CellLayout, weights: list[Tensor], inputs: Tensor, memory: Me
     start = (h, c) if layout.n_cells else h
     fused = CELLS[layout.cell].fused
     setting = (weights, True, len(weights) // 4, 0.0, torch.is_grad_enabled(), False)
-    if lengths is None:
+    if lengths is None or bool((lengths == inputs.shape[1]).all()):
         outputs, *after = fused(inputs, start, *setting, True)
         return Passed(outputs, _memory(after, memory))
     packed = pack_padded_sequence(inputs, lengths.cpu().clamp_min(1), batch_first=True, enforce_sorted=False)

@@ -23,7 +23,7 @@ from probseq.models.recurrent_inputs import Inputs
 from probseq.models.recurrent_layout import NetworkLayout, Part, Piece, cell_parts, check_sizes
 from probseq.models.recurrent_noise import NO_DROPOUT, Dropout, Masks
 from probseq.models.recurrent_start import check_scheme, start_attention, start_cells
-from probseq.models.recurrent_state import RecurrentState, along, at_steps
+from probseq.models.recurrent_state import RecurrentState, along, at_steps, recent
 
 __all__ = ["RecurrentModel", "RecurrentState"]
 
@@ -266,20 +266,8 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         u = None if batch.u is None else torch.where(batch.real.unsqueeze(-1), batch.u, 0.0)
         return self.inputs(weights.get("embedding"), before, known, u)
 
-    def _recent(self, batch: Batch, state: RecurrentState, after: Tensor, outputs: Tensor) -> tuple[Tensor, ...]:
-        """The leaves of a state that hold the last steps, ``after`` (n, s) steps; each (*draw, n, s, width, ...)."""
-        x = along(state.x, self._filled(batch.x, batch.seen))
-        seen = along(state.seen, batch.seen)
-        draws = x.ndim > 3
-        steps = after.unsqueeze(-1) + torch.arange(self.memory_length, device=x.device)
-        read = at_steps(x, steps, draws), at_steps(seen, steps, draws)
-        if self.attention is None:
-            empty = (*state.held.shape[:-1], after.shape[-1], 0)
-            return *read, state.past.new_zeros((*empty, self.layout.hidden_size)), state.held.new_zeros(empty)
-        steps = after.unsqueeze(-1) + torch.arange(self.attention.window - 1, device=x.device)
-        past = torch.cat([state.past, outputs], -2)
-        held = torch.cat([state.held, state.held.new_ones(outputs.shape[:-1])], -1)
-        return *read, at_steps(past, steps, draws), at_steps(held, steps, draws)
+    def _recent(self, batch: Batch, state: RecurrentState, outputs: Tensor, after: Tensor | None) -> tuple[Tensor, ...]:
+        return recent(state, self._filled(batch.x, batch.seen), batch.seen, outputs, after)
 
     def _scan(self, params: Params, batch: Batch, state: RecurrentState) -> Scan[RecurrentState]:
         if not batch.t:
@@ -290,16 +278,22 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         after = torch.arange(batch.t + 1, device=inputs.device).minimum(batch.lengths.unsqueeze(-1))
         draws = inputs.ndim > 3
         hidden, cell = at_steps(trajectory.hidden, after, draws), at_steps(trajectory.cell, after, draws)
-        everything = RecurrentState(hidden, cell, *self._recent(batch, state, after, outputs))
+        everything = RecurrentState(hidden, cell, *self._recent(batch, state, outputs, after))
         time = 2 if draws else 1
         before = RecurrentState(*(leaf.narrow(time, 0, batch.t) for leaf in everything))
         return Scan(before, RecurrentState(*(leaf.select(time, batch.t) for leaf in everything)))
 
     def _run(
-        self, weights: _Weights, inputs: Tensor, batch: Batch, state: RecurrentState, masks: Masks | None = None
+        self,
+        weights: _Weights,
+        inputs: Tensor,
+        batch: Batch,
+        state: RecurrentState,
+        masks: Masks | None = None,
+        to_end: bool = False,
     ) -> _Ran:
-        """The fused kernel over a batch, for one draw."""
-        lengths = None if bool((batch.lengths == batch.t).all()) else batch.lengths
+        """The fused kernel over a batch, for one draw; ``to_end`` runs all sequences to the end of the batch."""
+        lengths = None if to_end else batch.lengths
         flat, read = weights["layers"], inputs
         between: tuple[Tensor, ...] = ()
         if masks is not None:
@@ -314,19 +308,27 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         return _Ran(features, inputs, memory, outputs)
 
     def _pass(
-        self, params: Params, batch: Batch, state: RecurrentState, noise: torch.Generator | None = None
+        self,
+        params: Params,
+        batch: Batch,
+        state: RecurrentState,
+        noise: torch.Generator | None = None,
+        to_end: bool = False,
     ) -> tuple[Distribution, RecurrentState]:
-        """The laws of all steps by the fused kernel, one draw after the other, and the final state."""
+        """The laws of all steps by the fused kernel, one draw after the other, and the final state.
+
+        With ``to_end`` that is the state after the last step of the batch, also where sequences end before.
+        """
         weights = self._split(params)
         inputs = self._sequence_inputs(weights, batch, state)
         if not self._draw(params):
-            ran = self._run(weights, inputs, batch, state, self._masks(batch, inputs, noise))
+            ran = self._run(weights, inputs, batch, state, self._masks(batch, inputs, noise), to_end)
         else:
             each = []
             for d in range(self._draw(params)[0]):
                 own = {name: value[d] for name, value in weights.items()}
                 start = RecurrentState(*(leaf[d] for leaf in state))
-                each.append(self._run(own, inputs[d], batch, start, self._masks(batch, inputs, noise)))
+                each.append(self._run(own, inputs[d], batch, start, self._masks(batch, inputs, noise), to_end))
             memory = Memory(*(torch.stack(leaves) for leaves in zip(*(one.memory for one in each))))
             features, read, outputs = (
                 torch.stack([getattr(one, name) for one in each]) for name in ("features", "inputs", "outputs")
@@ -337,8 +339,11 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         if noise is not None and "local_scale" in params:
             local = LocalNoise(self.weights.split(params["local_scale"]), noise)
         law = self.output.law(weights, ran.features.flatten(d, d + 1), ran.inputs.flatten(d, d + 1), local)
-        recent = (leaf.squeeze(d + 1) for leaf in self._recent(batch, state, batch.lengths.unsqueeze(-1), ran.outputs))
-        return law.reshape(*ran.features.shape[:-1]), RecurrentState(*ran.memory, *recent)
+        law = law.reshape(*ran.features.shape[:-1])
+        if to_end:
+            return law, RecurrentState(*ran.memory, *self._recent(batch, state, ran.outputs, None))
+        leaves = self._recent(batch, state, ran.outputs, batch.lengths.unsqueeze(-1))
+        return law, RecurrentState(*ran.memory, *(leaf.squeeze(d + 1) for leaf in leaves))
 
     def _masks(self, batch: Batch, like: Tensor, noise: torch.Generator | None) -> Masks | None:
         if noise is None or not any(self.dropout):
@@ -370,11 +375,12 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         """As `log_prob`, with the noise of dropout where the network has some.
 
         With ``params["local_scale"]``, standard deviations of the weights (m,), what the head's weights make of each
-        step is drawn in place of them.
+        step is drawn in place of them. The final state is that after the last step of the batch: training fills
+        sequences up with steps where nothing is seen.
         """
         start = self.initial_state(params, batch.n) if state is None else state
         noisy = {"noise": generator} if any(self.dropout) or "local_scale" in params else {}
-        law, final = self._pass(params, batch, start, **noisy)
+        law, final = self._pass(params, batch, start, to_end=True, **noisy)
         with torch.autocast(batch.x.device.type, enabled=False):  # half precision is for the network, not for densities
             return law.training_score(self._filled(batch.x, scored), scored).sum(-1), final
 
@@ -389,4 +395,4 @@ class RecurrentModel(SequenceModel[RecurrentState]):
     def _predictive(self, params: Params, batch: Batch, state: RecurrentState) -> tuple[Distribution, Tensor]:
         if not batch.t:
             return super()._predictive(params, batch, state)
-        return self._pass(params, batch, state)[0], batch.seen
+        return self._pass(params, batch, state, to_end=True)[0], batch.seen

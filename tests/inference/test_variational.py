@@ -177,9 +177,9 @@ class Counted(NormalWeights):
 class CountingNet(RecurrentModel):
     used: list[torch.Tensor]
 
-    def _pass(self, params, batch, state):
+    def _pass(self, params, batch, state, **options):
         self.used.append(params["weights"].detach().clone())
-        return super()._pass(params, batch, state)
+        return super()._pass(params, batch, state, **options)
 
 
 @pytest.mark.parametrize("antithetic", [True, False])
