@@ -207,8 +207,12 @@ class Windows:
             self._masks = self.batch.seen & inside, self.scored & inside
         steps, there = int(rows[:, 2].max()), self.scored.device
         sequence = rows[:, 0].to(there, non_blocking=True)
-        leaves = (self.batch.x, *self._masks, self.batch.u)
-        x, seen, scored, u = (None if leaf is None else leaf[:, :steps].index_select(0, sequence) for leaf in leaves)
+
+        def chosen(leaf: Tensor) -> Tensor:
+            return leaf[:, :steps].index_select(0, sequence)
+
+        x, seen, scored = (chosen(leaf) for leaf in (self.batch.x, *self._masks))
+        u = None if self.batch.u is None else chosen(self.batch.u)
         batch = Batch(x, seen, torch.full((len(rows),), steps, device=there), u)
         weight = self.weights.index_select(0, sequence)
         return MiniBatch(batch, scored, weight, torch.tensor(share, dtype=weight.dtype), rows)
