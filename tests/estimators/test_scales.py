@@ -16,7 +16,7 @@ def net(**options):
     return ps.LSTM(3, inference=QUICK, random_state=0, **options)
 
 
-@pytest.mark.parametrize("power", [-400, -100, 100, 400])
+@pytest.mark.parametrize("power", [-400, 100])
 @pytest.mark.parametrize("transform", [None, ps.ContextScale(8)], ids=["standardised", "by context"])
 @pytest.mark.parametrize("head", [ps.Normal(), ps.StudentT()], ids=["normal", "t"])
 def test_another_unit_gives_the_same_model(power, transform, head):
