@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from probseq.distributions.params import ParamSpec
 from probseq.inference.weights import WeightLaw
 
 __all__ = ["NormalWeights"]
+
+
+class _Divergence(torch.autograd.Function):
+    """sum_i precision_i [(mean_i - location_i)^2 + exp(2 rho_i)] / 2 - rho_i + constant, with its two derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, rho: Tensor, location: Tensor, precision: Tensor, constant: Tensor) -> Tensor:
+        gap, square, half = mean - location, (2 * rho).exp(), 0.5 * precision
+        ctx.save_for_backward(gap, square, half)
+        return (half * (gap.square() + square) - rho).sum() + constant
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        gap, square, half = ctx.saved_tensors
+        each = slope * half
+        return each * (2 * gap), 2 * (each * square) - slope, None, None, None
 
 
 class NormalWeights(WeightLaw):
@@ -90,9 +109,11 @@ class NormalWeights(WeightLaw):
 
     def divergence(self) -> Tensor:
         """KL(q || prior) in nats, exact; with learnt factors at those that make it smallest."""
-        moment = (self.mean - self.location).square() + (2 * self.rho).exp()
         if not self._members:
-            return (0.5 * self.precision * moment - self.rho).sum() + (self.log_scale.sum() - 0.5 * self.mean.numel())
+            constant = self.log_scale.sum() - 0.5 * self.mean.numel()
+            found: Tensor = _Divergence.apply(self.mean, self.rho, self.location, self.precision, constant)
+            return found
+        moment = (self.mean - self.location).square() + (2 * self.rho).exp()
         each = [sum(self._sizes[run] for run in runs) for runs in self._members.values()]
         logs = [0.5 * size * square.log() for size, square in zip(each, self._squares(moment))]
         return torch.stack(logs).sum() + (self.log_scale - self.rho).sum()

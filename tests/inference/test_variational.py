@@ -100,6 +100,22 @@ def bound(model, batch, mean, scale):
     return (mass * (fit - divergence)).sum()
 
 
+def test_divergence_has_the_slopes_of_finite_differences():
+    generator = torch.Generator().manual_seed(4)
+    mean, rho, where, width = (torch.randn(5, dtype=torch.float64, generator=generator) for _ in range(4))
+    law = NormalWeights(mean, rho, where, width.exp())
+    (0.5 * law.divergence()).backward()
+    for name, start in (("mean", mean), ("rho", rho)):
+        for i in range(5):
+            step, ends = torch.zeros_like(start), []
+            step[i] = 1e-5
+            for moved in (start + step, start - step):
+                own = {"mean": mean, "rho": rho, name: moved}
+                ends.append(float(NormalWeights(own["mean"], own["rho"], where, width.exp()).divergence().detach()))
+            slope = getattr(law, name).grad[i]
+            assert float(slope) == pytest.approx(0.5 * (ends[0] - ends[1]) / 2e-5, rel=1e-6, abs=1e-8)
+
+
 def test_divergence_equals_quadrature():
     mean, scale = torch.tensor([0.3, -0.5], dtype=torch.float64), torch.tensor([0.2, 0.9], dtype=torch.float64)
     where, width = torch.tensor([0.1, 0.0], dtype=torch.float64), TwoWeights.PRIOR
