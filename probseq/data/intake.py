@@ -347,7 +347,7 @@ def check_blocks(intake: Intake, *, end: bool = False) -> None:
         and 0 < whole.size == sum(intake.sizes) * parts[0].shape[1]
         and is_bounded(whole)
     )
-    good = finite and all(intake.sizes) and not any(index is not None for index in intake.indexes)
+    good = finite and all(intake.sizes) and set(map(type, intake.indexes)) == {type(None)}
     for i, (block, index) in enumerate(zip(intake.blocks, intake.indexes, strict=True) if not good else ()):
         if len(block) == 0 and not end:
             shape = (0,) if intake.tokens or intake.flat else block.shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -85,7 +85,7 @@ def label(
                 labels["time"] = given[0]
             else:
                 array = array if padded else _pad(array, dims, sizes)
-                counted = all(is_default(one) for one in {id(one): one for one in given}.values())
+                counted = all(map(is_default, dict(zip(map(id, given), given, strict=True)).values()))
                 if counted and dims == ("sequence", "time") and not (extra or data.coords or data.named_sequences):
                     return _filled(_ragged_frame(data.names, sizes.tobytes(), width), array, name, attrs)
                 labels["time"] = range(width)
@@ -135,34 +135,43 @@ def _counted(key: Hashable, value: Any) -> tuple[Any, range | None]:
     return at, values if isinstance(values, range) else None
 
 
+class _Frame(NamedTuple):
+    """Dimensions and coordinates without an array, kept: making them takes longer than a short filter."""
+
+    dims: tuple[Hashable, ...]
+    variables: dict[Hashable, xr.Variable]
+    indexes: dict[Hashable, Any]
+
+
 @lru_cache(maxsize=64)
-def _frame(
-    dims: tuple[str, ...], shape: tuple[int, ...], counts: tuple[tuple[Hashable, Any, range], ...]
-) -> xr.DataArray:
-    """An array with coordinates that only count, kept: making them takes longer than a short filter."""
-    return xr.DataArray(
-        np.broadcast_to(np.zeros(()), shape), {key: _numbers(key, *rest) for key, *rest in counts}, dims
-    )
+def _frame(dims: tuple[str, ...], shape: tuple[int, ...], counts: tuple[tuple[Hashable, Any, range], ...]) -> _Frame:
+    """Of coordinates that only count."""
+    return _kept(shape, dims, {key: _numbers(key, *rest) for key, *rest in counts})
 
 
 @lru_cache(maxsize=16)
-def _ragged_frame(names: tuple[Hashable, ...], lengths: bytes, width: int) -> xr.DataArray:
-    """As `_frame`, for sequences of different lengths (int64) that have no names of their own."""
+def _ragged_frame(names: tuple[Hashable, ...], lengths: bytes, width: int) -> _Frame:
+    """Of sequences of different lengths (int64) that have no names of their own."""
     sizes = np.frombuffer(lengths, dtype=np.int64)
     coords = {
         "time": pd.RangeIndex(width),
         "length": ("sequence", sizes),
         "sequence": pd.Index(list(names)),
     }
-    return xr.DataArray(np.broadcast_to(np.zeros(()), (len(sizes), width)), coords, ("sequence", "time"))
+    return _kept((len(sizes), width), ("sequence", "time"), coords)
 
 
-def _filled(
-    frame: xr.DataArray, array: np.ndarray, name: Hashable, attrs: Mapping[Hashable, Any] | None
-) -> xr.DataArray:
-    filled = frame.copy(deep=False, data=array)
-    filled.name, filled.attrs = name, dict(attrs or {})
-    return filled
+def _kept(shape: tuple[int, ...], dims: tuple[str, ...], coords: Mapping[Any, Any]) -> _Frame:
+    whole = xr.DataArray(np.broadcast_to(np.zeros(()), shape), coords, dims)
+    return _Frame(dims, dict(whole.coords.variables), dict(whole.xindexes))
+
+
+def _filled(frame: _Frame, array: np.ndarray, name: Hashable, attrs: Mapping[Hashable, Any] | None) -> xr.DataArray:
+    # With its variables made, a DataArray costs a third of a copy. The indexes never change; the variables are copied,
+    # since users may add attributes to them.
+    variables = {key: variable.copy(deep=False) for key, variable in frame.variables.items()}
+    data = xr.Variable(frame.dims, array, attrs)
+    return xr.DataArray(data, variables, name=name, indexes=frame.indexes, fastpath=True)
 
 
 def _numbers(key: Hashable, at: Any, count: range) -> tuple[Any, Any]:

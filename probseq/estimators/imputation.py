@@ -117,7 +117,7 @@ class Imputation(HiddenStates, Residuals):
             one = slice(d, d + 1)
             chosen = draw == d
             slot = chosen.cumsum(0) - 1
-            begun = map_state(lambda leaf, one=one: leaf[one], state)
+            begun = None if state is None else map_state(lambda leaf, one=one: leaf[one], state)
             most = int(slot.max()) + 1
             found = model.sample_states(take_draw(self.model_.params, one), batch, most, generator, begun)[0]
             each = found[slot[:, at[0]].clamp_min(0), at[0], at[1]]

@@ -64,11 +64,16 @@ class HiddenStates(Predicting):
         return _with_states(innermost(self.model_.model))
 
     def _problem(self, data: Sequences, history: Any) -> tuple[DiscreteLatent, Batch, Any, int]:
-        """That model with its own batch and state, and the number of leading steps that it does not see."""
-        batch = self._batch(data)
+        """That model with its own batch, and the number of leading steps that it does not see.
+
+        The state before its first step is None for new sequences of a model that nothing is wrapped around.
+        """
+        batch, wrapped = self._batch(data), self.model_.model
         begun = self._begin(data, history)
+        if begun is None and innermost(wrapped) is wrapped:
+            return _with_states(wrapped), batch, None, 0
         start = self.model_.initial_state({}, batch.n) if begun is None else begun
-        model, batch, state, first = unwrap(self.model_.model, batch, self.model_._unpack(start))
+        model, batch, state, first = unwrap(wrapped, batch, self.model_._unpack(start))
         return _with_states(model), batch, state, first
 
     def _evidence(self, model: DiscreteLatent, batch: Batch, state: Any) -> Tensor:

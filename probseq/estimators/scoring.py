@@ -100,7 +100,7 @@ class Scoring(FittedModel):
                 expected="at least one value that is not missing and not only conditioned on",
                 remedy="Pass longer data, or history=.",
             )
-        return float(steps.values.double().sum()) / n
+        return float(steps.values.numpy().sum(dtype=np.float64)) / n
 
     @property
     def aic(self) -> float:

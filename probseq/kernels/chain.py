@@ -21,6 +21,7 @@ from probseq.kernels.normal_chain import (
     coded_emission,
     linear_emission,
     normal_emission,
+    plain,
     table_emission,
 )
 from probseq.kernels.sweeps import Chain, run_both_ways, run_forward, run_viterbi, tape_for
@@ -37,6 +38,7 @@ __all__ = [
     "linear_emission",
     "log_prob_steps",
     "normal_emission",
+    "plain",
     "summed_expectations",
     "sample_paths",
     "simulate_states",
@@ -172,7 +174,7 @@ def sample_paths(
     """
     problem = _Problem(initial, transition, emission, lengths)
     states = np.full(uniform.shape, -1, dtype=np.int64)
-    uniform = np.require(uniform, dtype=np.float64, requirements=["C", "W"])
+    uniform = plain(uniform)
     problem.run(lambda lo, hi: batches.sample_block(lo, hi, *problem.arrays, problem.table(), uniform, states))
     return states
 
@@ -180,7 +182,7 @@ def sample_paths(
 def simulate_states(initial: np.ndarray, transition: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     """Paths from p(z_1:T), given independent uniform numbers (D, n, t) in [0, 1); states of that shape."""
     states = np.empty(uniform.shape, dtype=np.int64)
-    arrays = (np.require(a, dtype=np.float64, requirements=["C", "W"]) for a in (initial, transition, uniform))
+    arrays = (plain(a) for a in (initial, transition, uniform))
     simulate_paths(*arrays, states)
     return states
 
@@ -189,8 +191,7 @@ class _Problem:
     """Checked arrays in the one memory layout that the kernels are compiled for."""
 
     def __init__(self, initial: np.ndarray, transition: np.ndarray, emission: LogEmission, lengths: np.ndarray) -> None:
-        initial, transition = (np.require(a, dtype=np.float64, requirements=["C", "W"]) for a in (initial, transition))
-        lengths = np.require(lengths, dtype=np.int64, requirements=["C", "W"])
+        initial, transition, lengths = plain(initial), plain(transition), plain(lengths, np.int64)
         self.shape = (initial.shape[0], lengths.shape[0], emission.n_steps, initial.shape[2])
         expected = (initial.shape[0], initial.shape[2], initial.shape[2])
         if transition.shape != expected or initial.shape[1] not in (1, lengths.shape[0]):
@@ -233,7 +234,7 @@ class _Problem:
 def _expectations(problem: _Problem, gain: np.ndarray | None, keep: bool) -> Expectations:
     n_draws, n, t, s = problem.shape
     emission = problem.arrays[2]
-    gain = np.ones((1, 1, 1)) if gain is None else np.require(gain, dtype=np.float64, requirements=["C", "W"])
+    gain = np.ones((1, 1, 1)) if gain is None else plain(gain)
     posterior = np.zeros((n_draws, n, t if keep else 0, s))
     start = np.zeros((n_draws, n, s))
     log_prob = np.zeros((n_draws, n))

@@ -136,7 +136,7 @@ def backward_tracks(
             if emission.codes.shape[0] > 0:
                 add_code_sums(emission, block, gamma, totals[0])
             if posterior.shape[0] > 0:
-                write_rows(block, gamma, posterior)
+                write_rows(block, count, gamma, posterior)
         # The block before ends where this one begins.
         right[rows] = right[0]
     propagate(columns, right, 0, later)

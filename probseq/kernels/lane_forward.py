@@ -159,7 +159,7 @@ def forward_tracks(
                 if block.special[i] and sums.shape[0] > 0:
                     _add_finished(block, i, gathered, sums)
             if steps.shape[0] > 0:
-                write_rows(block, totals, steps)
+                write_rows(block, count, totals, steps)
         if not stored:
             alpha[0] = alpha[count]
     if sums.shape[0] > 0:

@@ -37,7 +37,7 @@ def walk_tracks(words: np.ndarray, tape: Tape, group: int, ends: np.ndarray, sta
                     later[lane] = _choice(words, step + i + 1, lane, later[lane], size)
                     found[i, lane] = later[lane]
         lay_out(tape, group, step, count, seek(tape, group, step), block)
-        write_states(block, found, states)
+        write_states(block, count, found, states)
 
 
 @kernel(forceinline=True)
@@ -48,24 +48,32 @@ def _choice(words, row, lane, state, size):
 
 
 @kernel
-def mend_walk(words: np.ndarray, tape: Tape, track: int, size: int, states: np.ndarray) -> None:
-    """Let a track end in the state that the first state of the next track asks for.
+def mend_walks(words: np.ndarray, tape: Tape, group: int, size: int, states: np.ndarray) -> None:
+    """Let each of 16 tracks, the last one first, end in the state that the first state of the next track asks for.
 
     Only the last steps change: going back, the paths from different states soon meet.
     """
-    lane = track % LANES
-    sequence = np.searchsorted(tape.offsets, tape.begin[track + 1], side="right") - 1
-    t = tape.begin[track + 1] - tape.offsets[sequence]
-    row = tape.begin[track + 1] - tape.begin[track]
-    later = tape.n_steps
-    while t > 0 and row > 0:
-        state = _choice(words, later, lane, states[sequence, t], size)
-        t -= 1
-        row -= 1
-        if states[sequence, t] == state:
-            return
-        states[sequence, t] = state
-        later = row
+    for lane in range(LANES - 1, -1, -1):
+        sequence, t, row = _cut(tape, group * LANES + lane)
+        later = tape.n_steps
+        while t > 0 and row > 0:
+            state = _choice(words, later, lane, states[sequence, t], size)
+            t -= 1
+            row -= 1
+            if states[sequence, t] == state:
+                break
+            states[sequence, t] = state
+            later = row
+
+
+@kernel(inline="always")
+def _cut(tape, track):
+    """Sequence and time of the step after a track, and the number of its own steps; time 0 where none follows."""
+    position = tape.begin[track + 1]
+    if track + 2 == tape.begin.size:
+        return 0, 0, 0
+    sequence = np.searchsorted(tape.offsets, position, side="right") - 1
+    return sequence, position - tape.offsets[sequence], position - tape.begin[track]
 
 
 @kernel
@@ -103,23 +111,21 @@ def trace_tracks(turned: np.ndarray, tape: Tape, group: int, score: np.ndarray, 
                         found[i, lane] = best_of(score, min(t + 1, length), lane, size)
             for lane in range(LANES):
                 place[lane] = found[i, lane] * width
-        write_states(block, found, states)
+        write_states(block, count, found, states)
 
 
 @kernel
-def mend_track(turned: np.ndarray, tape: Tape, track: int, score: np.ndarray, states: np.ndarray) -> None:
-    """As `mend_walk`, from scores."""
-    lane = track % LANES
-    sequence = np.searchsorted(tape.offsets, tape.begin[track + 1], side="right") - 1
-    t = tape.begin[track + 1] - tape.offsets[sequence]
-    row = tape.begin[track + 1] - tape.begin[track]
-    while t > 0 and row > 0:
-        state = _best_source(score, row, lane, turned[states[sequence, t]])
-        t -= 1
-        row -= 1
-        if states[sequence, t] == state:
-            return
-        states[sequence, t] = state
+def mend_tracks(turned: np.ndarray, tape: Tape, group: int, score: np.ndarray, states: np.ndarray) -> None:
+    """As `mend_walks`, from scores."""
+    for lane in range(LANES - 1, -1, -1):
+        sequence, t, row = _cut(tape, group * LANES + lane)
+        while t > 0 and row > 0:
+            state = _best_source(score, row, lane, turned[states[sequence, t]])
+            t -= 1
+            row -= 1
+            if states[sequence, t] == state:
+                break
+            states[sequence, t] = state
 
 
 @kernel

@@ -183,6 +183,32 @@ def four_columns(typingctx: Any, array: Any, places: Any, offset: Any) -> Any:
 
 
 @intrinsic
+def store_columns(typingctx: Any, array: Any, places: Any, offset: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """The way back of `four_columns`: for each lane k four neighbours from the flat position places_k + offset on."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds, index = signature.args, ir.IntType(64)
+
+        def chosen(left: Any, right: Any, order: list[int]) -> Any:
+            return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order))
+
+        even = [k for pair in range(0, LANES, 2) for k in (pair, pair + LANES)]
+        pairs = [
+            [chosen(left, right, [k + side for k in even]) for left, right in (arguments[3:5], arguments[5:7])]
+            for side in (0, 1)
+        ]
+        for lane in range(LANES):
+            first = lane // 2 * 2
+            four = chosen(*pairs[lane % 2], [first, first + 1, first + LANES, first + 1 + LANES])
+            place = builder.load(_address(context, builder, kinds[1], arguments[1], ir.Constant(index, lane), index))
+            at = builder.add(place, arguments[2])
+            builder.store(four, _address(context, builder, kinds[0], arguments[0], at, four.type), align=8)
+        return context.get_dummy_value()
+
+    return types.void(array, places, types.intp, lanes, lanes, lanes, lanes), codegen
+
+
+@intrinsic
 def whole(typingctx: Any, value: Any) -> Any:
     """The bits of one integer in every lane."""
 

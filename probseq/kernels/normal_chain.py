@@ -62,8 +62,8 @@ def table_emission(log_emission: np.ndarray, statistics: np.ndarray | None = Non
     statistics
         (n, t, f), finite: what `summed_expectations` sums.
     """
-    given = _NONE if statistics is None else _plain(statistics)
-    return LogEmission(_plain(log_emission), _NONE, _NONE, _NONE, _NONE, _NO_CODES, given, _NONE)
+    given = _NONE if statistics is None else plain(statistics)
+    return LogEmission(plain(log_emission), _NONE, _NONE, _NONE, _NONE, _NO_CODES, given, _NONE)
 
 
 def coded_emission(log_emission: np.ndarray, codes: np.ndarray) -> LogEmission:
@@ -76,8 +76,8 @@ def coded_emission(log_emission: np.ndarray, codes: np.ndarray) -> LogEmission:
     codes
         (n, t) integers from 0 to C - 1.
     """
-    table = _plain(np.asarray(log_emission)[:, None])
-    codes = np.require(codes, dtype=np.int64, requirements=["C", "W"])
+    table = plain(np.asarray(log_emission)[:, None])
+    codes = plain(np.asarray(codes), np.int64)
     return LogEmission(table, _NONE, _NONE, _NONE, _NONE, codes, _NONE, _NONE)
 
 
@@ -91,8 +91,8 @@ def linear_emission(statistics: np.ndarray, natural: np.ndarray) -> LogEmission:
     natural
         (draw or 1, s, f), finite.
     """
-    turned = _plain(np.swapaxes(np.asarray(natural), 1, 2))
-    return LogEmission(_NO_TABLE, _NONE, _NONE, _NONE, _NONE, _NO_CODES, _plain(statistics), turned)
+    turned = plain(np.swapaxes(np.asarray(natural), 1, 2))
+    return LogEmission(_NO_TABLE, _NONE, _NONE, _NONE, _NONE, _NO_CODES, plain(statistics), turned)
 
 
 def normal_emission(x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> LogEmission:
@@ -107,12 +107,14 @@ def normal_emission(x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Lo
     """
     variance = np.asarray(variance, dtype=np.float64)
     turned = [np.swapaxes(a, 1, 2) for a in (np.asarray(mean), 1.0 / variance, -0.5 * np.log(2 * np.pi * variance))]
-    return LogEmission(_NO_TABLE, _plain(x), *(_plain(a) for a in turned), _NO_CODES, _NONE, _NONE)
+    return LogEmission(_NO_TABLE, plain(x), *(plain(a) for a in turned), _NO_CODES, _NONE, _NONE)
 
 
-def _plain(array: np.ndarray) -> np.ndarray:
-    # One memory layout, always writable: each other layout would compile every kernel once more.
-    return np.require(array, dtype=np.float64, requirements=["C", "W"])
+def plain(array: np.ndarray, kind: type = np.float64) -> np.ndarray:
+    """The array in one memory layout, writable: each other layout would compile every kernel once more."""
+    if array.flags.carray and array.dtype == kind:
+        return array
+    return np.require(array, dtype=kind, requirements=["C", "W"])
 
 
 @kernel(fastmath={"contract"})

@@ -18,7 +18,7 @@ from probseq.kernels.compiler import kernel
 from probseq.kernels.lane_backward import Message, backward_tracks
 from probseq.kernels.lane_decoding import FEW_STATES, count_words, score_tracks
 from probseq.kernels.lane_forward import forward_tracks, packed
-from probseq.kernels.lane_tracing import mend_track, mend_walk, trace_tracks, walk_tracks
+from probseq.kernels.lane_tracing import mend_tracks, mend_walks, trace_tracks, walk_tracks
 from probseq.kernels.lanes import LANES, LN_2, LOG2_E, vectors
 from probseq.kernels.normal_chain import LogEmission
 from probseq.kernels.recursions import log_matrix, watch_level
@@ -140,9 +140,9 @@ def run_viterbi(chain: Chain, states: np.ndarray, log_prob: np.ndarray) -> bool:
     tape, size = chain.tape, chain.transition.shape[0]
     logs = log_matrix(chain.transition) * LOG2_E
     columns, initial = packed(logs, -np.inf), log_matrix(chain.initial) * LOG2_E
-    turned = np.full((size, padded_size(size)), -np.inf)
-    turned[:, :size] = logs.T
     few = size <= FEW_STATES
+    turned = np.full((0 if few else size, padded_size(size)), -np.inf)
+    turned[:, :size] = logs.T[: len(turned)]
     score = [few_rows(size) for _ in chain.groups] if few else filters(tape, size, len(chain.groups))
     shape = (len(chain.groups), tape.n_steps + 1, count_words(size) if few else 0, LANES)
     words = scratch(math.prod(shape)).view(np.int64).reshape(shape)
@@ -185,12 +185,11 @@ def run_viterbi(chain: Chain, states: np.ndarray, log_prob: np.ndarray) -> bool:
     if not settle(tape, size, sweep, 1, logarithmic=True):
         return False
     run_blocks(trace, len(parts))
-    for track in range(tape.begin.size - 2, -1, -1):
-        if track + 2 < tape.begin.size and starts_inside(tape, track + 1):
-            if few:
-                mend_walk(words[track // LANES], tape, track, size, states)
-            else:
-                mend_track(turned, tape, track, score[track // LANES], states)
+    for group in reversed(chain.groups):
+        if few:
+            mend_walks(words[group], tape, group, size, states)
+        else:
+            mend_tracks(turned, tape, group, score[group], states)
     log_prob[:] = LN_2 * np.sum(parts, 0)
     return True
 

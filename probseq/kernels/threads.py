@@ -55,8 +55,9 @@ def run_blocks(run: Callable[[int, int], Result], n_tasks: int, *, work: float =
     """
     if n_tasks <= 0:
         return []
-    threads = min(number_of_threads(), n_tasks)
-    if threads == 1 or work < _SMALL_WORK or getattr(_inside, "worker", False):
+    alone = n_tasks == 1 or work < _SMALL_WORK or getattr(_inside, "worker", False)
+    threads = 1 if alone else min(number_of_threads(), n_tasks)
+    if threads == 1:
         return [run(0, n_tasks)]
     n_blocks = min(n_tasks, threads * _BLOCKS_PER_THREAD)
     bounds = [block * n_tasks // n_blocks for block in range(n_blocks + 1)]

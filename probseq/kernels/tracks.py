@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from probseq.kernels.compiler import kernel
-from probseq.kernels.lanes import LANES, vectors
+from probseq.kernels.lanes import LANES, four_columns, load, splat, store, store_columns, vectors
 from probseq.kernels.normal_chain import LogEmission
 
 _LOG2_E = 1.4426950408889634
@@ -152,6 +152,8 @@ def lay_out(tape: Tape, group: int, step: int, count: int, cursor: Cursor, block
 def read_block(emission: LogEmission, draw: int, count: int, block: Block) -> bool:
     """Fill ``x``, or ``values`` from a table, with zeros where a track has run out; whether a coordinate is missing."""
     missing = False
+    if emission.mean.size > 0 and _runs_through(block, count):
+        return _read_sixteen(emission.x, count, block)
     coded = emission.codes.shape[0] > 0
     for lane, i, size, q, t in block.runs[: block.n_runs[0]]:
         if emission.mean.size > 0:
@@ -177,6 +179,51 @@ def read_statistics(emission: LogEmission, block: Block) -> None:
     """Fill ``x`` with statistics that stand beside a table."""
     for lane, i, size, q, t in block.runs[: block.n_runs[0]]:
         _read_x(emission.statistics[q], t, size, block.x, i, lane)
+
+
+@kernel
+def _runs_through(block: Block, count: int) -> bool:
+    """Whether each lane reads one run of ``count`` steps."""
+    if block.n_runs[0] != LANES:
+        return False
+    for lane in range(LANES):
+        if block.runs[lane, 2] != count:
+            return False
+    return True
+
+
+@kernel
+def _places(block: Block, n_steps: int) -> np.ndarray:
+    """Where the run of each lane begins in an array (sequence, ``n_steps``)."""
+    places = np.empty(LANES, dtype=np.int64)
+    for lane in range(LANES):
+        places[lane] = block.runs[lane, 3] * n_steps + block.runs[lane, 4]
+    return places
+
+
+@kernel
+def _read_sixteen(x: np.ndarray, count: int, block: Block) -> bool:
+    """``x`` of one run a lane, four numbers of each lane at a time; whether one is missing."""
+    _, n_steps, n_variables = x.shape
+    places = _places(block, n_steps) * n_variables
+    size = count * n_variables
+    found = splat(0.0)
+    for i in range(0, size - 3, 4):
+        a, b, c, d = four_columns(x, places, i)
+        store(block.x, i * LANES, a)
+        store(block.x, (i + 1) * LANES, b)
+        store(block.x, (i + 2) * LANES, c)
+        store(block.x, (i + 3) * LANES, d)
+        found = found + splat(0.0) * ((a + b) + (c + d))
+    source = x.reshape(-1)
+    target = block.x.reshape(-1)
+    for i in range(size - size % 4, size):
+        for lane in range(LANES):
+            target[i * LANES + lane] = source[places[lane] + i]
+        found = found + splat(0.0) * load(block.x, i * LANES)
+    check = np.empty(LANES)
+    store(check, 0, found)
+    return not check.sum() == 0.0
 
 
 @kernel
@@ -206,21 +253,39 @@ def _read_codes(table, codes, t, run, out, i, lane):
 
 
 @kernel
-def write_rows(block: Block, source: np.ndarray, target: np.ndarray) -> None:
-    """target (sequence, time, k) <- source (step, k or more, lane), where the tracks have a step."""
+def write_rows(block: Block, count: int, source: np.ndarray, target: np.ndarray) -> None:
+    """target (sequence, time, k) <- ``count`` rows of source (step, k or more, lane), where the tracks have a step."""
+    first = _write_sixteen(block, count, source, target) if target.shape[2] == 1 else 0
     for lane, i, size, q, t in block.runs[: block.n_runs[0]]:
         for j in range(target.shape[2]):
-            for k in range(size):
+            for k in range(first, size):
                 target[q, t + k, j] = source[i + k, j, lane]
 
 
 @kernel
-def write_states(block: Block, source: np.ndarray, target: np.ndarray) -> None:
-    """target (sequence, time) <- source (step, lane), where the tracks have a step."""
+def write_states(block: Block, count: int, source: np.ndarray, target: np.ndarray) -> None:
+    """target (sequence, time) <- ``count`` rows of source (step, lane), where the tracks have a step."""
+    first = _write_sixteen(block, count, source, target)
     for lane, i, size, q, t in block.runs[: block.n_runs[0]]:
         row = target[q]
-        for k in range(size):
+        for k in range(first, size):
             row[t + k] = source[i + k, lane]
+
+
+@kernel
+def _write_sixteen(block, count, source, target):
+    """Four rows at a time where each lane has one run; how many rows are done."""
+    if not _runs_through(block, count):
+        return 0
+    places = _places(block, target.shape[1])
+    row = source.size // source.shape[0]
+    done = count - count % 4
+    for i in range(0, done, 4):
+        place = i * row
+        a, b = load(source, place), load(source, place + row)
+        c, d = load(source, place + 2 * row), load(source, place + 3 * row)
+        store_columns(target, places, i, a, b, c, d)
+    return done
 
 
 @kernel

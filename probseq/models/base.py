@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,6 +51,12 @@ class Batch(NamedTuple):
     def real(self) -> Tensor:
         """(n, t) bool, False for padding."""
         return torch.arange(self.t, device=self.x.device) < self.lengths.unsqueeze(-1)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every value of every step is seen."""
+        seen, lengths = self.seen.numpy(force=True), self.lengths.numpy(force=True)
+        return int(np.count_nonzero(seen)) == int(lengths.sum()) * seen.shape[-1]
 
     @property
     def to_explain(self) -> Tensor:

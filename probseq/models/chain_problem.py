@@ -44,6 +44,11 @@ class ChainProblem(NamedTuple):
             return varying.filter_states(self.initial, self.transition, self.emission.table, self.lengths, keep=keep)
         return chain.filter_states(*self, keep=keep)
 
+    def after(self, last: np.ndarray) -> np.ndarray:
+        """p(z_T+1 | x_1:T) from p(z_T | x_1:T), (D, n, s); unchanged for a sequence without steps."""
+        ahead = last @ self.transition
+        return ahead if self.lengths.all() else np.where((self.lengths > 0)[:, None], ahead, last)
+
     def smooth(self) -> np.ndarray:
         """p(z_t | x_1:T), (D, n, t, s)."""
         if self.is_varying:
@@ -84,6 +89,10 @@ class DeviceChainProblem(NamedTuple):
     def filter_states(self, keep: bool = True) -> torch_chain.Filtered:
         """Filtered and predicted states and log p(x_t | x_<t); only the last state unless ``keep``."""
         return torch_chain.filter_states(*self, keep=keep)
+
+    def after(self, last: Tensor) -> Tensor:
+        """p(z_T+1 | x_1:T) from p(z_T | x_1:T), (D, n, s); unchanged for a sequence without steps."""
+        return torch.where((self.lengths > 0).unsqueeze(-1), last @ self.transition, last)
 
     def smooth(self) -> Tensor:
         """p(z_t | x_1:T), (D, n, t, s)."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from probseq.distributions.emissions import ConditionalEmission, Emission, Observation
-from probseq.errors import DataError
+from probseq.distributions.params import Simplex
+from probseq.errors import DataError, ParameterError
 from probseq.models.base import Batch
 
-__all__ = ["start_params"]
+__all__ = ["checked_start", "start_params"]
 
 _MAX_ROWS = 10_000
 _SOFT = 0.05
@@ -116,3 +119,20 @@ def _random(points: Tensor, n_states: int, start: int, generator: torch.Generato
 def _dirichlet(shape: tuple[int, ...], concentration: float, generator: torch.Generator) -> Tensor:
     gamma = torch._standard_gamma(torch.full(shape, concentration, dtype=torch.float64), generator=generator)
     return gamma / gamma.sum(-1, keepdim=True)
+
+
+def checked_start(start: Any, n_states: int) -> tuple[str, Tensor | None]:
+    """The kind of start that a user asks for, "free", "stationary" or "known", and the probabilities if known."""
+    if isinstance(start, str) and start in ("free", "stationary"):
+        return start, None
+    try:
+        known = torch.as_tensor(np.asarray(start, dtype=np.float64))
+    except (TypeError, ValueError, OverflowError):
+        known = torch.zeros(0)
+    if known.shape != (n_states,) or Simplex().violation(known):
+        raise ParameterError(
+            got=f"start={start!r}",
+            expected=f'"free", "stationary" or {n_states} probabilities that sum to one',
+            remedy="Choose one.",
+        )
+    return "known", known

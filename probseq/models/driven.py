@@ -126,6 +126,9 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
         values = self._as_drawn(params, torch.where(told, steps, torch.zeros_like(steps)))
         return Steps(values, scored, None, self._final(batch, state, self._as_drawn(params, last)))
 
+    def _log_prob_fresh(self, params: Params, batch: Batch) -> Steps[DrivenBelief]:  # type: ignore[override]
+        return self._log_prob_steps(params, batch, self.initial_state(params, batch.n))
+
     def _forecast_marginals(  # type: ignore[override]
         self, params: Params, state: DrivenBelief, u: Tensor | None, horizon: int
     ) -> Distribution | None:
@@ -348,7 +351,7 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
             return self._per_draw(params, initial), self._per_draw(params, self.transitions.matrix(params))
         return self._per_draw(params, initial), self._per_draw(params, self._matrix(params, batch.u, 2))
 
-    def _problem(self, params: Params, batch: Batch, state: Any) -> ChainProblem:
+    def _problem(self, params: Params, batch: Batch, state: Any, complete: bool | None = None) -> ChainProblem:
         with torch.no_grad():
             initial, matrices, table = self._tensors(params, batch, state)
             emission = chain.table_emission(table.numpy())

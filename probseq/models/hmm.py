@@ -22,7 +22,7 @@ from probseq.models.chain_likelihood import chain_log_prob_steps, stationary_dis
 from probseq.models.chain_order import arranged
 from probseq.models.chain_problem import ChainProblem, DeviceChainProblem, remembered, table_with_known_states
 from probseq.models.chain_queries import ChainQueries
-from probseq.models.chain_starts import start_params
+from probseq.models.chain_starts import checked_start, start_params
 from probseq.models.chain_steps import update_start
 from probseq.models.emission_sums import SummedEmission, coded, summed
 from probseq.models.latent import EMStep, ExpectationMaximization, StatePaths
@@ -38,6 +38,14 @@ class Belief(NamedTuple):
     """probs : (*draw, n, s), p(z_t | x_<t) of the coming step."""
 
     probs: Tensor
+
+
+class _LaidOut(NamedTuple):
+    """Parameters as the kernels take them; ``normals`` without data, None where the states' laws are others."""
+
+    initial: np.ndarray
+    transition: np.ndarray
+    normals: chain.LogEmission | None
 
 
 class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximization):
@@ -70,7 +78,7 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
         if isinstance(n_states, bool) or not isinstance(n_states, int | np.integer) or n_states < 1:
             raise ParameterError(got=f"n_states={n_states!r}", expected="an integer of at least 1", remedy="Try 2.")
         self.n_states, self.emission, self.observation = int(n_states), emission, observation
-        self.start, self.known_start = _checked_start(start, self.n_states)
+        self.start, self.known_start = checked_start(start, self.n_states)
         self.transitions = as_transitions(transitions)
         self.transitions.support(self.n_states)
 
@@ -110,26 +118,39 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
     def _scan(self, params: Params, batch: Batch, state: Belief) -> Scan[Belief]:
         if needs_gradient(params, state.probs):
             return super()._scan(params, batch, state)
-        result = self._chains(params, batch, state).filter_states()
-        before, last = (torch.as_tensor(a) for a in (result.predicted, result.last))
-        after = self._after(params, batch, state, last)
+        problem = self._chains(params, batch, state)
+        result = problem.filter_states()
+        before, after = (torch.as_tensor(a) for a in (result.predicted, problem.after(result.last)))
         return Scan(Belief(self._as_drawn(params, before)), Belief(self._as_drawn(params, after)))
 
     def _log_prob_steps(self, params: Params, batch: Batch, state: Belief) -> Steps[Belief]:
-        if needs_gradient(params, state.probs):
-            table = self._per_draw(params, self._table(params, batch))
-            initial, transition = self._per_draw(params, state.probs), self._per_draw(params, params["transition"])
-            steps, last = chain_log_prob_steps(initial, transition, table, batch.lengths)
-        else:
-            result = self._chains(params, batch, state).filter_states(keep=False)
-            steps, last = torch.as_tensor(result.log_prob_steps), torch.as_tensor(result.last)
-        values = steps
-        if not _complete(batch):
+        if not needs_gradient(params, state.probs):
+            return self._steps_by_kernel(params, batch, state)
+        initial, transition = self._per_draw(params, state.probs), self._per_draw(params, params["transition"])
+        table = self._per_draw(params, self._table(params, batch))
+        steps, last = chain_log_prob_steps(initial, transition, table, batch.lengths)
+        after = torch.where((batch.lengths > 0).unsqueeze(-1), last @ transition.detach(), last)
+        return self._as_steps(params, batch, batch.complete, steps, after)
+
+    def _log_prob_fresh(self, params: Params, batch: Batch) -> Steps[Belief]:
+        if needs_gradient(params):
+            return super()._log_prob_fresh(params, batch)
+        return self._steps_by_kernel(params, batch, None)
+
+    def _steps_by_kernel(self, params: Params, batch: Batch, state: Belief | None) -> Steps[Belief]:
+        complete = batch.complete
+        problem = self._chains(params, batch, state, complete)
+        result = problem.filter_states(keep=False)
+        steps, after = torch.as_tensor(result.log_prob_steps), torch.as_tensor(problem.after(result.last))
+        return self._as_steps(params, batch, complete, steps, after)
+
+    def _as_steps(self, params: Params, batch: Batch, complete: bool, steps: Tensor, after: Tensor) -> Steps[Belief]:
+        if not complete:
             # Where nothing is seen the sum of probabilities is one up to rounding only.
             told = batch.seen.any(-1) if batch.states is None else batch.seen.any(-1) | (batch.states >= 0)
-            values = torch.where(told, steps, torch.zeros_like(steps))
-        final = Belief(self._as_drawn(params, self._after(params, batch, state, last)))
-        return Steps(self._as_drawn(params, values), batch.seen, None, final)
+            steps = torch.where(told, steps, torch.zeros_like(steps))
+        final = Belief(self._as_drawn(params, after))
+        return Steps(self._as_drawn(params, steps), batch.seen, None, final)
 
     def _forecast_marginals(self, params: Params, state: Belief, u: Tensor | None, horizon: int) -> Distribution:
         beliefs = [state.probs]
@@ -303,10 +324,12 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
         """log p(x_t | z_t), (*draw, n, t, s); states that are known to be others have -inf."""
         return table_with_known_states(component_log_prob(self._components(params), batch.x, batch.seen), batch)
 
-    def _chains(self, params: Params, batch: Batch, state: Any) -> ChainProblem | DeviceChainProblem:
+    def _chains(
+        self, params: Params, batch: Batch, state: Any, complete: bool | None = None
+    ) -> ChainProblem | DeviceChainProblem:
         """The chains on the device of the batch."""
         if _on_processor(batch):
-            return self._problem(params, batch, state)
+            return self._problem(params, batch, state, complete)
         with torch.no_grad():
             return DeviceChainProblem(*self._tensors(params, batch, state), batch.lengths)
 
@@ -316,32 +339,32 @@ class HiddenMarkovModel(SequenceModel[Belief], ChainQueries, ExpectationMaximiza
         initial, transition = self._per_draw(params, start), self._per_draw(params, params["transition"])
         return initial, transition, self._per_draw(params, self._table(params, batch))
 
-    def _problem(self, params: Params, batch: Batch, state: Belief | None) -> ChainProblem:
-        with torch.no_grad():
-            start = self._start(params).unsqueeze(-2) if state is None else state.probs
-            initial, transition = self._per_draw(params, start), self._per_draw(params, params["transition"])
-            normals = None
-            if batch.states is None:
-                normals = remembered(self, params, lambda: self._normals(params))
-            if normals is not None:
-                x = batch.x if _complete(batch) else torch.where(batch.seen, batch.x, torch.nan)
-                emission = normals._replace(x=np.require(x.numpy(), requirements=["C", "W"]))
-            else:
+    def _problem(
+        self, params: Params, batch: Batch, state: Belief | None, complete: bool | None = None
+    ) -> ChainProblem:
+        """The chains as the kernels take them; ``complete`` tells whether every value is seen, None if unknown."""
+        laid = remembered(self, params, lambda: self._laid_out(params))
+        initial = laid.initial if state is None else self._per_draw(params, state.probs.detach()).numpy()
+        if laid.normals is None or batch.states is not None:
+            with torch.no_grad():
                 emission = chain.table_emission(self._per_draw(params, self._table(params, batch)).numpy())
-            return ChainProblem(initial.numpy(), transition.numpy(), emission, batch.lengths.numpy())
+        else:
+            whole = batch.complete if complete is None else complete
+            x = batch.x if whole else torch.where(batch.seen, batch.x, torch.nan)
+            emission = laid.normals._replace(x=chain.plain(x.numpy()))
+        return ChainProblem(initial, laid.transition, emission, batch.lengths.numpy())
 
-    def _normals(self, params: Params) -> chain.LogEmission | None:
-        """The laws of the states as a kernel takes them, without data, if they are independent normals."""
-        law = self._components(params)
-        if not isinstance(law, DiagonalNormal):
-            return None
-        mean, scale = self._per_draw(params, law.loc), self._per_draw(params, law.scale.expand_as(law.loc))
-        return chain.normal_emission(np.empty((0, 0, mean.shape[-1])), mean.numpy(), (scale**2).numpy())
-
-    def _after(self, params: Params, batch: Batch, state: Belief, last: Tensor) -> Tensor:
-        """p(z_T+1 | x_1:T) from p(z_T | x_1:T); unchanged for a sequence without steps."""
-        ahead = last @ self._per_draw(params, params["transition"]).detach()
-        return torch.where((batch.lengths > 0).reshape(-1, 1), ahead, last)
+    def _laid_out(self, params: Params) -> _LaidOut:
+        with torch.no_grad():
+            start, transition = (
+                self._per_draw(params, each) for each in (self._start(params).unsqueeze(-2), params["transition"])
+            )
+            law, normals = self._components(params), None
+            if isinstance(law, DiagonalNormal):
+                mean, scale = self._per_draw(params, law.loc), self._per_draw(params, law.scale.expand_as(law.loc))
+                nothing = np.empty((0, 0, mean.shape[-1]))
+                normals = chain.normal_emission(nothing, mean.numpy(), (scale**2).numpy())
+        return _LaidOut(start.detach().numpy(), transition.detach().numpy(), normals)
 
     def _per_draw(self, params: Params, value: Tensor) -> Tensor:
         return value if self._draw(params) else value.unsqueeze(0)
@@ -365,32 +388,10 @@ def _normal_step(emission: Normal, params: Params, batch: Batch, moments: Tensor
     return normal_from_moments(emission, total, params["mean"] + shift, square, floor, params)
 
 
-def _complete(batch: Batch) -> bool:
-    """Whether every coordinate of every step is seen."""
-    seen, lengths = batch.seen.cpu().numpy(), batch.lengths.cpu().numpy()
-    return int(np.count_nonzero(seen)) == int(lengths.sum()) * seen.shape[-1]
-
-
 def _on_processor(batch: Batch) -> bool:
-    return batch.x.device.type == "cpu"
+    return batch.x.is_cpu
 
 
-def needs_gradient(params: Params, probs: Tensor) -> bool:
-    """Whether derivatives in the parameters or in the start are wanted."""
-    return torch.is_grad_enabled() and any(v.requires_grad for v in (*params.values(), probs))
-
-
-def _checked_start(start: Any, n_states: int) -> tuple[str, Tensor | None]:
-    if isinstance(start, str) and start in ("free", "stationary"):
-        return start, None
-    try:
-        known = torch.as_tensor(np.asarray(start, dtype=np.float64))
-    except (TypeError, ValueError):
-        known = torch.zeros(0)
-    if known.shape != (n_states,) or Simplex().violation(known):
-        raise ParameterError(
-            got=f"start={start!r}",
-            expected=f'"free", "stationary" or {n_states} probabilities that sum to one',
-            remedy="Choose one.",
-        )
-    return "known", known
+def needs_gradient(params: Params, *others: Tensor) -> bool:
+    """Whether derivatives in the parameters, or in others such as the start, are wanted."""
+    return torch.is_grad_enabled() and any(v.requires_grad for v in (*params.values(), *others))

@@ -43,7 +43,7 @@ def make_batch(
         fill_missing(flat, widths, np.array(model.observation.fills, dtype=np.float64), seen, x)
     u = None if covariates is None else torch.nan_to_num(torch.as_tensor(covariates, dtype=torch.float64))
     shape = array.shape
-    return Batch(torch.as_tensor(x.reshape(shape)), torch.from_numpy(seen.reshape(shape)), torch.as_tensor(ends), u)
+    return Batch(torch.from_numpy(x.reshape(shape)), torch.from_numpy(seen.reshape(shape)), torch.from_numpy(ends), u)
 
 
 class ModelJoint(JointLaw):

@@ -149,3 +149,17 @@ def test_ragged_results_that_are_blank_already_equal_those_that_are_not():
     shown = data.label(codes, ("sequence", "time"))
     assert shown.identical(data.label(blank, ("sequence", "time"), padded=True))
     assert shown.to_numpy().tolist() == blank.tolist() and shown.coords["length"].to_numpy().tolist() == [3, 1]
+
+
+def test_results_of_one_shape_share_nothing_that_users_change() -> None:
+    data = sequences(np.arange(4.0))
+    first, second = (data.label(np.zeros((1, 4)), ("sequence", "time"), name="a", attrs={"unit": "m"}) for _ in "ab")
+    first.time.attrs["note"] = "mine"
+    first.coords["other"] = ("time", np.ones(4))
+    first.attrs["unit"] = "km"
+    first[:] = 1.0
+    third = data.label(np.zeros((1, 4)), ("sequence", "time"), name="a", attrs={"unit": "m"})
+    for one in (second, third):
+        assert one.attrs == {"unit": "m"} and not one.time.attrs and list(one.coords) == ["time"]
+        assert (one == 0.0).all()
+    assert list(first.sel(time=slice(1, 2)).time) == [1, 2]
