@@ -1,6 +1,7 @@
 """Scores and calibration of probabilistic forecasts, on NumPy arrays."""
 
 from probseq.evaluation.calibration import PitHistogram, Uniformity, coverage, pit, pit_histogram, uniformity_test
+from probseq.evaluation.confidence import model_confidence_set
 from probseq.evaluation.crps import (
     crps_discrete,
     crps_normal,
@@ -18,11 +19,15 @@ from probseq.evaluation.scores import (
     log_mean_exp,
     mase,
     mean_log_score,
+    naive_scale,
     perplexity,
     pinball_loss,
     ranked_probability_score,
     rmse,
+    smape,
+    symmetric_error,
     to_bits,
+    variogram_score,
     weighted_quantile_loss,
 )
 from probseq.evaluation.uncertainty import MeanEstimate, clustered_mean, hac_mean, paired_difference
@@ -49,6 +54,8 @@ __all__ = [
     "log_mean_exp",
     "mase",
     "mean_log_score",
+    "naive_scale",
+    "model_confidence_set",
     "paired_difference",
     "perplexity",
     "pinball_loss",
@@ -57,8 +64,11 @@ __all__ = [
     "pseudo_bma_weights",
     "ranked_probability_score",
     "rmse",
+    "smape",
     "stacking_weights",
+    "symmetric_error",
     "to_bits",
     "uniformity_test",
+    "variogram_score",
     "weighted_quantile_loss",
 ]

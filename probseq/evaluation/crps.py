@@ -220,7 +220,7 @@ def energy_score(
             width = distance.shape[0]
             spread[row] += distance[:, :width].sum() / 2 + distance[:, width:].sum()
     pairs = spread.reshape(y.shape[:-1])
-    return np.sqrt((x * x).sum(-1)).mean(-1) - pairs / (m * (m - 1) if fair else m * m)
+    return np.asarray(np.sqrt((x * x).sum(-1)).mean(-1) - pairs / (m * (m - 1) if fair else m * m))
 
 
 def _need_two(m: int, fair: bool) -> None:

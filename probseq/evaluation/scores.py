@@ -23,13 +23,20 @@ __all__ = [
     "log_mean_exp",
     "mase",
     "mean_log_score",
+    "naive_scale",
     "perplexity",
     "pinball_loss",
     "ranked_probability_score",
     "rmse",
+    "smape",
+    "symmetric_error",
     "to_bits",
+    "variogram_score",
     "weighted_quantile_loss",
 ]
+
+_BLOCK = 1 << 20
+"""Numbers held at once by the score that looks at pairs."""
 
 
 def check_levels(level: ArrayLike, name: str = "level") -> NDArray[np.float64]:
@@ -201,6 +208,27 @@ def mase(y: ArrayLike, point: ArrayLike, history: ArrayLike, period: int = 1) ->
     ShapeError
         The history is not longer than one period.
     """
+    error = np.abs(np.asarray(y, float) - np.asarray(point, float))
+    return _mean_seen(error / naive_scale(history, period), default=math.nan)
+
+
+def naive_scale(history: ArrayLike, period: int = 1) -> NDArray[np.float64]:
+    """mean_t |h_t - h_{t - period}| of every variable, over the pairs that are not missing; NaN where it is zero.
+
+    Parameters
+    ----------
+    history
+        shape (time,) or (time, variable).
+    period
+        length of a season in steps.
+
+    Raises
+    ------
+    ShapeError
+        The history is not longer than one period.
+    EmptyDataError
+        No two values lie one period apart.
+    """
     past = np.asarray(history, float)
     if not 1 <= period < len(past):
         raise ShapeError(
@@ -213,8 +241,62 @@ def mase(y: ArrayLike, point: ArrayLike, history: ArrayLike, period: int = 1) ->
         scale = np.asarray(_mean_seen(step))
     else:
         scale = np.array([_mean_seen(column) for column in step.reshape(len(step), -1).T]).reshape(past.shape[1:])
-    error = np.abs(np.asarray(y, float) - np.asarray(point, float))
-    return _mean_seen(error / np.where(scale > 0, scale, np.nan), default=math.nan)
+    return np.where(scale > 0, scale, np.nan)
+
+
+def symmetric_error(y: ArrayLike, point: ArrayLike) -> NDArray[np.float64]:
+    """2 |y - point| / (|y| + |point|), between 0 and 2; 0 where both are zero.
+
+    Source: Makridakis, Spiliotis and Assimakopoulos (2020), International Journal of Forecasting 36, equation 1.
+    """
+    y, point = np.broadcast_arrays(np.asarray(y, float), np.asarray(point, float))
+    size = np.abs(y) + np.abs(point)
+    return 2 * np.abs(y - point) / np.where(size == 0, 1.0, size)
+
+
+def smape(y: ArrayLike, point: ArrayLike) -> float:
+    """mean of `symmetric_error` over the values that are not missing, a share between 0 and 2 (not in percent)."""
+    return _mean_seen(symmetric_error(y, point))
+
+
+def variogram_score(
+    y: ArrayLike, samples: ArrayLike, *, p: float = 0.5, weights: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """sum_ij w_ij (|y_i - y_j|^p - mean_m |x_mi - x_mj|^p)^2: it sees wrong dependence, and no error of level.
+
+    Source: Scheuerer and Hamill (2015), Monthly Weather Review 143, equation 12.
+
+    Parameters
+    ----------
+    y
+        shape (*value, variable). To score a whole trajectory as one vector, put its steps on the last axis.
+    samples
+        shape (path, *value, variable).
+    p
+        order of the variogram, positive.
+    weights
+        w_ij >= 0, shape (*value, variable, variable) or what broadcasts to it; all 1 when not given.
+
+    Raises
+    ------
+    ParameterError
+        ``p`` is not positive.
+    """
+    if not p > 0:
+        raise ParameterError(got=f"p={p!r}", expected="a positive order", remedy="Try 0.5.")
+    y, x = np.asarray(y, float), np.asarray(samples, float)
+    shape, d = y.shape[:-1], y.shape[-1]
+    flat, cloud = y.reshape(-1, d), np.moveaxis(x, 0, -2).reshape(-1, x.shape[0], d)
+    w = np.broadcast_to(1.0 if weights is None else np.asarray(weights, float), (*shape, d, d)).reshape(-1, d, d)
+    step = max(1, _BLOCK // max(1, x.shape[0] * d))
+    score = np.zeros(len(flat))
+    for row, (target, paths) in enumerate(zip(flat, cloud, strict=True)):
+        for start in range(0, d, step):
+            part = slice(start, start + step)
+            expected = (np.abs(paths[:, part, None] - paths[:, None, :]) ** p).mean(0)
+            seen = np.abs(target[part, None] - target[None, :]) ** p
+            score[row] += (w[row, part] * (seen - expected) ** 2).sum()
+    return score.reshape(shape)
 
 
 def _mean_seen(values: NDArray[np.float64], default: float | None = None) -> float:

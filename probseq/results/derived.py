@@ -16,8 +16,9 @@ from probseq.results.aggregation import FUNCTIONS, Grouping, checked_function, n
 from probseq.results.backends import Backend, PathsBackend
 from probseq.results.construct import select_variables, single_variable
 from probseq.results.joint import MarginalJoint
-from probseq.results.labelled import EXACT, LabelledLaw
+from probseq.results.labelled import EXACT
 from probseq.results.scenario import backend_of
+from probseq.results.scored import ScoredForecasts
 from probseq.results.trajectory import check_unchanged
 
 __all__ = ["DerivedForecasts"]
@@ -26,7 +27,7 @@ __all__ = ["DerivedForecasts"]
 _FEW_PATHS = 50
 
 
-class DerivedForecasts(LabelledLaw):
+class DerivedForecasts(ScoredForecasts):
     """A labelled law from which others follow; see `Forecast`."""
 
     def aggregate(

@@ -13,7 +13,6 @@ import xarray as xr
 
 from probseq._random import RandomState, torch_generator
 from probseq.errors import ApproximationWarning, ParameterError, UnsupportedError
-from probseq.evaluation import scores
 from probseq.results.backends import LawBackend, PathsBackend, QuantilesBackend
 from probseq.results.construct import labels_for, path_array, quantile_array
 from probseq.results.decomposition import of_laws, of_paths
@@ -200,46 +199,9 @@ class Forecast(DerivedForecasts):
             upper = np.where(counted, lower + u * (upper - lower), upper)
         return self._label(upper, "pit")
 
-    def log_prob(self, y: Any, joint: bool = False) -> xr.DataArray:
-        """log p(y) in nats.
-
-        Parameters
-        ----------
-        y : the values that came, NaN = missing
-        joint : False for each step by itself (dims ``sequence, time``), True for all steps together (``sequence``):
-            the sum of their one-step conditionals
-        """
-        values = self._values(y)
-        if not joint:
-            return self._label(
-                self._mask(self._backend.log_prob(values)), "log_prob", dims=DIMS[:2], attrs={"unit": "nats"}
-            )
-        if self._joint is None:
-            raise UnsupportedError(
-                got=f"log_prob(joint=True) of a forecast made of {self._backend.name}",
-                expected="a forecast that still knows its model",
-                remedy="Call it on what forecast() returned, or use joint=False.",
-            )
-        return self._label(self._joint.log_prob(values), "log_prob", dims=("sequence",), attrs={"unit": "nats"})
-
     def sample(self, n_paths: int = 1000, random_state: RandomState = None) -> xr.DataArray:
         """Draw trajectories, dims ``path, sequence, time, variable``."""
         return self._label(self._paths(n_paths, random_state), "sample", dims=("path", *DIMS))
-
-    def crps(self, y: Any) -> xr.DataArray:
-        """Continuous ranked probability score, in the unit of the data; lower is better."""
-        self._need_numbers("crps", "log_prob()")
-        return self._label(self._backend.crps(self._values(y)), "crps")
-
-    def energy_score(self, y: Any, n_paths: int = 1000, random_state: RandomState = 0) -> xr.DataArray:
-        """Energy score of the whole trajectory over steps and variables, by ``n_paths`` draws; per sequence."""
-        self._need_numbers("energy_score", "log_prob()", every=True)
-        self._need_trajectories("energy_score", "crps(y)")
-        values = self._values(y)
-        n = values.shape[0]
-        paths = self._paths(n_paths, random_state).reshape(n_paths, n, -1)
-        score = scores.energy_score(values.reshape(n, -1), paths)
-        return self._label(score, "energy_score", dims=("sequence",))
 
     def decompose(self, n_paths: int = 500, random_state: RandomState = 0) -> xr.Dataset:
         """Split the uncertainty into aleatoric (within parameter draws) and epistemic (between them).

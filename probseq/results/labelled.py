@@ -23,7 +23,10 @@ from probseq.results.truth import aligned_values, has_stamps, scattered_values
 __all__ = ["DIMS", "EXACT", "LabelledLaw"]
 
 DIMS = ("sequence", "time", "variable")
-_IN_DATA_UNITS = {"mean", "quantile", "median", "std", "interval", "sample", "crps", "energy_score"}
+_IN_DATA_UNITS = {
+    "mean", "quantile", "median", "std", "interval", "region", "sample",
+    "crps", "pinball", "interval_score", "absolute_error", "energy_score",
+}  # fmt: skip
 EXACT = {"analytic": "exact", "mixture": "exact mixture over parameter draws"}
 
 

@@ -10,11 +10,15 @@ from probseq.evaluation import (
     log_mean_exp,
     mase,
     mean_log_score,
+    naive_scale,
     perplexity,
     pinball_loss,
     ranked_probability_score,
     rmse,
+    smape,
+    symmetric_error,
     to_bits,
+    variogram_score,
     weighted_quantile_loss,
 )
 
@@ -115,3 +119,38 @@ def test_rmse_and_mase_by_hand():
 def test_mase_scales_every_variable_by_itself():
     history = np.array([[0.0, 0.0], [1.0, 10.0], [2.0, 20.0]])
     assert mase([[3.0, 30.0]], [[4.0, 40.0]], history) == pytest.approx(1.0)
+
+
+def test_naive_scale_leaves_out_pairs_with_gaps():
+    assert naive_scale([1.0, np.nan, 4.0, 5.0]) == pytest.approx(1.0)
+    np.testing.assert_array_equal(naive_scale([[1.0, 0.0], [1.0, 3.0]]), [np.nan, 3.0])
+    with pytest.raises(EmptyDataError):
+        naive_scale([1.0, np.nan, 4.0])
+
+
+def test_symmetric_error_by_hand():
+    np.testing.assert_allclose(symmetric_error([0.0, 2.0, -1.0, np.nan], [0.0, 1.0, 1.0, 1.0]), [0, 2 / 3, 2, np.nan])
+    assert smape([2.0, np.nan, 0.0], [1.0, 1.0, 0.0]) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0, 2.0])
+def test_variogram_score_agrees_with_scoringrules(p, monkeypatch):
+    import scoringrules
+
+    rng = np.random.default_rng(3)
+    y, x = rng.normal(size=(4, 5)), rng.normal(size=(4, 30, 5))
+    expected = scoringrules.vs_ensemble(y, x, p=p)
+    samples = np.moveaxis(x, 1, 0)
+    np.testing.assert_allclose(variogram_score(y, samples, p=p), expected, rtol=0, atol=1e-10)
+    weights = rng.uniform(size=(4, 5, 5))
+    expected = scoringrules.vs_ensemble(y, x, weights, p=p)
+    monkeypatch.setattr("probseq.evaluation.scores._BLOCK", 1)
+    np.testing.assert_allclose(variogram_score(y, samples, p=p, weights=weights), expected, rtol=0, atol=1e-10)
+
+
+def test_variogram_score_sees_no_shift_and_refuses_no_order():
+    rng = np.random.default_rng(4)
+    y, x = rng.normal(size=3), rng.normal(size=(20, 3))
+    assert variogram_score(y + 7, x) == pytest.approx(variogram_score(y, x), abs=1e-12)
+    with pytest.raises(ParameterError, match="order"):
+        variogram_score(y, x, p=0)
