@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +12,15 @@ import torch
 from probseq.data.sequences import Sequences
 from probseq.errors import UnsupportedError
 from probseq.estimators.base import SequenceEstimator
+from probseq.evaluation.scores import pinball_loss
 from probseq.results.forecast import Forecast
 
-__all__ = ["Evidence", "Measure", "collect"]
+__all__ = ["LEVELS", "QUANTILES", "Evidence", "Measure", "Numeric", "collect", "score_numbers"]
 
-LEVELS = (0.5, 0.9)
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+ENDS = {0.5: (0.25, 0.75), 0.9: (0.05, 0.95)}
+"""Lower and upper ends, among the quantiles, of central intervals by their probability."""
+LEVELS = tuple(ENDS)
 
 
 @dataclass(frozen=True)
@@ -54,33 +59,63 @@ class Evidence:
     Parameters
     ----------
     name : str
+    data : Sequences
     measure : Measure
     log_prob : (n, t)
         Nats of each step; NaN where nothing is scored, and everywhere for a law that is no likelihood.
     scored : (n, t, k) bool
+    numeric : Numeric or None
+        None for categories, of which thousands at every step would be kept for nothing.
     frozen : (n, t) or None
         Nats with the weights of the draws held, for models with several draws.
     effective_draws : float or None
         1 / sum w^2 of the draws' weights after the data.
-    forecast : Forecast or None
-        The one-step predictives; None for categories, of which thousands at every step would be kept for nothing.
-    crps, pit : (n, t, k) or None
-        None for categories; NaN for those beside numbers.
-    inside : dict of level -> (n, t, k) bool, or None
+    tokens : bool
+        Whether the values are categories, so that their surprise is a perplexity.
+    n_parameters, seconds : float
+        Free parameters and the time of the fit; NaN where nobody knows.
+    reason : str
+        Why there is no log score, where there is none.
+    notes : tuple of str
+        What a reader of the scores should know.
     """
 
     name: str
-    estimator: SequenceEstimator
     data: Sequences
     measure: Measure
     log_prob: np.ndarray
     scored: np.ndarray
-    frozen: np.ndarray | None
-    effective_draws: float | None
+    numeric: Numeric | None
+    frozen: np.ndarray | None = None
+    effective_draws: float | None = None
+    tokens: bool = False
+    n_parameters: float = math.nan
+    seconds: float = math.nan
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Numeric:
+    """Scores of numbers, (n, t, k) each; NaN where a coordinate is not scored or a category.
+
+    Parameters
+    ----------
+    forecast : Forecast or None
+        The one-step predictives, where they are one object.
+    crps, pinball, pit : (n, t, k)
+        ``pinball`` is the mean over the levels ``QUANTILES``.
+    inside : dict of level -> (n, t, k) bool
+    counted : (n, t, k) bool
+        Coordinates that are scored and numbers.
+    """
+
     forecast: Forecast | None
-    crps: np.ndarray | None
-    pit: np.ndarray | None
-    inside: dict[float, np.ndarray] | None
+    crps: np.ndarray
+    pinball: np.ndarray
+    pit: np.ndarray
+    inside: dict[float, np.ndarray]
+    counted: np.ndarray
 
 
 def collect(name: str, estimator: SequenceEstimator, data: Sequences, history: Any) -> Evidence:
@@ -89,45 +124,75 @@ def collect(name: str, estimator: SequenceEstimator, data: Sequences, history: A
     steps = estimator._steps(data, state)
     scored = steps.scored.numpy()
     log_prob = np.where(scored.any(-1), steps.values.numpy().astype(float), np.nan)
-    frozen, effective = None, None
+    frozen, effective, reason = None, None, ""
     if not estimator.has_likelihood:
         log_prob = np.full_like(log_prob, np.nan)
+        reason = f"{estimator.emission_!r} is no likelihood"
     elif estimator.model_.n_draws > 1:
         start = None if state is None else estimator.model_.reset_weights(state)
         held = estimator._steps(data, start, "frozen")
         frozen = np.where(scored.any(-1), held.values.numpy().astype(float), np.nan)
         weights = torch.softmax(steps.final.log_weights, -1)
         effective = float((1.0 / (weights**2).sum(-1)).mean())
-    crps = pit = inside = forecast = None
-    if estimator.emission_ is None or not estimator.emission_.nominal:
+    tokens = estimator.emission_ is not None and estimator.emission_.nominal
+    numeric = None
+    if not tokens:
         forecast = estimator._predictive(data, state)
-        crps, pit, inside = _numeric(forecast, data, scored)
+        numeric = score_numbers(forecast, data.values, scored)
     words = () if data.vocabulary is None else tuple(data.vocabulary.tokens)
     observation = estimator.model_.observation
     unit = "" if observation.discrete else str(data.attrs.get("units", ""))
     measure = Measure(observation.measure, unit, words) if estimator.has_likelihood else Measure("none")
-    return Evidence(name, estimator, data, measure, log_prob, scored, frozen, effective, forecast, crps, pit, inside)
+    return Evidence(
+        name,
+        data,
+        measure,
+        log_prob,
+        scored,
+        numeric,
+        frozen,
+        effective,
+        tokens,
+        estimator.n_parameters_,
+        estimator.fit_seconds_,
+        reason,
+        tuple(_remarks(estimator, data)),
+    )
 
 
-def _numeric(
-    forecast: Forecast, data: Sequences, scored: np.ndarray
-) -> tuple[np.ndarray | None, np.ndarray | None, dict[float, np.ndarray] | None]:
-    """CRPS, PIT and what the central intervals cover; None for categories."""
+def _remarks(estimator: SequenceEstimator, data: Sequences) -> list[str]:
+    """What is special about the log scores of this model."""
+    model, found = estimator.model_, []
+    gaps = bool((~data.seen() & data.mask()[..., None]).any())
+    if gaps and model.missing == "pattern":
+        found.append("given the pattern of missing values")
+    if not model.exact and (gaps or model.missing != "particles"):
+        found.append("log score is an estimate")
+    if model.likelihood != "exact":
+        found.append(f"{model.likelihood} likelihood")
+    return found
+
+
+def score_numbers(forecast: Forecast, values: np.ndarray, scored: np.ndarray) -> Numeric | None:
+    """CRPS, pinball loss, PIT and what the central intervals cover at values (n, t, k); None for categories."""
     backend = forecast._backend
     if backend.nominal:
-        return None, None, None
-    y = np.where(scored & ~backend.nominal_variables, data.values, np.nan)
+        return None
+    counted = scored & ~backend.nominal_variables
+    y = np.where(counted, values, np.nan)
     try:
         crps = backend.crps(y)
     except UnsupportedError:
         crps = np.full(y.shape, np.nan)
     upper = backend.cdf(y)
-    counted = backend.discrete_variables
-    lower = np.where(counted, backend.cdf(y, left=True), upper) if counted.any() else upper
+    discrete = backend.discrete_variables
+    lower = np.where(discrete, backend.cdf(y, left=True), upper) if discrete.any() else upper
     u = torch.rand(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
     pit = np.clip(lower + u * (upper - lower), 0.0, 1.0)
+    quantiles = backend.quantile(np.array(QUANTILES))
+    pinball = pinball_loss(y[..., None], quantiles, np.array(QUANTILES)).mean(-1)
     inside = {}
     for level in LEVELS:
-        ends = backend.quantile(np.array([(1 - level) / 2, (1 + level) / 2]))
-        inside[level] = (y >= ends[..., 0]) & (y <= ends[..., 1])
-    return crps, pit, inside
+        low, high = (quantiles[..., QUANTILES.index(end)] for end in ENDS[level])
+        inside[level] = (y >= low) & (y <= high)
+    return Numeric(forecast, crps, pinball, pit, inside, counted)

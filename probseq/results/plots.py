@@ -89,16 +89,18 @@ def plot_forecast(
     return panels[0] if k == 1 else np.array(panels, dtype=object)
 
 
-def plot_comparison(log_prob_steps: xr.DataArray, best: str, ax: Axes | None = None) -> Axes:
+def plot_comparison(log_prob_steps: xr.DataArray, best: str, ax: Axes | None = None, ylabel: str | None = None) -> Axes:
     """Draw sum_{s <= t} (log p of each model - log p of ``best``) along the first sequence.
 
     Parameters
     ----------
     log_prob_steps : DataArray (time, model) or (sequence, time, model)
-        Nats of each step; NaN adds nothing.
+        Nats of each step, or another score of which more is better; NaN adds nothing.
     best : str
         The model at zero.
     ax : Axes or None
+    ylabel : str or None
+        None says nats.
     """
     scores = log_prob_steps.isel(sequence=0) if "sequence" in log_prob_steps.dims else log_prob_steps
     names = [str(name) for name in scores["model"].values]
@@ -108,7 +110,7 @@ def plot_comparison(log_prob_steps: xr.DataArray, best: str, ax: Axes | None = N
     values = scores.transpose("time", "model").values
     reference = values[:, names.index(best)]
     differences = {name: values[:, i] - reference for i, name in enumerate(names) if name != best}
-    return plot_cumulative_difference(stamps(index), differences, reference=best, ax=ax)
+    return plot_cumulative_difference(stamps(index), differences, reference=best, ylabel=ylabel, ax=ax)
 
 
 def _panels(ax: Any, k: int) -> list[Any]:
