@@ -18,6 +18,8 @@ _HOMES = {
     "probseq.models.volatility": ("GARCH",),
     "probseq.estimators.auto_arma": ("AutoARMA",),
     "probseq.estimators.per_sequence": ("PerSequence",),
+    "probseq.estimators.classifier": ("SequenceClassifier",),
+    "probseq.estimators.anomaly": ("AnomalyDetector",),
     "probseq.estimators.structural": ("LocalLevel", "LocalTrend"),
     "probseq.estimators.varma": ("VAR", "VARMA"),
     "probseq.estimators.recurrent": ("RNN", "LSTM", "GRU"),

@@ -1,0 +1,234 @@
+"""Anomalies with a known rate of false alarms: a model, and what surprised it in ordinary data."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import xarray as xr
+from sklearn.base import BaseEstimator, clone
+
+from probseq._types import number_in, truth_value
+from probseq.data.sequences import Sequences, sequences
+from probseq.errors import DataError, ParameterError
+from probseq.estimators.base import SequenceEstimator
+from probseq.estimators.fitted import TRAINING, _UnfittedError, check_y
+
+__all__ = ["AnomalyDetector"]
+
+
+class AnomalyDetector(BaseEstimator):
+    r"""Step t is an anomaly if -log p(x_t | x_{<t}) exceeds what ordinary data exceed at the rate asked for.
+
+    The model is fitted to one part of the data, its surprise in the rest calibrates the threshold (split conformal
+    prediction, Vovk et al. 2005): a step that is exchangeable with those of the calibration is flagged with probability
+    at most ``false_alarm_rate``, whatever the model. Steps of one series are exchangeable only as far as the model is
+    right. A value that is missing is never flagged.
+
+    Parameters
+    ----------
+    model : estimator
+        Any family; it is copied. None is ``ps.HMM()``.
+    false_alarm_rate : float
+        False alarms per ordinary step, in (0, 1).
+    calibration_share : float
+        The share of the data that calibrates, in (0, 1): the last steps of one sequence, every so many of many
+        sequences. Not used where ``fit`` gets ``calibration=``.
+    outlier_labels : bool
+        Whether ``predict`` returns scikit-learn's -1 (anomaly) and 1 (ordinary) in place of True and False.
+
+    Attributes
+    ----------
+    estimator_ : fitted model
+    threshold_ : float
+        Surprise in nats above which a step is an anomaly.
+    calibration_ : array
+        Surprises of the scored calibration steps.
+    variable_calibration_ : list of arrays
+        Surprises of each variable by itself in the calibration steps.
+
+    Examples
+    --------
+    >>> import numpy as np, probseq as ps
+    >>> x = np.random.default_rng(0).normal(size=400)
+    >>> detector = ps.AnomalyDetector(ps.IID(), false_alarm_rate=0.01).fit(x)
+    >>> detector.predict([0.2, 9.0, float("nan")]).values
+    array([False,  True, False])
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        false_alarm_rate: float = 0.01,
+        calibration_share: float = 0.3,
+        outlier_labels: bool = False,
+    ) -> None:
+        self.model = model
+        self.false_alarm_rate = false_alarm_rate
+        self.calibration_share = calibration_share
+        self.outlier_labels = outlier_labels
+
+    def fit(
+        self, X: Any, y: Any = None, *, lengths: Any = None, covariates: Any = None, calibration: Any = None
+    ) -> Self:
+        """Fit the model and its threshold to ordinary data.
+
+        Parameters
+        ----------
+        X : data in any form, one sequence or many
+        y : ignored
+        lengths, covariates
+            As in the model's own ``fit``.
+        calibration : data in any form, or None
+            Ordinary sequences of their own; None takes a share of X, which the model is then not fitted to.
+
+        Raises
+        ------
+        DataError
+            For fewer than 1 / false_alarm_rate - 1 scored calibration steps, which allow no such threshold.
+        ParameterError
+            For what is no estimator, and arguments outside their range.
+        """
+        estimator = self._estimator()
+        number_in("false_alarm_rate", self.false_alarm_rate, "(0, 1)", "Write 0.01 for one in a hundred.")
+        number_in("calibration_share", self.calibration_share, "(0, 1)", "Try 0.3.")
+        truth_value("outlier_labels", self.outlier_labels)
+        data = sequences(X, lengths=lengths, covariates=covariates)
+        check_y(y, data)
+        model: SequenceEstimator = clone(estimator)
+        if calibration is None:
+            first, rest, past = self._split(data)
+        else:
+            first, past = data, None
+            rest = sequences(calibration, vocabulary=data.vocabulary)
+        model._fit(first, None, None, None, None)
+        threshold = model.surprise_threshold(rest, self.false_alarm_rate, history=past)
+        each = _by_step(model.surprise(rest, history=past), rest)
+        variables = _by_variable(model.surprise(rest, per="variable", history=past), rest)
+        self.estimator_, self.threshold_, self._seen_data = model, threshold, data
+        self.calibration_ = np.sort(each[~np.isnan(each)])
+        self.variable_calibration_ = [np.sort(v[~np.isnan(v)]) for v in np.moveaxis(variables, -1, 0)]
+        self.n_features_in_ = data.n_variables
+        self.__dict__.pop("feature_names_in_", None)
+        if hasattr(model, "feature_names_in_"):
+            self.feature_names_in_ = model.feature_names_in_
+        return self
+
+    def _estimator(self) -> SequenceEstimator:
+        from probseq.estimators.hmm import HMM
+
+        estimator = HMM() if self.model is None else self.model
+        if not isinstance(estimator, SequenceEstimator):
+            raise ParameterError(
+                got=f"model={self.model!r}",
+                expected="an estimator of probseq",
+                remedy="Write ps.AnomalyDetector(ps.HMM(n_states=3)).",
+            )
+        return estimator
+
+    def _split(self, data: Sequences) -> tuple[Sequences, Sequences, Sequences | None]:
+        """What the model learns from, what calibrates, and what came before the latter."""
+        if data.n_sequences > 1:
+            n = data.n_sequences
+            m = min(n - 1, max(1, round(self.calibration_share * n)))
+            chosen = np.floor((np.arange(m) + 0.5) * n / m).astype(int)
+            rest = np.setdiff1d(np.arange(n), chosen)
+            return data.select(rest), data.select(chosen), None
+        cut = int(data.lengths[0]) - round(self.calibration_share * int(data.lengths[0]))
+        if not 0 < cut < data.lengths[0]:
+            raise DataError(
+                got=f"n_samples={int(data.lengths[0])}: one sequence too short to be split for calibration",
+                expected="steps to fit the model, and others to calibrate it",
+                remedy="Pass more data, or calibration=.",
+            )
+        first = data.slice_time(0, cut)
+        return first, data.slice_time(cut), first
+
+    def anomalies(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> xr.Dataset:
+        """Which steps are anomalies, and which variable made them so.
+
+        Parameters
+        ----------
+        history : None, ps.TRAINING or data
+            What came before X; ps.TRAINING is all data of the fit, the calibration too where it was a share of them.
+
+        Returns
+        -------
+        Dataset with ``surprise`` and ``p_value`` of each step and ``anomaly`` = (p_value <= false_alarm_rate), dims
+        ``sequence, time``; ``variable_surprise`` and ``variable_p_value`` of each variable by itself, -log p(x_ti |
+        x_<t), with ``variable`` besides; and ``most_surprising``, the variable with the smallest p-value (the one
+        furthest above its own calibration among equals), "" where nothing is scored.
+        """
+        self._check_fitted()
+        model = self.estimator_
+        data = model._read(X, lengths, covariates)
+        past = self._seen_data if history is TRAINING else history
+        found = model.anomalies(data, self.calibration_, rate=self.false_alarm_rate, history=past)
+        each = _by_variable(model.surprise(data, per="variable", history=past), data)
+        p = np.full(each.shape, np.nan)
+        excess = np.full(each.shape, -np.inf)
+        for i, known in enumerate(self.variable_calibration_):
+            scored = ~np.isnan(each[..., i])
+            if not known.size:
+                continue
+            above = len(known) - np.searchsorted(known, each[..., i][scored], side="left")
+            p[..., i][scored] = (1 + above) / (len(known) + 1)
+            excess[..., i][scored] = each[..., i][scored] - known[-1]
+        lowest = np.where(np.isnan(p), np.inf, p)
+        tied = np.where(lowest == lowest.min(-1, keepdims=True), excess, -np.inf)
+        names = np.asarray([str(v) for v in data.variables], dtype=object)
+        most = np.where(np.isnan(p).all(-1), "", names[np.argmax(tied, -1)])
+        dims = ("sequence", "time")
+        parts = {
+            "variable_surprise": data.label(each, (*dims, "variable"), name="variable_surprise"),
+            "variable_p_value": data.label(p, (*dims, "variable"), name="variable_p_value"),
+            "most_surprising": data.label(most, dims, name="most_surprising"),
+        }
+        return found.assign(parts)
+
+    def predict(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> xr.DataArray:
+        """Whether each step is an anomaly, dims ``sequence, time``: True, or -1 with ``outlier_labels`` (else 1)."""
+        below = self.decision_function(X, lengths=lengths, covariates=covariates, history=history) < 0
+        if not self.outlier_labels:
+            return below.rename("anomaly")
+        return xr.where(below, -1, 1).rename("outlier").assign_coords(below.coords)
+
+    def score_samples(
+        self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None
+    ) -> xr.DataArray:
+        """log p(x_t | x_<t) in nats, dims ``sequence, time``: the lower, the less ordinary; NaN where not scored."""
+        self._check_fitted()
+        past = self._seen_data if history is TRAINING else history
+        found = self.estimator_.surprise(X, lengths=lengths, covariates=covariates, history=past)
+        return (-found).rename("score").assign_attrs(unit="nats")
+
+    def decision_function(
+        self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None
+    ) -> xr.DataArray:
+        """``score_samples`` plus the threshold, nats: below 0 for anomalies, NaN where nothing is scored."""
+        found = self.score_samples(X, lengths=lengths, covariates=covariates, history=history)
+        return (found + self.threshold_).rename("decision")
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "estimator_"):
+            raise _UnfittedError(
+                got="an AnomalyDetector that is not fitted", expected="a fitted one", remedy="Call fit(X)."
+            )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "estimator_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.target_tags.required = False
+        return tags
+
+
+def _by_step(surprise: xr.DataArray, data: Sequences) -> np.ndarray:
+    return np.asarray(surprise.values, dtype=float).reshape(data.values.shape[:2])
+
+
+def _by_variable(surprise: xr.DataArray, data: Sequences) -> np.ndarray:
+    return np.asarray(surprise.values, dtype=float).reshape(data.values.shape)
