@@ -1,160 +1,338 @@
-"""Held-out scores by refitting: folds of sequences, or growing windows of time."""
+"""Backtests: forecasts from many origins in the past, scored by what came."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
-from sklearn.base import clone
 
-from probseq._random import RandomState, numpy_generator
 from probseq._types import one_of, whole_number
+from probseq.comparison.checkpoints import Checkpoints, describe_model
+from probseq.comparison.held_forecasts import HeldForecasts, Question, fit_and_forecast
+from probseq.comparison.origins import Origins, plan_origins
 from probseq.data.sequences import Sequences, sequences
-from probseq.errors import ParameterError, ShapeError
+from probseq.errors import ConvergenceWarning, DataWarning, HorizonError, ParameterError, ProbseqError, ProbseqWarning
 from probseq.estimators.base import SequenceEstimator
-from probseq.evaluation.uncertainty import clustered_mean, hac_mean
+from probseq.estimators.history import replayed_steps
+from probseq.estimators.per_sequence import PerSequence
+from probseq.estimators.progress_bar import progress_bar
+from probseq.kernels.threads import number_of_threads
 
-__all__ = ["cross_validate"]
+__all__ = ["backtest"]
+
+Model = SequenceEstimator | PerSequence
 
 
-def cross_validate(
-    estimator: SequenceEstimator,
+def backtest(
+    models: Any,
     X: Any,
-    by: str = "sequence",
-    n_splits: int = 5,
+    horizon: int = 1,
     *,
+    min_steps: int | None = None,
+    stride: int = 1,
+    origins: Any = None,
+    refit: int | None = None,
+    window: int | None = None,
     lengths: Any = None,
     covariates: Any = None,
     static: Any = None,
-    random_state: RandomState = None,
+    quantiles: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95),
+    levels: tuple[float, ...] = (0.5, 0.9),
+    weights: str = "adapt",
+    n_paths: int = 2000,
+    n_jobs: int | None = None,
+    progress: bool | None = None,
+    path: Any = None,
+    random_state: int = 0,
 ) -> xr.Dataset:
-    """Mean log p of values that a model was not fitted to, in nats per value, fold by fold.
+    """Forecast from many origins as if each were today, and score the forecasts by what came.
+
+    Between refits the parameters stay and the state goes on: one pass along the data gives the states of all origins,
+    and their forecasts are one batch.
 
     Parameters
     ----------
-    estimator : SequenceEstimator
-        Cloned and fitted anew for every fold, with its transforms.
-    X : data in any form
-    by : "sequence" or "time"
-        "sequence" holds out one of ``n_splits`` groups of whole sequences at a time. "time" cuts every sequence into
-        ``n_splits`` + 1 parts of equal length: fold i is fitted to the first i parts and scored on the next one, with
-        the parts before it as its history.
-    n_splits : int
-    random_state : int, Generator or None
-        For "sequence": shuffles the sequences before they are dealt to the folds; None deals them in turn.
+    models : estimator, list, or dict of name -> estimator
+        One that is not fitted is copied and fitted to what is known at an origin. One that is fitted already is used
+        as it is unless ``refit`` is given: its parameters should come from data before the first origin. A
+        ``PerSequence`` has a model for each sequence.
+    X : data in any form, one sequence or many
+    horizon : int
+        Steps ahead.
+    min_steps : int
+        Steps before the first origin; half of the longest sequence by default.
+    stride : int
+        Steps from one origin to the next, as long as ``horizon`` steps are left.
+    origins : numbers of steps, or stamps
+        The origins themselves: how many first steps are known, or the stamp of the last one that is, which cuts
+        sequences of different beginnings at the same date.
+    refit : int or None
+        How many origins share a fit: 1 fits anew at each, None fits at the first one only.
+    window : int or None
+        How many last steps a fit sees (a rolling window); None for all (an expanding one).
+    lengths, covariates, static : as in ``fit``
+        Covariates are known over the horizon of every forecast. Models that take none are given none.
+    quantiles : levels of the quantiles
+    levels : probabilities of the central intervals whose coverage is counted
+    weights : "adapt" or "frozen"
+        Whether what is seen between fits moves the weights of parameter draws; see ``forecast``.
+    n_paths : int
+        Simulated paths where a law has no closed form.
+    n_jobs : int or None
+        Threads over models and fits; None is as many as there are processors (or ``PROBSEQ_NUM_THREADS``).
+    progress : bool or None
+        A progress bar; None shows one in a terminal for 5 fits or more.
+    path : folder or None
+        Keeps what every fit gave, in a file of its own: a run that was stopped goes on where it was, and a model that
+        joins later is the only one that is run. Parts are found by the arguments of the model, the data and the
+        question; a model without ``random_state`` counts as itself.
+    random_state : int
+        Of simulated paths.
 
     Returns
     -------
     Dataset
-        ``score`` (fold), nats per scored value, and ``n_values`` (fold). ``mean`` is the mean over all held-out values
-        and ``standard_error`` its error: clustered by sequence, or for one sequence by Newey and West along time. The
-        errors take the fits as given; those of "time" with few sequences are rough.
+        ``log_score`` (model, origin, horizon, sequence), nats of each step by itself, on the scale of the data, and
+        ``crps``, ``mean``, ``quantiles``, ``coverage`` (1 where the central interval held the value) and ``truth``,
+        with a ``variable`` dimension where the data have one; ``mode`` for categories. ``sequence`` is there if many came
+        in. NaN stands where nothing was forecast or nothing came; in ``log_score`` also behind the first step where
+        laws are known by paths only, and for models without likelihood. ``origin`` counts the known steps (or is the
+        stamp that was asked for); ``fitted_at`` is the origin at which the parameters were fitted, ``method`` says how
+        the laws of a model were found.
 
     Raises
     ------
+    HorizonError
+        If no origin leaves ``horizon`` steps behind it.
     ParameterError
-        For an unknown ``by`` or fewer than two folds (one, for "time").
-    ShapeError
-        For fewer sequences than folds, or steps than parts.
+        For origins outside the data, a ``path`` that is a file, and arguments that are none.
 
     Examples
     --------
     >>> import probseq as ps
     >>> y = ps.datasets.earthquakes()
-    >>> folds = ps.cross_validate(ps.HMM(2, ps.Poisson(), random_state=0), y, by="time", n_splits=3)
-    >>> folds.score.sizes["fold"], bool(folds["mean"] > -4)
-    (3, True)
+    >>> models = {"iid": ps.IID(ps.Poisson()), "hmm": ps.HMM(2, ps.Poisson(), random_state=0)}
+    >>> found = ps.backtest(models, y, horizon=3, min_steps=80, refit=10)
+    >>> dict(found["log_score"].sizes)
+    {'model': 2, 'origin': 25, 'horizon': 3}
+    >>> best = found["log_score"].mean(("origin", "horizon")).idxmax("model")
+    >>> best.item()
+    'hmm'
     """
-    if not isinstance(estimator, SequenceEstimator):
-        raise ParameterError(
-            got=f"estimator={estimator!r}",
-            expected="one estimator, such as ps.HMM(2)",
-            remedy="Call cross_validate for each model by itself, or ps.compare for a table of fitted ones.",
-        )
-    data = sequences(X, lengths=lengths, covariates=covariates, static=static)
-    least = 1 if by == "time" else 2
-    one_of("by", by, ("sequence", "time"))
-    whole_number("n_splits", n_splits, least, "Try n_splits=5.")
-    if by == "sequence":
-        folds = _by_sequence(estimator, data, int(n_splits), random_state)
-    else:
-        folds = _by_time(estimator, data, int(n_splits))
-    values, owners, rates = [], [], []
-    for steps, counts, rows in folds:
-        shown = counts > 0
-        values.append(steps[shown])
-        owners.append(np.broadcast_to(rows[:, None], counts.shape)[shown])
-        rates.append(counts[shown])
-    return _summary(values, rates, owners, data.n_sequences)
-
-
-Fold = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""log p of each held-out step (n, t), how many values it has (n, t), and whose steps they are (n,)."""
-
-
-def _by_sequence(estimator: SequenceEstimator, data: Sequences, n_splits: int, random_state: RandomState) -> list[Fold]:
-    n = data.n_sequences
-    if n < n_splits:
-        raise ShapeError(
-            got=f"{n} sequence{'s' * (n != 1)} for {n_splits} folds",
-            expected="at least one sequence a fold",
-            remedy='Use fewer folds, or by="time" for one long sequence.',
-        )
-    order = np.arange(n) if random_state is None else numpy_generator(random_state).permutation(n)
-    folds = []
-    for i in range(n_splits):
-        held = np.sort(order[i::n_splits])
-        fitted = clone(estimator).fit(data.select(np.setdiff1d(order, held)))
-        folds.append((*_scores(fitted, data.select(held), None), held))
-    return folds
-
-
-def _by_time(estimator: SequenceEstimator, data: Sequences, n_splits: int) -> list[Fold]:
-    shortest = int(data.lengths.min())
-    if shortest < n_splits + 1:
-        raise ShapeError(
-            got=f"a sequence of {shortest} steps for {n_splits} folds",
-            expected=f"at least {n_splits + 1} steps",
-            remedy="Use fewer folds, or leave short sequences out.",
-        )
-    rows = np.arange(data.n_sequences)
-    cuts = [np.floor(data.lengths * i / (n_splits + 1)).astype(int) for i in range(1, n_splits + 2)]
-    folds = []
-    for stop, end in zip(cuts[:-1], cuts[1:], strict=True):
-        past = data.slice_time(None, stop)
-        fitted = clone(estimator).fit(past)
-        folds.append((*_scores(fitted, data.slice_time(stop, end), past), rows))
-    return folds
-
-
-def _scores(fitted: SequenceEstimator, held: Sequences, history: Sequences | None) -> tuple[np.ndarray, np.ndarray]:
-    data = fitted._read(held)
-    steps = fitted._steps(data, fitted._begin(data, history))
-    return steps.values.double().numpy(), steps.scored.sum(-1).numpy()
-
-
-def _summary(
-    values: list[np.ndarray], rates: list[np.ndarray], owners: list[np.ndarray], n_sequences: int
-) -> xr.Dataset:
-    n_values = np.array([rate.sum() for rate in rates])
-    with np.errstate(invalid="ignore"):
-        score = np.array([value.sum() for value in values]) / n_values
-    total, weight = np.concatenate(values), np.concatenate(rates)
-    mean = float(total.sum() / weight.sum()) if weight.sum() else np.nan
-    error = np.nan
-    if len(total) > 1 and np.isfinite(total).all():
-        # The error of a ratio of sums, by its linearisation: residuals of each step around the mean.
-        apart = (total - mean * weight) / weight.mean()
-        found = clustered_mean(apart, np.concatenate(owners)) if n_sequences > 1 else hac_mean(apart)
-        error = found.standard_error
-    attrs = {"units": "nats per value"}
-    return xr.Dataset(
-        {
-            "score": ("fold", score, attrs),
-            "n_values": ("fold", n_values),
-            "mean": ((), mean, attrs),
-            "standard_error": ((), error, attrs),
-        },
-        coords={"fold": np.arange(len(values))},
+    data = sequences(X, lengths=lengths, covariates=covariates, static=static).require_values()
+    named = _named(models)
+    if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 1:
+        raise HorizonError(got=f"horizon={horizon!r}", expected="a whole number from 1", remedy="Try horizon=12.")
+    one_of("weights", weights, ("adapt", "frozen"))
+    asked = Question(
+        int(horizon),
+        _fractions("quantiles", quantiles),
+        _fractions("levels", levels),
+        weights,
+        None if window is None else whole_number("window", window, 2),
+        whole_number("n_paths", n_paths, 2),
+        whole_number("random_state", random_state, 0),
     )
+    jobs = number_of_threads() if n_jobs is None else whole_number("n_jobs", n_jobs, 1)
+    plan = plan_origins(data, asked.horizon, min_steps, stride, origins, refit)
+    ready = {name: refit is None and _is_fitted(model) for name, model in named.items()}
+    for name, model in named.items():
+        if ready[name]:
+            _warn_of_leaks(name, model, data, plan.cuts[0])
+    found = _run(named, ready, data, plan, asked, Checkpoints(path), jobs, progress)
+    return _dataset(named, found, data, plan, asked)
+
+
+def _named(models: Any) -> dict[str, Model]:
+    if isinstance(models, Model):
+        models = [models]
+    if not isinstance(models, Mapping | list | tuple) or not len(models):
+        raise ParameterError(
+            got=f"models={models!r}", expected="an estimator, or a dict or list of them", remedy="Pass some."
+        )
+    if not isinstance(models, Mapping):
+        kinds = [type(one).__name__ for one in models]
+        names = [
+            f"{kind} {kinds[: i + 1].count(kind)}" if kinds.count(kind) > 1 else kind for i, kind in enumerate(kinds)
+        ]
+        models = dict(zip(names, models, strict=True))
+    for name, model in models.items():
+        if not isinstance(model, Model):
+            raise ParameterError(
+                got=f"{model.__name__ if isinstance(model, type) else type(model).__name__} under the name {name!r}",
+                expected="an estimator of probseq",
+                remedy="Write it with parentheses." if isinstance(model, type) else "Pass ps.ARMA(), for one.",
+            )
+    return {str(name): model for name, model in models.items()}
+
+
+def _is_fitted(model: Model) -> bool:
+    return model.__sklearn_is_fitted__()
+
+
+def _fractions(name: str, given: Any) -> tuple[float, ...]:
+    values = np.atleast_1d(np.asarray(given, dtype=float))
+    if values.ndim != 1 or not np.all((values > 0) & (values < 1)) or len(np.unique(values)) < len(values):
+        raise ParameterError(
+            got=f"{name}={given!r}", expected="different numbers between 0 and 1", remedy="Write 0.9 for 90 %."
+        )
+    return tuple(values.tolist())
+
+
+def _warn_of_leaks(name: str, model: Model, data: Sequences, known: np.ndarray) -> None:
+    """Warn where a model that stays as it is was fitted to what it is to forecast."""
+    each = list(model.models_.items()) if isinstance(model, PerSequence) else [(None, model)]
+    for which, one in each:
+        row = None if which is None or which not in data.names else data.names.index(which)
+        own, cut = (data, known) if row is None else (data.select([row]), known[[row]])
+        steps = replayed_steps(own, one.training_, one.training_fingerprint_)
+        if steps is not None and (steps > cut).any():
+            warnings.warn(
+                f"{name} was fitted to {int(steps.max())} steps and is scored on some of them, from step "
+                f"{int(cut.min())} on: fit it to the first ones only, or pass refit=.",
+                DataWarning,
+                stacklevel=3,
+            )
+            return
+
+
+def _run(
+    named: dict[str, Model],
+    ready: dict[str, bool],
+    data: Sequences,
+    plan: Origins,
+    asked: Question,
+    kept: Checkpoints,
+    jobs: int,
+    progress: bool | None,
+) -> dict[tuple[str, int], HeldForecasts]:
+    """What every fit of every model gave, from the folder where it is there."""
+    found: dict[tuple[str, int], HeldForecasts] = {}
+    made_from = (
+        {
+            name: {
+                "model": describe_model(model, ready[name]),
+                "data": data.fingerprint(),
+                "variables": [str(one) for one in data.variables],
+                "asked": asdict(asked),
+            }
+            for name, model in named.items()
+        }
+        if kept.folder is not None
+        else {}
+    )
+
+    def origin_of(which: tuple[str, int]) -> tuple[str, Any]:
+        name, i = which
+        group = plan.groups[i]
+        told = {**made_from[name], "cuts": plan.cuts[group].tolist()} if made_from else None
+        return f"{name}-{plan.labels[group[0]]}", told
+
+    def task(which: tuple[str, int]) -> HeldForecasts:
+        name, i = which
+        try:
+            one = fit_and_forecast(named[name], ready[name], data, plan, plan.groups[i], asked)
+        except ProbseqError as error:
+            error.add_note(f"In the backtest of {name!r}, at the origin {plan.labels[plan.groups[i][0]]}.")
+            raise
+        kept.save(*origin_of(which), one.arrays())
+        return one
+
+    todo = []
+    for which in ((name, i) for i in range(len(plan.groups)) for name in named):
+        held = kept.load(*origin_of(which))
+        if held is None:
+            todo.append(which)
+        else:
+            found[which] = HeldForecasts.from_arrays(held)
+    with warnings.catch_warnings():
+        # Said once for all below.
+        warnings.simplefilter("ignore", ProbseqWarning)
+        with progress_bar(len(todo), "backtest", "fits", progress, 5) as bar:
+            for which, one in _as_done(task, todo, jobs):
+                found[which] = one
+                bar()
+    for name in named:
+        told = [i for i in range(len(plan.groups)) if found[name, i].message]
+        if told:
+            at = plan.labels[plan.groups[told[0]][0]]
+            warnings.warn(
+                f"{len(told)} of {len(plan.groups)} fits of {name} had something to say; at the origin {at}: "
+                f"{found[name, told[0]].message}",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+    return found
+
+
+def _as_done(
+    task: Callable[[tuple[str, int]], HeldForecasts], todo: list[tuple[str, int]], jobs: int
+) -> Iterator[tuple[tuple[str, int], HeldForecasts]]:
+    if jobs == 1 or len(todo) < 2:
+        for which in todo:
+            yield which, task(which)
+        return
+    with ThreadPoolExecutor(min(jobs, len(todo))) as pool:
+        futures = {pool.submit(task, which): which for which in todo}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _dataset(
+    named: dict[str, Model],
+    found: dict[tuple[str, int], HeldForecasts],
+    data: Sequences,
+    plan: Origins,
+    asked: Question,
+) -> xr.Dataset:
+    per = {name: [found[name, i] for i in range(len(plan.groups))] for name in named}
+
+    def stacked(what: str) -> np.ndarray:
+        return np.stack([np.concatenate([getattr(one, what) for one in parts]) for parts in per.values()])
+
+    units = {"units": data.attrs["units"]} if "units" in data.attrs else {}
+    step = ("model", "origin", "horizon", "sequence")
+    value = (*step, "variable")
+    parts: dict[str, Any] = {
+        "log_score": (step, stacked("log_score"), {"units": "nats"}),
+        "crps": (value, stacked("crps"), units),
+        "mean": (value, stacked("mean"), units),
+        "quantiles": ((*value, "quantile"), stacked("quantiles"), units),
+        "coverage": ((*value, "level"), stacked("coverage"), {}),
+        "mode": (value, stacked("mode"), {}),
+        "truth": (value[1:], plan.truth(data, asked.horizon), units),
+    }
+    if np.isnan(parts["mode"][1]).all():
+        del parts["mode"]
+    elif np.isnan(parts["mean"][1]).all():
+        for name in ("crps", "mean", "quantiles", "coverage"):
+            del parts[name]
+    unused = {dim for dim, there in (("sequence", data.many), ("variable", not data.flat)) if not there}
+    for name, (dims, array, attrs) in parts.items():
+        only = tuple(0 if dim in unused else slice(None) for dim in dims)
+        parts[name] = (tuple(dim for dim in dims if dim not in unused), array[only], attrs)
+    coords: dict[str, Any] = {
+        "model": np.array(list(named), dtype=object),
+        "origin": plan.labels,
+        "horizon": np.arange(1, asked.horizon + 1),
+        "fitted_at": ("origin", plan.fitted_at()),
+        "method": ("model", np.array([ways[0].method for ways in per.values()], dtype=object)),
+        **plan.stamps(data, asked.horizon),
+    }
+    if data.many:
+        coords["sequence"] = pd.Index(list(data.names), tupleize_cols=False)
+    if not data.flat:
+        coords["variable"] = pd.Index(list(data.variables), tupleize_cols=False)
+    if "quantiles" in parts:
+        coords["quantile"], coords["level"] = np.array(asked.quantiles), np.array(asked.levels)
+    return xr.Dataset(parts, coords)

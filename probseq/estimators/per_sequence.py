@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import nullcontext
 from typing import Any, Self
 
 import numpy as np
@@ -19,6 +18,7 @@ from probseq.data.sequences import Sequences, sequences
 from probseq.errors import DataError, DataWarning, NotFittedError, ParameterError, ProbseqWarning
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.fitted import TRAINING, check_y
+from probseq.estimators.progress_bar import progress_bar
 from probseq.kernels.threads import number_of_threads
 from probseq.results.backends import Backend
 from probseq.results.forecast import Forecast
@@ -166,7 +166,7 @@ class PerSequence(BaseEstimator):
                 return i, error
 
         todo = list(rows)
-        with self._bar(len(todo)) as bar:
+        with progress_bar(len(todo), "fitting", "series", self.progress, 20) as bar:
             if threads == 1:
                 for i in todo:
                     yield safe(i)
@@ -181,14 +181,6 @@ class PerSequence(BaseEstimator):
                 finally:
                     for future in futures:
                         future.cancel()
-
-    def _bar(self, n: int) -> Any:
-        """A context whose value is called once a series."""
-        from rich.console import Console
-
-        console = Console(stderr=True)
-        wanted = (console.is_terminal and n >= 20) if self.progress is None else self.progress
-        return _Bar(n, console) if wanted else nullcontext(lambda: None)
 
     def _warn(self) -> None:
         for table, what in ((self.failures_, "could not be fitted"), (self.problems_, "had something to say")):
@@ -430,30 +422,6 @@ class PerSequence(BaseEstimator):
 
         self._check_fitted()
         save_panel(self, path)
-
-
-class _Bar:
-    """A bar of rich with the share of the series that are done."""
-
-    def __init__(self, n: int, console: Any) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("fitting"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("series"),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(*columns, console=console, transient=True)
-        self.task = self.bar.add_task("fit", total=n)
-
-    def __enter__(self) -> Callable[[], None]:
-        self.bar.start()
-        return lambda: self.bar.advance(self.task)
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
 
 
 def _rows(forecasts: list[Forecast]) -> Backend:

@@ -21,7 +21,7 @@ from probseq.errors import (
 )
 from probseq.estimators.fitted import TRAINING, FittedModel
 from probseq.estimators.state import State
-from probseq.results.backends import LawBackend, PathsBackend
+from probseq.results.backends import Backend, LawBackend, PathsBackend
 from probseq.results.forecast import Forecast
 from probseq.results.joint import ModelJoint
 
@@ -200,27 +200,34 @@ class Predicting(FittedModel):
                 expected=f"a history, since {type(self).__name__} conditions on its first values",
                 remedy="Pass history=X, or use the default ps.TRAINING after fit.",
             )
-        joint = ModelJoint(self.model_, tree, steps, inputs)
-        backend: Any = joint.steps()
-        method = None
-        if backend is None:
-            if not isinstance(n_paths, int | np.integer) or isinstance(n_paths, bool) or n_paths < 2:
-                raise ParameterError(got=f"n_paths={n_paths!r}", expected="a whole number from 2", remedy="Try 2000.")
-            paths = joint.sample(int(n_paths), torch_generator(random_state))
-            observation, method = self.model_.observation, f"{n_paths} simulated paths"
-            u = None if inputs is None else torch.as_tensor(inputs)
-            with torch.no_grad():
-                means = self.model_.forecast_mean({}, tree, steps, u)
-                # A moment that the next step does not have, no later one has.
-                law = self.model_.predict_next({}, tree, None if u is None else u[:, 0])
-            if means is not None:
-                paths = paths + (means.double().numpy() - paths.mean(0))
-                method = f"{method}, moved to the exact means"
-            finite = (law.has_moment(1.0).numpy(), law.has_moment(2.0).numpy())
-            backend = PathsBackend(paths, observation.discrete_variables.numpy(), observation.n_categories, finite)
+        joint, backend, method = self._ahead(tree, steps, inputs, n_paths, random_state)
         return Forecast(
             backend, labels, index, joint=joint, history=past, method=method, future=True, random_state=random_state
         )
+
+    def _ahead(
+        self, tree: Any, steps: int, inputs: np.ndarray | None, n_paths: int, random_state: RandomState
+    ) -> tuple[ModelJoint, Backend, str | None]:
+        """The law of the next steps after states that are ready: together, each by itself, and how it was found."""
+        joint = ModelJoint(self.model_, tree, steps, inputs)
+        known = joint.steps()
+        if known is not None:
+            return joint, known, None
+        if not isinstance(n_paths, int | np.integer) or isinstance(n_paths, bool) or n_paths < 2:
+            raise ParameterError(got=f"n_paths={n_paths!r}", expected="a whole number from 2", remedy="Try 2000.")
+        paths = joint.sample(int(n_paths), torch_generator(random_state))
+        observation, method = self.model_.observation, f"{n_paths} simulated paths"
+        u = None if inputs is None else torch.as_tensor(inputs)
+        with torch.no_grad():
+            means = self.model_.forecast_mean({}, tree, steps, u)
+            # A moment that the next step does not have, no later one has.
+            law = self.model_.predict_next({}, tree, None if u is None else u[:, 0])
+        if means is not None:
+            paths = paths + (means.double().numpy() - paths.mean(0))
+            method = f"{method}, moved to the exact means"
+        finite = (law.has_moment(1.0).numpy(), law.has_moment(2.0).numpy())
+        discrete = observation.discrete_variables.numpy()
+        return joint, PathsBackend(paths, discrete, observation.n_categories, finite), method
 
     def sample(
         self,

@@ -1,84 +1,216 @@
-"""Cross-validation: every fold is a fit to the rest and a score of what was held out."""
+"""Backtests: every forecast equals the one that the model makes by itself from that origin."""
+
+import threading
+import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 from numpy.testing import assert_allclose
 from sklearn.base import clone
 
 import probseq as ps
-from probseq.errors import ParameterError, ShapeError
+from probseq.errors import ConvergenceWarning, CovariateError, DataWarning, HorizonError, ParameterError
 
-MODEL = ps.IID(ps.Normal())
-RNG = np.random.default_rng(0)
-MANY = [RNG.normal(size=(t, 2)) + i for i, t in enumerate((9, 12, 7, 15, 8))]
-
-
-def test_folds_of_sequences():
-    x = [one.copy() for one in MANY]
-    x[3][2, 1] = np.nan
-    found = ps.cross_validate(MODEL, x, n_splits=2)
-    total, n = 0.0, []
-    for i, held in enumerate(([0, 2, 4], [1, 3])):
-        fitted = clone(MODEL).fit([x[j] for j in range(5) if j not in held])
-        logs = float(fitted.log_prob([x[j] for j in held]).sum())
-        n.append(sum(int((~np.isnan(x[j])).sum()) for j in held))
-        assert_allclose(found["score"][i], logs / n[i], rtol=1e-10)
-        total += logs
-    assert_allclose(found["n_values"], n)
-    assert_allclose(found["mean"], total / sum(n), rtol=1e-10)
-    assert 0 < float(found["standard_error"]) < 10
-    shuffled = ps.cross_validate(MODEL, x, n_splits=5, random_state=0)
-    assert shuffled.sizes["fold"] == 5 and int(shuffled["n_values"].sum()) == sum(n)
-    assert_allclose(sorted(shuffled["score"]), sorted(ps.cross_validate(MODEL, x, n_splits=5)["score"]))
+AIR = ps.datasets.air_passengers()
+ARMA = ps.ARMA(order=(1, 1, 0), transform=ps.Log())
+HMM = ps.HMM(2, ps.Poisson(), random_state=0)
+QUAKES = ps.datasets.earthquakes()
 
 
-def test_growing_windows_of_time():
-    y = np.cumsum(RNG.normal(size=41))
-    model = ps.RandomWalk()
-    found = ps.cross_validate(model, y, by="time", n_splits=3)
-    cuts = [10, 20, 30, 41]
-    for i, (stop, end) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
-        fitted = clone(model).fit(y[:stop])
-        assert_allclose(found["score"][i], fitted.score(y[stop:end], history=y[:stop]), rtol=1e-10)
-    # The first value of each test part is scored: its past is known.
-    assert list(found["n_values"]) == [10, 10, 11]
-    assert np.isfinite(found["standard_error"])
-    many = ps.cross_validate(MODEL, MANY, by="time", n_splits=1)
-    fitted = clone(MODEL).fit([one[: len(one) // 2] for one in MANY])
-    assert_allclose(many["mean"], fitted.score([one[len(one) // 2 :] for one in MANY]), rtol=1e-10)
+def same(row, forecast, y):
+    """One origin of a backtest against a forecast object."""
+    assert_allclose(row["mean"], forecast.mean(), rtol=1e-9)
+    assert_allclose(row["log_score"], forecast.log_prob(y), rtol=1e-9)
+    assert_allclose(row["crps"], forecast.crps(y), rtol=1e-7)
+    assert_allclose(row["quantiles"], forecast.quantile(row["quantile"].values.tolist()), rtol=1e-9)
+    for level in row["level"].values:
+        lower, upper = np.moveaxis(forecast.interval(float(level)).values, -1, 0)
+        assert_allclose(row["coverage"].sel(level=level), (y >= lower) & (y <= upper))
 
 
-def test_error_of_one_value_a_step_is_that_of_the_mean():
-    y = RNG.normal(size=120)
-    found = ps.cross_validate(MODEL, y, by="time", n_splits=1)
-    fitted = clone(MODEL).fit(y[:60])
-    steps = fitted.log_prob_steps(y[60:]).values
-    from probseq.evaluation.uncertainty import hac_mean
-
-    assert_allclose(found["standard_error"], hac_mean(steps).standard_error)
-
-
-def test_covariates_and_tokens():
-    u = RNG.normal(size=(40, 1))
-    y = 2 * u[:, 0] + RNG.normal(size=40)
-    found = ps.cross_validate(ps.ARMA((1, 0)), y, by="time", n_splits=2, covariates=u)
-    assert np.isfinite(found["score"]).all()
-    words = ["abba", "baab", "abab", "bbaa", "aabb"]
-    assert np.isfinite(ps.cross_validate(ps.MarkovChain(), words, n_splits=5)["mean"])
+@pytest.mark.parametrize("model, data", [(ARMA, AIR), (HMM, QUAKES)])
+@pytest.mark.parametrize("window", [None, 60])
+def test_expanding_and_rolling_refits(model, data, window):
+    found = ps.backtest({"m": model}, data, 3, min_steps=80, stride=2, refit=4, window=window, n_jobs=1)
+    assert found["log_score"].dims == ("model", "origin", "horizon")
+    y = data.values
+    for origin, fitted_at in ((84, 80), (88, 88), (90, 88)):
+        row = found.sel(model="m", origin=origin)
+        assert int(row["fitted_at"]) == fitted_at
+        begin = 0 if window is None else fitted_at - window
+        alone = clone(model).fit(data[begin:fitted_at])
+        same(row, alone.forecast(3, history=data[begin:origin]), y[origin : origin + 3])
+        assert_allclose(row["truth"], y[origin : origin + 3])
 
 
-def test_refusals():
-    with pytest.raises(ParameterError, match="by='month'"):
-        ps.cross_validate(MODEL, MANY, by="month")
-    with pytest.raises(ParameterError, match="n_splits=1"):
-        ps.cross_validate(MODEL, MANY, n_splits=1)
-    with pytest.raises(ShapeError, match='by="time"'):
-        ps.cross_validate(MODEL, MANY[0], n_splits=2)
-    with pytest.raises(ShapeError, match="7 steps"):
-        ps.cross_validate(MODEL, MANY, by="time", n_splits=7)
+def test_a_fitted_model_stays_as_it_is_and_its_draws_are_weighed_on():
+    fitted = ps.HMM(2, ps.Normal(), inference=ps.Laplace(n_draws=6), random_state=0).fit(AIR[:60])
+    found = ps.backtest(fitted, AIR, 2, min_steps=70, stride=20)
+    held = ps.backtest(fitted, AIR, 2, min_steps=70, stride=20, weights="frozen")
+    for origin in found["origin"].values:
+        y, past = AIR.values[origin : origin + 2], AIR[:origin]
+        same(found.isel(model=0).sel(origin=origin), fitted.forecast(2, history=past), y)
+        same(held.isel(model=0).sel(origin=origin), fitted.forecast(2, history=past, weights="frozen"), y)
+    assert np.abs(found["mean"] - held["mean"]).max() > 1e-3
+    with pytest.warns(DataWarning, match="was fitted to 60 steps and is scored on some of them, from step 40"):
+        ps.backtest(fitted, AIR, 2, min_steps=40, stride=50)
+    again = ps.backtest(fitted, AIR, 2, min_steps=40, stride=50, refit=1)
+    alone = clone(fitted).fit(AIR[:90])
+    same(again.isel(model=0).sel(origin=90), alone.forecast(2), AIR.values[90:92])
 
 
-@pytest.mark.parametrize("estimator", ["x", None, {"a": ps.HMM(2)}, ps.HMM])
-def test_what_is_no_estimator_raises(estimator):
-    with pytest.raises(ParameterError, match="one estimator"):
-        ps.cross_validate(estimator, ps.datasets.earthquakes(), by="time")
+def test_sequences_of_different_lengths_with_covariates():
+    rng = np.random.default_rng(0)
+    inputs = [pd.DataFrame({"a": rng.normal(size=t), "b": rng.normal(size=t)}) for t in (40, 31, 26)]
+    series = [np.cumsum(rng.normal(size=len(u)) * 0.3) + u["a"].to_numpy() for u in inputs]
+    model = ps.ARMA(order=(1, 0))
+    found = ps.backtest({"x": model, "rw": ps.RandomWalk()}, series, 4, min_steps=24, covariates=inputs, refit=3)
+    assert found["crps"].dims == ("model", "origin", "horizon", "sequence")
+    assert found.sizes["origin"] == 13 and list(found["origin"].values[[0, -1]]) == [24, 36]
+    alone = clone(model).fit([y[:24] for y in series], covariates=[u[:24] for u in inputs])
+    for s, y in enumerate(series):
+        past = ps.sequences(y[:25], covariates=inputs[s][:25])
+        ahead = inputs[s][25:29]
+        steps = min(4, len(y) - 25)
+        row = found.sel(model="x", origin=25).isel(sequence=s)
+        filled = ahead.reindex(range(25, 29)).fillna(0.0)
+        forecast = alone.forecast(4, history=past, covariates=filled)
+        assert_allclose(row["mean"][:steps], forecast.mean()[:steps], rtol=1e-9)
+        assert np.isnan(row[["mean", "log_score", "crps"]].to_array()[:, steps:]).all()
+    assert np.isnan(found["truth"].sel(origin=30).isel(sequence=2)).all()
+    assert np.isfinite(found["log_score"].sel(origin=30).isel(sequence=1, horizon=0)).all()
+    with pytest.raises(CovariateError) as raised:
+        ps.backtest(
+            ps.ARMA().with_parameters(ar=[0.5], ma=[0.1], mean=0.0, scale=1.0, n_covariates=1, coefficients=[1.0]),
+            series,
+        )
+    assert "covariate" in str(raised.value)
+
+
+def test_origins_as_dates_cut_a_panel_on_one_day():
+    long = AIR.to_series()[:60]
+    panel = {"old": long, "new": long[24:]}
+    found = ps.backtest(ps.RandomWalk(), panel, 1, origins=["1952-06-01", "1953-01-15"])
+    assert found["origin"].values[0] == np.datetime64("1952-06-01")
+    truth = found["truth"].isel(horizon=0)
+    assert_allclose(truth.values, [[long["1952-07-01"]] * 2, [long["1953-02-01"]] * 2])
+    assert_allclose(found["mean"].isel(model=0, horizon=0)[1], [long["1953-01-01"]] * 2)
+    assert found["timestamp"].dims == ("origin", "horizon", "sequence")
+
+
+def test_one_model_for_each_series():
+    rng = np.random.default_rng(1)
+    panel = {"a": rng.normal(size=30), "b": 5 + rng.normal(size=26)}
+    each = ps.PerSequence(ps.ARMA(order=(1, 0)), n_jobs=1)
+    found = ps.backtest(each, panel, 2, min_steps=20, refit=4, n_jobs=1)
+    fitted = clone(each).fit({name: y[:24] for name, y in panel.items()})
+    again = ps.backtest(fitted, panel, 2, origins=[24, 25])
+    for name, y in panel.items():
+        for backtest in (found, again):
+            row = backtest.isel(model=0).sel(origin=24, sequence=name)
+            same(row, fitted[name].forecast(2), y[24:26])
+
+
+def test_paths_texts_and_several_variables():
+    net = ps.GRU(hidden_size=3, inference=ps.MAP(training=ps.TrainingOptions(max_epochs=2)), random_state=0)
+    rng = np.random.default_rng(2)
+    both = pd.DataFrame(rng.normal(size=(40, 2)), columns=["u", "v"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = ps.backtest(net, both, 3, min_steps=30, stride=3, n_paths=50, n_jobs=1)
+        again = ps.backtest(net, both, 3, min_steps=30, stride=3, n_paths=50, n_jobs=1)
+        alone = clone(net).fit(both[:30])
+    xr.testing.assert_identical(found, again)
+    assert found["mean"].dims == ("model", "origin", "horizon", "variable")
+    assert "50 simulated paths" in found["method"].values[0]
+    assert np.isfinite(found["log_score"].isel(horizon=0)).all() and np.isnan(found["log_score"][..., 1:]).all()
+    steps = alone.log_prob_steps(both, history=None)
+    assert_allclose(found["log_score"].isel(model=0, horizon=0), steps[found["origin"].values], rtol=1e-5)
+    text = "abracadabra" * 4
+    words = ps.backtest(ps.MarkovChain(1), text, 2, min_steps=30)
+    assert "crps" not in words and np.isfinite(words["log_score"]).all()
+    assert set(np.unique(words["mode"])) <= set(range(6))
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
+    from probseq.comparison import backtest as module
+
+    models = {"arma": ps.ARMA(order=(1, 0)), "a/b walk": ps.RandomWalk()}
+    options = {"horizon": 2, "min_steps": 100, "stride": 4, "refit": 3, "n_jobs": 1}
+    whole = ps.backtest(models, AIR, **options)
+    run, calls = module.fit_and_forecast, []
+
+    def dying(*args):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return run(*args)
+
+    monkeypatch.setattr(module, "fit_and_forecast", dying)
+    with pytest.raises(KeyboardInterrupt):
+        ps.backtest(models, AIR, path=tmp_path / "kept", **options)
+    files = sorted((tmp_path / "kept").iterdir())
+    assert len(files) == 4 and all(file.suffix == ".npz" for file in files)
+    files[0].write_bytes(files[0].read_bytes()[:100])
+    resumed = ps.backtest(models, AIR, path=tmp_path / "kept", **options)
+    xr.testing.assert_identical(resumed, whole)
+    total = len(calls)
+    assert total == 5 + 2 * 4 - 3
+    xr.testing.assert_identical(ps.backtest(models, AIR, path=tmp_path / "kept", **options), whole)
+    assert len(calls) == total
+    ps.backtest({"arma": ps.ARMA(order=(1, 1))}, AIR, path=tmp_path / "kept", **options)
+    ps.backtest(models, AIR + 1, path=tmp_path / "kept", **options)
+    assert len(calls) == total + 4 + 8
+    with pytest.raises(ParameterError, match="which is a file"):
+        ps.backtest(models, AIR, path=files[1], **options)
+
+
+def test_threads_change_nothing():
+    models = {"arma": ps.ARMA(order=(1, 0)), "hmm": ps.HMM(2, random_state=0)}
+    options = {"horizon": 2, "min_steps": 120, "stride": 5, "refit": 2}
+    xr.testing.assert_identical(
+        ps.backtest(models, AIR, n_jobs=2, **options), ps.backtest(models, AIR, n_jobs=1, **options)
+    )
+    assert threading.active_count() < 20
+
+
+def test_no_value_is_scored_that_a_model_conditions_on():
+    found = ps.backtest(
+        {"walk": ps.RandomWalk()}, [np.arange(9.0), np.r_[np.nan, np.nan, 1.0, 2, 4, 5, 6, 7, 8]], 1, min_steps=2
+    )
+    first = found["log_score"].isel(model=0, horizon=0, origin=0)
+    assert np.isnan(first[1])
+
+
+def test_what_is_wrong_is_named():
+    with pytest.raises(HorizonError, match="horizon=20 behind the first 130 steps of a sequence of 144"):
+        ps.backtest(ARMA, AIR, 20, min_steps=130)
+    with pytest.raises(HorizonError, match="horizon=0"):
+        ps.backtest(ARMA, AIR, 0)
+    for wrong, said in (
+        ({"refit": 0}, "refit=0"),
+        ({"stride": 0}, "stride=0"),
+        ({"window": 1}, "window=1"),
+        ({"levels": (90,)}, "levels"),
+        ({"origins": [5, 5]}, "increasing"),
+        ({"origins": [144]}, "one step of a sequence before and behind"),
+        ({"origins": ["soon"]}, "numbers of steps, or stamps"),
+        ({"origins": [100], "stride": 2}, "one of them"),
+        ({"weights": "equal"}, "weights"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            ps.backtest(ARMA, AIR, **wrong)
+    with pytest.raises(ParameterError, match="ARMA under the name 'a'"):
+        ps.backtest({"a": ps.ARMA}, AIR)
+    with pytest.raises(ps.errors.DataError) as raised:
+        ps.backtest({"logs": ps.ARMA(transform=ps.Log())}, np.r_[np.arange(30.0) - 5], min_steps=20)
+    assert "In the backtest of 'logs', at the origin 20." in raised.value.__notes__
+
+
+def test_what_fits_had_to_say_is_said_once():
+    stuck = ps.HMM(2, inference=ps.EM(max_iter=1), random_state=0)
+    with pytest.warns(ConvergenceWarning, match="2 of 2 fits of HMM had something to say; at the origin 100") as told:
+        ps.backtest(stuck, AIR, min_steps=100, stride=20, refit=2)
+    assert len(told) == 1

@@ -1,0 +1,98 @@
+"""What a backtest without refits costs, in units of one pass of likelihood over the series.
+
+Run as ``python benchmarks/backtest.py``. 200 origins of an ARMA that is fitted already: the whole call against one
+``log_prob_steps`` of the series (its cost in the library's own terms) and the forecasts themselves, that is the exact
+laws of all horizons from all origins as one batch, their quantiles, means and scores. The last column is the time
+beyond the forecasts over that of ``log_prob_steps``, which should stay below 3. For the size of it: the same forecasts
+made one by one with ``forecast(horizon, state=)``. Medians over rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+import probseq as ps
+from probseq.comparison.held_forecasts import HeldForecasts, Question, answer
+from probseq.comparison.origins import plan_origins
+
+CASES = {"(2,1), n=1000": (1000, (2, 0, 1)), "(1,1,1), n=10 000": (10_000, (1, 1, 1))}
+ORIGINS = 200
+
+
+def clock(task: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    task()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--horizon", type=int, default=12)
+    parser.add_argument("--smoke", action="store_true", help="one short round, to see that it runs")
+    options = parser.parse_args()
+    rounds, h = (1, 2) if options.smoke else (options.rounds, options.horizon)
+    torch.set_num_threads(1)
+    print("| case | log_prob_steps, ms | forecasts, ms | one by one, ms | backtest, ms | beyond / log_prob_steps |")
+    print("|---|---|---|---|---|---|")
+    for name, (n, order) in CASES.items():
+        y = np.cumsum(np.random.default_rng(0).normal(size=n)) * 0.1
+        model = ps.ARMA(order=order).fit(y[: n // 2])
+        stride = (n - h - n // 2) // (ORIGINS - 1)
+        origins = np.arange(n // 2, n - h + 1, stride)[:ORIGINS]
+        data = model._read(y)
+        plan = plan_origins(data, h, None, 1, origins, None)
+        asked = Question(h, (0.05, 0.25, 0.5, 0.75, 0.95), (0.5, 0.9))
+        states = along(model, y, origins)
+
+        def forecasts() -> None:
+            blank = HeldForecasts.blank(ORIGINS, 1, 1, asked)  # noqa: B023
+            answer(model, data, plan.cuts, plan.valid, states, asked, blank)  # noqa: B023
+
+        def singly() -> None:
+            for j in range(0, ORIGINS, 20):
+                model.forecast(h, state=one(model, states, j)).crps(y[origins[j] : origins[j] + h])  # noqa: B023
+
+        def whole() -> None:
+            ps.backtest(model, y, h, origins=origins, n_jobs=1)  # noqa: B023
+
+        tasks = (lambda: model.log_prob_steps(y), forecasts, singly, whole)  # noqa: B023
+        for task in tasks:
+            task()
+        times = np.array([[clock(task) for task in tasks] for _ in range(rounds)]) * 1e3
+        steps, ahead, single, run = np.median(times, 0)
+        beyond = np.median((times[:, 3] - times[:, 1]) / times[:, 0])
+        print(f"| {name} | {steps:.2f} | {ahead:.2f} | {20 * single:.0f} | {run:.2f} | {beyond:.1f} |")
+
+
+def along(model: ps.ARMA, y: np.ndarray, origins: np.ndarray) -> object:
+    """States after each origin, leaves (1, origin, ...)."""
+    states = [model.filter(y[:origin], history=None).tree for origin in origins]
+    return join(states)
+
+
+def join(states: list[object]) -> object:
+    if isinstance(states[0], torch.Tensor):
+        return torch.stack(states, 1)  # type: ignore[arg-type]
+    parts = [join(list(leaves)) for leaves in zip(*states, strict=True)]  # type: ignore[call-overload]
+    kind = type(states[0])
+    return kind(*parts) if hasattr(kind, "_fields") else tuple(parts)
+
+
+def one(model: ps.ARMA, states: object, j: int) -> object:
+    """The state of one origin, as users carry it."""
+    from probseq.estimators.state import State
+    from probseq.models.base import map_state
+
+    return State(map_state(lambda leaf: leaf[:, j], states), 1)
+
+
+if __name__ == "__main__":
+    with threadpool_limits(1):
+        main()

@@ -1,0 +1,271 @@
+"""Forecasts of one fit from many origins: one pass of states along the data, then all horizons as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import clone
+
+from probseq._random import numpy_generator
+from probseq.comparison.origins import Origins
+from probseq.data.sequences import Sequences
+from probseq.errors import UnsupportedError
+from probseq.estimators.base import SequenceEstimator
+from probseq.estimators.history import without_inputs
+from probseq.estimators.per_sequence import PerSequence
+from probseq.estimators.pipeline import model_inputs
+from probseq.models.base import Batch, SequenceModel, map_state
+from probseq.results.backends import Backend, LawBackend
+from probseq.results.joint import make_batch
+
+__all__ = ["HeldForecasts", "Question", "answer", "fit_and_forecast"]
+
+# Numbers that a trajectory of states, and the paths of one batch of forecasts, may hold at a time.
+_STATE_ENTRIES = 4_000_000
+_PATH_ENTRIES = 20_000_000
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every forecast.
+
+    Parameters
+    ----------
+    horizon : int
+    quantiles : (Q,) levels
+    levels : (L,) probabilities of central intervals
+    weights : "adapt" or "frozen"
+    window : how many last steps a fit sees, None for all
+    n_paths : simulated paths where a law has no closed form
+    seed : of these paths
+    """
+
+    horizon: int
+    quantiles: tuple[float, ...]
+    levels: tuple[float, ...]
+    weights: str = "adapt"
+    window: int | None = None
+    n_paths: int = 2000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class HeldForecasts:
+    """Answers of one fit at its origins, and their scores; NaN where there was no forecast or no value.
+
+    Parameters
+    ----------
+    log_score : (m, h, n), nats of each step by itself
+    crps, mean, mode : (m, h, n, k); the mode is the most probable code of a category
+    quantiles : (m, h, n, k, Q)
+    coverage : (m, h, n, k, L), whether the central interval held the value
+    method : how the laws were found
+    message : what the fit had to say
+    """
+
+    log_score: np.ndarray
+    crps: np.ndarray
+    mean: np.ndarray
+    mode: np.ndarray
+    quantiles: np.ndarray
+    coverage: np.ndarray
+    method: str = ""
+    message: str = ""
+
+    @classmethod
+    def blank(cls, m: int, n: int, k: int, asked: Question) -> Self:
+        """Nothing known yet."""
+        step, value = (m, asked.horizon, n), (m, asked.horizon, n, k)
+        shapes = (step, value, value, value, (*value, len(asked.quantiles)), (*value, len(asked.levels)))
+        return cls(*(np.full(shape, np.nan) for shape in shapes))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """As arrays by name, for a file."""
+        return {one.name: np.asarray(getattr(self, one.name)) for one in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, held: Mapping[str, np.ndarray]) -> Self:
+        """The inverse of ``arrays``."""
+        return cls(**{one.name: held[one.name] if held[one.name].ndim else str(held[one.name]) for one in fields(cls)})
+
+
+def fit_and_forecast(
+    model: SequenceEstimator | PerSequence,
+    fitted: bool,
+    data: Sequences,
+    origins: Origins,
+    group: np.ndarray,
+    asked: Question,
+) -> HeldForecasts:
+    """Fit a copy to what the first origin of a group knows (a fitted model stays as it is), and forecast from each."""
+    if not isinstance(model, PerSequence):
+        return _of_one_model(model, fitted, data, origins.cuts[group], origins.valid[group], asked)
+    found, messages, method = HeldForecasts.blank(len(group), data.n_sequences, data.n_variables, asked), [], ""
+    for i, name in enumerate(data.names):
+        valid = origins.valid[group][:, [i]]
+        if not valid.any():
+            continue
+        own = model[name] if fitted else model.estimator
+        one = _of_one_model(own, fitted, data.select([i]), origins.cuts[group][:, [i]], valid, asked)
+        for part, whole in zip(one.arrays().values(), found.arrays().values(), strict=True):
+            if whole.ndim:
+                whole[:, :, [i]] = part
+        method = one.method if method in ("", one.method) else "one model a series"
+        if one.message:
+            messages.append(f"{name}: {one.message}")
+    return HeldForecasts(**{**found.arrays(), "method": method, "message": " ".join(messages)})  # type: ignore[arg-type]
+
+
+def _of_one_model(
+    model: SequenceEstimator, fitted: bool, data: Sequences, cuts: np.ndarray, valid: np.ndarray, asked: Question
+) -> HeldForecasts:
+    first = cuts[0]
+    known = np.flatnonzero(first >= 1)
+    if fitted:
+        own, message = model, ""
+        data = own._read(data if own.model_.n_covariates else without_inputs(data))
+        past = data.select(known).slice_time(0, first[known])
+        with torch.no_grad():
+            started = own._after(past)
+    else:
+        own = clone(model)
+        if not own._build(own._info(data)).n_covariates:
+            data = without_inputs(data)
+        start = np.zeros_like(first) if asked.window is None else np.maximum(first - asked.window, 0)
+        own._fit(data.select(known).slice_time(start[known], first[known]), None, None, None, None)
+        data, started, message = own._read(data), own.training_state_, " ".join(own.draws_.messages)
+    state = own.model_.initial_state({}, data.n_sequences)
+    rows = torch.as_tensor(known)
+    state = own._held(map_state(lambda leaf, new: leaf.index_copy(0, rows, new), state, started), asked.weights)
+    along = _states_at(own._weighed(asked.weights), *_between(own, data, first, cuts, valid), state)
+    answers = HeldForecasts.blank(*valid.shape, data.n_variables, asked)
+    method = answer(own, data, cuts, valid, along, asked, answers)
+    return HeldForecasts(**{**answers.arrays(), "method": method, "message": message})  # type: ignore[arg-type]
+
+
+def _between(
+    own: SequenceEstimator, data: Sequences, first: np.ndarray, cuts: np.ndarray, valid: np.ndarray
+) -> tuple[Batch, torch.Tensor]:
+    """The data from the first origin to the last of each sequence, and how far each origin is into them (n, m)."""
+    offsets = np.where(valid, cuts - first, 0)
+    lengths = offsets.max(0)
+    at = np.minimum(first[:, None] + np.arange(int(lengths.max())), data.max_length - 1)
+    rows, inputs = np.arange(data.n_sequences)[:, None], model_inputs(data)
+    batch = make_batch(own.model_, data.values[rows, at], lengths, None if inputs is None else inputs[rows, at])
+    return batch, torch.as_tensor(offsets.T)
+
+
+def _states_at(model: SequenceModel[Any], batch: Batch, offsets: torch.Tensor, state: Any) -> Any:
+    """The states after ``offsets`` (n, m) steps of a batch, leaves (n, m, ...), from one pass over it."""
+    m = offsets.shape[1]
+    kept = map_state(lambda leaf: leaf.unsqueeze(1).repeat_interleave(m, 1), state)
+    size = sum(leaf[0].numel() for leaf in _leaves(state)) * batch.n
+    width = max(1, _STATE_ENTRIES // max(1, size))
+    for start in range(0, batch.t, width):
+        part = batch.slice_time(start, min(start + width, batch.t))
+        with torch.no_grad():
+            scan = model._scan({}, part, state)
+        state, steps = scan.final, offsets - start
+        inside = (steps > 0) & (steps <= part.lengths.unsqueeze(-1))
+        ends = inside & (steps == part.lengths.unsqueeze(-1))
+        i, j = torch.nonzero(inside & ~ends, as_tuple=True)
+        p, q = torch.nonzero(ends, as_tuple=True)
+        for whole, before, last in zip(_leaves(kept), _leaves(scan.states), _leaves(scan.final), strict=True):
+            whole[i, j] = before[i, steps[i, j]]
+            whole[p, q] = last[p]
+    return kept
+
+
+def _leaves(state: Any) -> list[torch.Tensor]:
+    if isinstance(state, torch.Tensor):
+        return [state]
+    return [leaf for part in state for leaf in _leaves(part)]
+
+
+def answer(
+    own: SequenceEstimator,
+    data: Sequences,
+    cuts: np.ndarray,
+    valid: np.ndarray,
+    along: Any,
+    asked: Question,
+    answers: HeldForecasts,
+) -> str:
+    """Fill in the answers of all origins from the states there (n, m, ...), some at a time; how laws were found."""
+    h, k = asked.horizon, data.n_variables
+    origin, row = np.nonzero(valid)
+    i, j = torch.as_tensor(row), torch.as_tensor(origin)
+    tree = map_state(lambda leaf: leaf[i, j], along)
+    with torch.no_grad():
+        ready = own.model_.scores_next(tree)
+    if ready is not None and not bool(ready.all()):
+        able = ready.all(-1)
+        tree, keep = map_state(lambda leaf: leaf[able], tree), able.numpy()
+        origin, row = origin[keep], row[keep]
+    at = cuts[origin, row][:, None] + np.arange(h)
+    there = at < data.lengths[row][:, None]
+    inside = np.minimum(at, data.max_length - 1)
+    y = np.where(there[..., None], data.values[row[:, None], inside], np.nan)
+    inputs = model_inputs(data) if own.model_.n_covariates else None
+    u = None if inputs is None else np.nan_to_num(inputs[row[:, None], inside])
+    generator, method = numpy_generator(np.random.SeedSequence([asked.seed, int(cuts.max())])), ""
+    chunk = max(1, _PATH_ENTRIES // (asked.n_paths * h * k))
+    for first in range(0, len(row), chunk):
+        some = slice(first, first + chunk)
+        part = map_state(lambda leaf, s=some: leaf[s], tree)
+        told = None if u is None else u[some]
+        _, backend, how = own._ahead(part, h, told, asked.n_paths, generator)
+        method = how or backend.name
+        # One axis of pairs of an origin and a sequence becomes two, with the horizon between them.
+        at_origin, at_row = origin[some], row[some]
+        answers.log_score[at_origin, :, at_row] = _log_score(own, part, told, backend, y[some])
+        _numeric(backend, y[some], there[some], asked, answers, at_origin, at_row)
+    return method
+
+
+def _log_score(own: SequenceEstimator, tree: Any, u: np.ndarray | None, backend: Backend, y: np.ndarray) -> np.ndarray:
+    """Nats of each step by itself, (rows, h); where there are paths only, of the first step."""
+    if not own.has_likelihood:
+        return np.full(y.shape[:2], np.nan)
+    if isinstance(backend, LawBackend):
+        return backend.log_prob(y)
+    with torch.no_grad():
+        law = own.model_.predict_next({}, tree, None if u is None else torch.as_tensor(u[:, 0]))
+    scores = np.full(y.shape[:2], np.nan)
+    scores[:, :1] = LawBackend(law[:, None]).log_prob(y[:, :1])
+    return scores
+
+
+def _numeric(
+    backend: Backend,
+    y: np.ndarray,
+    there: np.ndarray,
+    asked: Question,
+    answers: HeldForecasts,
+    origin: np.ndarray,
+    row: np.ndarray,
+) -> None:
+    labels, blank = backend.nominal_variables, ~there[..., None]
+    if labels.any():
+        answers.mode[origin, :, row] = np.where(blank, np.nan, backend.mode())
+    if labels.all():
+        return
+    y, blank = np.where(labels, np.nan, y), blank | labels
+    try:
+        answers.crps[origin, :, row] = backend.crps(y)
+    except UnsupportedError:
+        pass  # a backend without one leaves NaN
+    answers.mean[origin, :, row] = np.where(blank, np.nan, backend.mean())
+    levels = np.array(asked.levels)
+    wanted = np.concatenate([np.array(asked.quantiles), (1 - levels) / 2, (1 + levels) / 2])
+    each, back = np.unique(np.round(wanted, 12), return_inverse=True)
+    found = np.where(blank[..., None], np.nan, backend.quantile(each)[..., back])
+    q, n_levels = len(asked.quantiles), len(levels)
+    answers.quantiles[origin, :, row] = found[..., :q]
+    lower, upper = found[..., q : q + n_levels], found[..., q + n_levels :]
+    held = (y[..., None] >= lower) & (y[..., None] <= upper)
+    answers.coverage[origin, :, row] = np.where(np.isnan(y)[..., None], np.nan, held)
