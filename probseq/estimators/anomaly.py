@@ -6,18 +6,15 @@ from typing import Any, Self
 
 import numpy as np
 import xarray as xr
-from sklearn.base import BaseEstimator, clone
 
 from probseq._types import number_in, truth_value
-from probseq.data.sequences import Sequences, sequences
-from probseq.errors import DataError, ParameterError
-from probseq.estimators.base import SequenceEstimator
-from probseq.estimators.fitted import TRAINING, _UnfittedError, check_y
+from probseq.data.sequences import Sequences
+from probseq.estimators.calibrated import HeldOutFit
 
 __all__ = ["AnomalyDetector"]
 
 
-class AnomalyDetector(BaseEstimator):
+class AnomalyDetector(HeldOutFit):
     r"""Step t is an anomaly if -log p(x_t | x_{<t}) exceeds what ordinary data exceed at the rate asked for.
 
     The model is fitted to one part of the data, its surprise in the rest calibrates the threshold (split conformal
@@ -89,60 +86,17 @@ class AnomalyDetector(BaseEstimator):
         ParameterError
             For what is no estimator, and arguments outside their range.
         """
-        estimator = self._estimator()
         number_in("false_alarm_rate", self.false_alarm_rate, "(0, 1)", "Write 0.01 for one in a hundred.")
-        number_in("calibration_share", self.calibration_share, "(0, 1)", "Try 0.3.")
         truth_value("outlier_labels", self.outlier_labels)
-        data = sequences(X, lengths=lengths, covariates=covariates)
-        check_y(y, data)
-        model: SequenceEstimator = clone(estimator)
-        if calibration is None:
-            first, rest, past = self._split(data)
-        else:
-            first, past = data, None
-            rest = sequences(calibration, vocabulary=data.vocabulary)
-        model._fit(first, None, None, None, None)
+        model = self._fit_model(X, y, lengths, covariates, calibration)
+        rest, past = self._rest, self._past
         threshold = model.surprise_threshold(rest, self.false_alarm_rate, history=past)
         each = _by_step(model.surprise(rest, history=past), rest)
         variables = _by_variable(model.surprise(rest, per="variable", history=past), rest)
-        self.estimator_, self.threshold_, self._seen_data = model, threshold, data
+        self.estimator_, self.threshold_ = model, threshold
         self.calibration_ = np.sort(each[~np.isnan(each)])
         self.variable_calibration_ = [np.sort(v[~np.isnan(v)]) for v in np.moveaxis(variables, -1, 0)]
-        self.n_features_in_ = data.n_variables
-        self.__dict__.pop("feature_names_in_", None)
-        if hasattr(model, "feature_names_in_"):
-            self.feature_names_in_ = model.feature_names_in_
         return self
-
-    def _estimator(self) -> SequenceEstimator:
-        from probseq.estimators.hmm import HMM
-
-        estimator = HMM() if self.model is None else self.model
-        if not isinstance(estimator, SequenceEstimator):
-            raise ParameterError(
-                got=f"model={self.model!r}",
-                expected="an estimator of probseq",
-                remedy="Write ps.AnomalyDetector(ps.HMM(n_states=3)).",
-            )
-        return estimator
-
-    def _split(self, data: Sequences) -> tuple[Sequences, Sequences, Sequences | None]:
-        """What the model learns from, what calibrates, and what came before the latter."""
-        if data.n_sequences > 1:
-            n = data.n_sequences
-            m = min(n - 1, max(1, round(self.calibration_share * n)))
-            chosen = np.floor((np.arange(m) + 0.5) * n / m).astype(int)
-            rest = np.setdiff1d(np.arange(n), chosen)
-            return data.select(rest), data.select(chosen), None
-        cut = int(data.lengths[0]) - round(self.calibration_share * int(data.lengths[0]))
-        if not 0 < cut < data.lengths[0]:
-            raise DataError(
-                got=f"n_samples={int(data.lengths[0])}: one sequence too short to be split for calibration",
-                expected="steps to fit the model, and others to calibrate it",
-                remedy="Pass more data, or calibration=.",
-            )
-        first = data.slice_time(0, cut)
-        return first, data.slice_time(cut), first
 
     def anomalies(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> xr.Dataset:
         """Which steps are anomalies, and which variable made them so.
@@ -162,7 +116,7 @@ class AnomalyDetector(BaseEstimator):
         self._check_fitted()
         model = self.estimator_
         data = model._read(X, lengths, covariates)
-        past = self._seen_data if history is TRAINING else history
+        past = self._history(history)
         found = model.anomalies(data, self.calibration_, rate=self.false_alarm_rate, history=past)
         each = _by_variable(model.surprise(data, per="variable", history=past), data)
         p = np.full(each.shape, np.nan)
@@ -198,7 +152,7 @@ class AnomalyDetector(BaseEstimator):
     ) -> xr.DataArray:
         """log p(x_t | x_<t) in nats, dims ``sequence, time``: the lower, the less ordinary; NaN where not scored."""
         self._check_fitted()
-        past = self._seen_data if history is TRAINING else history
+        past = self._history(history)
         found = self.estimator_.surprise(X, lengths=lengths, covariates=covariates, history=past)
         return (-found).rename("score").assign_attrs(unit="nats")
 
@@ -208,22 +162,6 @@ class AnomalyDetector(BaseEstimator):
         """``score_samples`` plus the threshold, nats: below 0 for anomalies, NaN where nothing is scored."""
         found = self.score_samples(X, lengths=lengths, covariates=covariates, history=history)
         return (found + self.threshold_).rename("decision")
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "estimator_"):
-            raise _UnfittedError(
-                got="an AnomalyDetector that is not fitted", expected="a fitted one", remedy="Call fit(X)."
-            )
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "estimator_")
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.string = True
-        tags.target_tags.required = False
-        return tags
 
 
 def _by_step(surprise: xr.DataArray, data: Sequences) -> np.ndarray:

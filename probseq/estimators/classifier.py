@@ -108,7 +108,8 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
             models[label] = _fit_class(estimator, data.select(np.flatnonzero(codes == i)), label)
         _check_measures(models)
         self.classes_, self.models_, self.class_prior_ = classes, models, prior
-        self.vocabulary_, self._coded = data.vocabulary, coded
+        self.vocabulary_: Any = data.vocabulary
+        self._coded = coded
         alike = data.n_variables == 1 and len(set(data.lengths.tolist())) == 1
         self._columns = data.max_length if alike else None
         self.n_features_in_ = self._columns or data.n_variables
@@ -154,7 +155,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         self._check_fitted()
         data = self._read(X, lengths, covariates)
         likelihood = self._class_log_prob(data)
-        impossible = np.isneginf(likelihood).all(1)
+        impossible: np.ndarray = (likelihood == -np.inf).all(1)
         if impossible.any():
             name = data.names[int(np.argmax(impossible))]
             warnings.warn(

@@ -13,6 +13,7 @@ from probseq._types import number_in
 from probseq.data.sequences import Sequences
 from probseq.errors import DataError, ParameterError
 from probseq.estimators.fitted import FittedModel
+from probseq.evaluation.conformal import conformal_rank
 
 __all__ = ["Surprise"]
 
@@ -94,7 +95,7 @@ class Surprise(FittedModel):
             For fewer than 1 / rate - 1 scored steps, which allow no such threshold.
         """
         known = _known(self._surprise(self._read(X, lengths, covariates), history, weights))
-        rank = math.ceil((len(known) + 1) * (1 - _checked(rate)) - 1e-9)
+        rank = conformal_rank(len(known), 1 - _checked(rate))
         if rank > len(known):
             raise DataError(
                 got=f"{len(known)} scored steps to calibrate a rate of {rate:g}",

@@ -1,6 +1,15 @@
 """Scores and calibration of probabilistic forecasts, on NumPy arrays."""
 
-from probseq.evaluation.calibration import PitHistogram, Uniformity, coverage, pit, pit_histogram, uniformity_test
+from probseq.evaluation.calibration import (
+    Independence,
+    PitHistogram,
+    Uniformity,
+    coverage,
+    independence_test,
+    pit,
+    pit_histogram,
+    uniformity_test,
+)
 from probseq.evaluation.confidence import model_confidence_set
 from probseq.evaluation.crps import (
     crps_discrete,
@@ -34,6 +43,7 @@ from probseq.evaluation.uncertainty import MeanEstimate, clustered_mean, hac_mea
 from probseq.evaluation.weights import pseudo_bma_weights, stacking_weights
 
 __all__ = [
+    "Independence",
     "MeanEstimate",
     "PitHistogram",
     "Uniformity",
@@ -50,6 +60,7 @@ __all__ = [
     "crps_student_t",
     "energy_score",
     "hac_mean",
+    "independence_test",
     "interval_score",
     "log_mean_exp",
     "mase",

@@ -9,7 +9,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from probseq.errors import EmptyDataError, ParameterError
 
-__all__ = ["PitHistogram", "Uniformity", "coverage", "pit", "pit_histogram", "uniformity_test"]
+__all__ = [
+    "Independence",
+    "PitHistogram",
+    "Uniformity",
+    "coverage",
+    "independence_test",
+    "pit",
+    "pit_histogram",
+    "uniformity_test",
+]
 
 
 class PitHistogram(NamedTuple):
@@ -32,6 +41,17 @@ class Uniformity(NamedTuple):
     """largest distance between the empirical cdf and the diagonal"""
     p_value: float
     n_values: int
+
+
+class Independence(NamedTuple):
+    """Berkowitz's test that PIT values in their order are independent and uniform."""
+
+    statistic: float
+    """twice the gain in log-likelihood, chi-squared with 3 degrees of freedom"""
+    p_value: float
+    autocorrelation: float
+    """slope of the normal scores on those one step before"""
+    n_pairs: int
 
 
 def coverage(y: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> float:
@@ -123,6 +143,47 @@ def uniformity_test(pit_values: ArrayLike) -> Uniformity:
     rank = np.arange(1, n + 1)
     statistic = float(max((rank / n - u).max(), (u - (rank - 1) / n).max()))
     return Uniformity(statistic, float(stats.kstwo.sf(statistic, n)), n)
+
+
+def independence_test(pit_values: ArrayLike, breaks: tuple[int, ...] = ()) -> Independence:
+    r"""Likelihood ratio test that one-step PIT values in their order are independent and uniform.
+
+    With z_t = Phi^{-1}(u_t) the model z_t = c + rho z_{t-1} + s e_t is fitted to all pairs of neighbours; c = rho = 0
+    and s = 1 if the forecast is right. Twice the gain in log-likelihood is then chi-squared with 3 degrees of freedom.
+
+    Source: Berkowitz (2001), Journal of Business & Economic Statistics 19, equation 10, conditional on the first value.
+
+    Parameters
+    ----------
+    pit_values
+        shape (t,), in their order; NaN is missing and has no neighbours.
+    breaks
+        steps at which a new sequence begins.
+
+    Raises
+    ------
+    EmptyDataError
+        There are fewer than five pairs of neighbours.
+    ParameterError
+        A value lies outside [0, 1].
+    """
+    from scipy import special, stats
+
+    u = np.asarray(pit_values, float).ravel()
+    _unit_values(u)
+    # A value of 0 or 1 says that the forecast was impossible; its normal score is kept finite.
+    z = special.ndtri(np.clip(u, 1e-15, 1 - 1e-15))
+    pairs = np.flatnonzero(~(np.isnan(z[1:]) | np.isnan(z[:-1]))) + 1
+    pairs = pairs[~np.isin(pairs, np.asarray(breaks, dtype=int))]
+    n = pairs.size
+    if n < 5:
+        raise EmptyDataError(got=f"{n} pairs of neighbours", expected="at least 5", remedy="Pass more values.")
+    y, before = z[pairs], z[pairs - 1]
+    design = np.stack([np.ones(n), before], 1)
+    beta = np.linalg.lstsq(design, y, rcond=None)[0]
+    variance = float(((y - design @ beta) ** 2).mean())
+    statistic = float((y**2).sum() - n - n * np.log(variance)) if variance > 0 else np.inf
+    return Independence(statistic, float(stats.chi2.sf(statistic, 3)), float(beta[1]), int(n))
 
 
 def _unit_values(pit_values: ArrayLike) -> NDArray[np.float64]:

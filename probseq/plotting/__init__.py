@@ -6,6 +6,7 @@ Ito, which people with colour vision deficiencies tell apart. Times are numbers,
 """
 
 from probseq.plotting.attention import plot_attention
+from probseq.plotting.calibration import plot_calibration_curves
 from probseq.plotting.canvas import PALETTE, axes_in, hide_times
 from probseq.plotting.diagnostics import plot_diagnostics
 from probseq.plotting.forecasts import plot_cumulative_difference, plot_fan, plot_pit, plot_weights
@@ -19,6 +20,7 @@ __all__ = [
     "axes_in",
     "hide_times",
     "plot_attention",
+    "plot_calibration_curves",
     "plot_compression",
     "plot_cumulative_difference",
     "plot_diagnostics",

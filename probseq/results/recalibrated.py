@@ -1,0 +1,141 @@
+"""Forecasts whose cdf was bent so that it says what happens."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from probseq.errors import UnsupportedError
+from probseq.evaluation import crps as crps_of
+from probseq.evaluation.recalibration import BernsteinMap
+from probseq.results.backends import Backend
+
+__all__ = ["RecalibratedBackend"]
+
+_NORMAL_SCORES = np.linspace(-8.0, 8.0, 129)
+
+
+class RecalibratedBackend(Backend):
+    r"""P(X <= x) = g(F(x)) for each variable, and the dependence of the variables of a step as it was.
+
+    The density of one variable is g'(F(x)) f(x). Several variables are moved each by itself,
+    z_i = Q_i(g_i(F_i(x_i))), and p(x) = f(z) prod_i g_i'(F_i(x_i)) f_i(x_i) / f_i(z_i). Mean and variance are numerical
+    integrals over the quantiles.
+
+    Parameters
+    ----------
+    base : Backend
+    maps : list (t or 1) of lists (k) of maps
+        One for all steps, or one a step.
+    """
+
+    def __init__(self, base: Backend, maps: list[list[BernsteinMap]]) -> None:
+        self.base, self.maps = base, maps
+        self.shape, self.name, self.exact = base.shape, base.name, base.exact
+
+    @property
+    def discrete_variables(self) -> np.ndarray:
+        return self.base.discrete_variables
+
+    def _each(self, what: str, u: np.ndarray) -> np.ndarray:
+        """A method of the maps at u (..., n, t, k)."""
+        out = np.empty_like(u)
+        for i in range(u.shape[-1]):
+            if len(self.maps) == 1:
+                out[..., i] = getattr(self.maps[0][i], what)(u[..., i])
+            else:
+                for t, row in enumerate(self.maps):
+                    out[..., t, i] = getattr(row[i], what)(u[..., t, i])
+        return out
+
+    def unbend(self, u: np.ndarray) -> np.ndarray:
+        """Levels of the base law at levels (..., n, t, k) of this one; inside (0, 1), where quantiles are finite."""
+        return np.clip(self._each("inverse", u), 1e-300, 1.0 - 2.0**-53)
+
+    def cdf(self, x: np.ndarray, left: bool = False) -> np.ndarray:
+        return self._each("cdf", np.clip(self.base.cdf(x, left), 0.0, 1.0))
+
+    def _inverse(self, u: np.ndarray) -> np.ndarray:
+        return self.base._inverse(self.unbend(u))
+
+    def quantile(self, q: np.ndarray) -> np.ndarray:
+        each = [self._inverse(np.full(self.shape, float(p))) for p in q]
+        return np.stack(each, -1) if each else np.zeros((*self.shape, 0))
+
+    def _moment(self, power: int, around: np.ndarray | float, exists: np.ndarray) -> np.ndarray:
+        """integral of (Q(u) - c)^power g'(u) du, over normal scores of u; as the base says where it does not exist."""
+        from scipy import special
+
+        step = _NORMAL_SCORES[1] - _NORMAL_SCORES[0]
+        total, mass = np.zeros(self.shape), np.zeros(self.shape)
+        for z in _NORMAL_SCORES:
+            u = np.full(self.shape, special.ndtr(z))
+            share = step * np.exp(self._each("log_density", u) - 0.5 * z * z) / np.sqrt(2 * np.pi)
+            total += share * (self.base._inverse(u) - around) ** power
+            mass += share
+        return np.where(np.isfinite(exists), total / mass, exists)
+
+    def mean(self) -> np.ndarray:
+        return self._moment(1, 0.0, self.base.mean())
+
+    def variance(self) -> np.ndarray:
+        exists = self.base.variance()
+        return self._moment(2, np.where(np.isfinite(exists), self.mean(), 0.0), exists)
+
+    def crps(self, y: np.ndarray) -> np.ndarray:
+        counted = self.discrete_variables
+        if counted.any() and not counted.all():
+            each = [self.marginal([i]).crps(y[..., i : i + 1]) for i in range(self.shape[-1])]
+            return np.concatenate(each, -1)
+        if counted.all():
+            return crps_of.crps_discrete(y, self._cdf_at)
+        score = crps_of.crps_quantile(y, self._quantile_at, level=np.nan_to_num(self.cdf(y), nan=0.5))
+        return np.where(np.isfinite(self.base.mean()) | np.isnan(y), score, np.inf)
+
+    def _cdf_at(self, x: np.ndarray) -> np.ndarray:
+        """P(X <= x) for values (..., n, t, k), or that broadcast to these."""
+        values = np.broadcast_to(x, np.broadcast_shapes(np.shape(x), self.shape))
+        flat = values.reshape(-1, *self.shape)
+        return np.stack([self.cdf(one) for one in flat]).reshape(values.shape)
+
+    def _quantile_at(self, p: np.ndarray) -> np.ndarray:
+        """Quantiles at levels (..., n, t, k)."""
+        levels = np.broadcast_to(p, np.broadcast_shapes(np.shape(p), self.shape))
+        flat = levels.reshape(-1, *self.shape)
+        return np.stack([self.base._inverse(one) for one in self.unbend(flat)]).reshape(levels.shape)
+
+    def log_prob(self, y: np.ndarray) -> np.ndarray:
+        counted = self.discrete_variables
+        if counted.any():
+            return self._log_mass(y)
+        seen = ~np.isnan(y)
+        u = np.where(seen, self.base.cdf(y), 0.5)
+        bent = np.where(seen, self._each("log_density", u), 0.0).sum(-1)
+        if self.shape[-1] == 1:
+            return self.base.log_prob(y) + np.where(seen.any(-1), bent, np.nan)
+        moved = self.base._inverse(np.clip(self._each("cdf", u), 1e-15, 1 - 1e-15))
+        moved = np.where(seen, moved, np.nan)
+        change = np.zeros(y.shape[:2])
+        for i in range(self.shape[-1]):
+            margin = self.base.marginal([i])
+            gained = margin.log_prob(y[..., i : i + 1]) - margin.log_prob(moved[..., i : i + 1])
+            change += np.where(seen[..., i], gained, 0.0)
+        return self.base.log_prob(moved) + np.where(seen.any(-1), bent + change, np.nan)
+
+    def _log_mass(self, y: np.ndarray) -> np.ndarray:
+        if self.shape[-1] > 1:
+            raise UnsupportedError(
+                got="log_prob of several recalibrated variables of which some are counted",
+                expected="measurements, or one counted variable",
+                remedy="Use marginal(variable).log_prob(...), or crps(y).",
+            )
+        top, bottom = self.base.cdf(y), self.base.cdf(y, left=True)
+        jump = top - bottom
+        # Differences of probabilities next to 1 are rounding; the slope of the map is not.
+        wide = jump > 1e-6
+        with np.errstate(divide="ignore", invalid="ignore"):
+            chord = np.log((self._each("cdf", top) - self._each("cdf", bottom)) / jump)
+        middle = self._each("log_density", np.clip(0.5 * (top + bottom), 0.0, 1.0))
+        return self.base.log_prob(y) + np.where(wide, chord, middle)[..., 0]
+
+    def marginal(self, variables: list[int]) -> RecalibratedBackend:
+        return RecalibratedBackend(self.base.marginal(variables), [[row[i] for i in variables] for row in self.maps])
