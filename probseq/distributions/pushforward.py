@@ -23,6 +23,8 @@ from probseq.errors import IncompatibleError
 __all__ = ["Pushforward"]
 
 _NODES = 512
+# Quantiles that are held at once.
+_AT_ONCE = 1_000_000
 
 
 @cache
@@ -198,10 +200,15 @@ class Pushforward(Distribution):
         s = 36.0 * nodes
         u = 1.0 / (1.0 + np.exp(-s))
         w = 36.0 * weights * u * (1.0 - u)
-        dtype = self.base.dtype
+        dtype, n_batch = self.base.dtype, len(self.batch_shape)
+        weight = torch.as_tensor(w / w.sum(), dtype=dtype)
+        level = torch.as_tensor(u, dtype=dtype).reshape(-1, *(1,) * (n_batch + 1))
+        level = level.expand(-1, *(1,) * n_batch, *self.event_shape)
+        block = max(1, _AT_ONCE // max(1, math.prod((*self.batch_shape, *self.event_shape))))
         total = torch.zeros((), dtype=dtype)
-        for u_i, w_i in zip(u, w / w.sum(), strict=True):
-            total = total + w_i * function(self.icdf(torch.full(self.event_shape, float(u_i), dtype=dtype)))
+        for some, at in zip(weight.split(block), level.split(block), strict=True):
+            value = function(self.icdf(at))
+            total = total + torch.tensordot(some.to(value.dtype), value, 1)
         return total
 
     def sample(self, sample_shape=(), generator=None) -> Tensor:  # type: ignore[no-untyped-def,override]

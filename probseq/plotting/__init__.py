@@ -10,6 +10,7 @@ from probseq.plotting.calibration import plot_calibration_curves
 from probseq.plotting.canvas import PALETTE, axes_in, hide_times
 from probseq.plotting.diagnostics import plot_diagnostics
 from probseq.plotting.forecasts import plot_cumulative_difference, plot_fan, plot_pit, plot_weights
+from probseq.plotting.laws import plot_bars, plot_quantiles, plot_ridge
 from probseq.plotting.networks import plot_compression, plot_gradient_norms, plot_spectra
 from probseq.plotting.residuals import plot_residuals
 from probseq.plotting.states import plot_emissions, plot_state_probabilities, plot_states
@@ -20,6 +21,7 @@ __all__ = [
     "axes_in",
     "hide_times",
     "plot_attention",
+    "plot_bars",
     "plot_calibration_curves",
     "plot_compression",
     "plot_cumulative_difference",
@@ -28,7 +30,9 @@ __all__ = [
     "plot_fan",
     "plot_gradient_norms",
     "plot_pit",
+    "plot_quantiles",
     "plot_residuals",
+    "plot_ridge",
     "plot_spectra",
     "plot_state_probabilities",
     "plot_states",

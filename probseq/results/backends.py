@@ -6,7 +6,6 @@ Every array is (n, t, k): sequences, steps, variables.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +25,7 @@ from probseq.results.panels import crps_mixture
 if TYPE_CHECKING:
     from probseq.results.trajectory import TrajectoryLaw
 
-__all__ = ["Backend", "JointLaw", "LawBackend", "PathsBackend", "QuantilesBackend", "category_probs"]
+__all__ = ["Backend", "JointLaw", "LawBackend", "PathsBackend", "category_probs"]
 
 
 class JointLaw(ABC):
@@ -321,64 +320,6 @@ class PathsBackend(Backend):
         if self.n_categories is None:
             return super().probs()
         return (self.paths[..., None] == np.arange(self.n_categories)).mean(0)
-
-
-class QuantilesBackend(Backend):
-    """Values at given levels, (n, t, k, Q); between them the quantile function is linear, beyond them constant."""
-
-    name = "quantiles"
-
-    def __init__(self, levels: np.ndarray, values: np.ndarray) -> None:
-        self.levels = np.asarray(levels, dtype=float)
-        self.values = np.sort(values, -1)  # crossing quantiles are put in order
-        self.shape = values.shape[:3]  # type: ignore[assignment]
-
-    def _at(self, q: np.ndarray) -> np.ndarray:
-        """Quantiles at levels q that broadcast to (n, t, k, m)."""
-        q = np.broadcast_to(q, (*self.shape, np.shape(q)[-1]))
-        right = np.clip(np.searchsorted(self.levels, q, side="left"), 1, len(self.levels) - 1)
-        low, high = self.levels[right - 1], self.levels[right]
-        weight = np.clip((q - low) / (high - low), 0.0, 1.0)
-        a = np.take_along_axis(self.values, right - 1, -1)
-        b = np.take_along_axis(self.values, right, -1)
-        return a + weight * (b - a)
-
-    def quantile(self, q: np.ndarray) -> np.ndarray:
-        return self._at(np.asarray(q, dtype=float))
-
-    def _inverse(self, u: np.ndarray) -> np.ndarray:
-        return self._at(u[..., None])[..., 0]
-
-    def _integral(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        u = (np.arange(2000) + 0.5) / 2000
-        return function(self._at(u)).mean(-1)
-
-    def mean(self) -> np.ndarray:
-        return self._integral(lambda x: x)
-
-    def variance(self) -> np.ndarray:
-        mean = self.mean()[..., None]
-        return self._integral(lambda x: (x - mean) ** 2)
-
-    def cdf(self, x: np.ndarray, left: bool = False) -> np.ndarray:
-        v, levels = self.values, self.levels
-        x4 = np.asarray(x, dtype=float)[..., None]
-        out = np.zeros(self.shape)
-        for j in range(len(levels) - 1):
-            a, b = v[..., j], v[..., j + 1]
-            slope = np.where(b > a, (x - a) / np.where(b > a, b - a, 1.0), 1.0)
-            inside = levels[j] + np.clip(slope, 0.0, 1.0) * (levels[j + 1] - levels[j])
-            out = np.where((x > a) if left else (x >= a), np.maximum(out, inside), out)
-        top = (x4 > v[..., -1:]) if left else (x4 >= v[..., -1:])
-        out = np.where(top[..., 0], 1.0, out)
-        return np.where(np.isnan(x), np.nan, out)
-
-    def crps(self, y: np.ndarray) -> np.ndarray:
-        quantile = lambda p: np.moveaxis(self._at(np.moveaxis(np.asarray(p), 0, -1)), -1, 0)  # noqa: E731
-        return crps_of.crps_quantile(y, quantile, level=np.nan_to_num(self.cdf(y), nan=0.5))
-
-    def marginal(self, variables: list[int]) -> QuantilesBackend:
-        return QuantilesBackend(self.levels, self.values[:, :, variables])
 
 
 def category_probs(law: Distribution) -> np.ndarray:

@@ -12,13 +12,14 @@ import torch
 
 from probseq._random import RandomState, torch_generator
 from probseq.errors import ApproximationWarning, ParameterError, ShapeError, SupportError, UnsupportedError
+from probseq.results.affine import AffineBackend
 from probseq.results.aggregation import FUNCTIONS, Grouping, checked_function, name_of
+from probseq.results.arithmetic import ForecastArithmetic
 from probseq.results.backends import Backend, PathsBackend
 from probseq.results.construct import select_variables, single_variable
 from probseq.results.joint import MarginalJoint
 from probseq.results.labelled import EXACT
 from probseq.results.scenario import backend_of
-from probseq.results.scored import ScoredForecasts
 from probseq.results.trajectory import check_unchanged
 
 __all__ = ["DerivedForecasts"]
@@ -27,7 +28,7 @@ __all__ = ["DerivedForecasts"]
 _FEW_PATHS = 50
 
 
-class DerivedForecasts(ScoredForecasts):
+class DerivedForecasts(ForecastArithmetic):
     """A labelled law from which others follow; see `Forecast`."""
 
     def aggregate(
@@ -126,10 +127,17 @@ class DerivedForecasts(ScoredForecasts):
         >>> known.mean().values, known.std().values.round(3)
         (array([2.5, 4. ]), array([1.414, 0.   ]))
         """
+        return self._given(self._scenario(values), n_paths, random_state)
+
+    def _given(self, values: np.ndarray, n_paths: int, random_state: RandomState) -> Self:
+        if self._image_of is not None:
+            source, scale, shift, keeps_unit = self._image_of
+            known = AffineBackend(source._backend, scale, shift).source(values)
+            return source._given(known, n_paths, random_state)._image(scale, shift, keeps_unit)
         closed = None if self._joint is None else self._joint.closed()
         if closed is None:
-            return self._through(self._scenario(values), n_paths, random_state)
-        joint = closed.given(self._scenario(values))
+            return self._through(values, n_paths, random_state)
+        joint = closed.given(values)
         n_known = int(joint.certain.sum())
         backend = backend_of(joint)
         scenario = type(self)(

@@ -7,23 +7,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import xarray as xr
 
 from probseq._random import RandomState, torch_generator
 from probseq.errors import ApproximationWarning, ParameterError, UnsupportedError
-from probseq.results.backends import LawBackend, PathsBackend, QuantilesBackend
+from probseq.evaluation.scores import check_levels
+from probseq.results.affine import AffineBackend, core_of
+from probseq.results.backends import LawBackend, PathsBackend
 from probseq.results.construct import labels_for, path_array, quantile_array
 from probseq.results.decomposition import of_laws, of_paths
-from probseq.results.derived import DerivedForecasts
 from probseq.results.labelled import DIMS
-from probseq.results.regions import shortest_interval, simultaneous_band
+from probseq.results.quantiles import QuantilesBackend
+from probseq.results.regions import densest_region, shortest_interval, simultaneous_band
+from probseq.results.tables import ForecastTables
 
 __all__ = ["Forecast"]
 
 
-class Forecast(DerivedForecasts):
+class Forecast(ForecastTables):
     """The predictive distribution of each step: the next ones, or each one given those before it.
 
     Made by ``forecast`` (steps after a history) and ``predictive`` (one step ahead, for each row of the data). Arrays
@@ -50,10 +52,6 @@ class Forecast(DerivedForecasts):
         Whether the steps follow one another after a history (results then know their ``horizon``), or each step is
         given those before it.
     """
-
-    def _repr_html_(self) -> str:
-        table = self.to_dataframe().head(12).to_html(index=False, float_format=lambda v: f"{v:.4g}")
-        return f"<p><b>{self!r}</b></p>".replace("<Forecast", "&lt;Forecast").replace(">;", "&gt;") + table
 
     @classmethod
     def from_paths(cls, paths: Any, like: Any = None, *, discrete: bool = False) -> Forecast:
@@ -167,6 +165,23 @@ class Forecast(DerivedForecasts):
         coords = {"bound": ("bound", np.array(["lower", "upper"])), "level": float(level)}
         return self._label(both, "interval", ("bound",), coords)
 
+    def region(self, level: float = 0.9) -> xr.DataArray:
+        """The highest-density region: where a value comes with probability ``level`` and the density is largest.
+
+        Of a law with several peaks these are several intervals, along a ``part`` dimension (NaN where there are fewer)
+        in front of which stands ``bound`` (lower, upper). Exact for counts, on a grid of about 1000 cells otherwise.
+
+        Raises
+        ------
+        UnsupportedError
+            A forecast by paths, which has no density: ``interval(level, kind="hdi")`` is the shortest interval.
+        """
+        self._need_numbers("region", "probs()")
+        share = float(check_levels(level))
+        found = densest_region(self._backend, share)
+        coords = {"bound": ("bound", np.array(["lower", "upper"])), "level": share}
+        return self._label(found, "region", ("bound", "part"), coords)
+
     def _band(self, level: float, kind: str, n_paths: int, random_state: RandomState) -> np.ndarray:
         self._need_numbers("interval", "probs()", every=True)
         self._need_trajectories("interval", "interval(level)")
@@ -212,10 +227,12 @@ class Forecast(DerivedForecasts):
         ----------
         n_paths : paths for each draw where the law of a step has no closed form
         """
-        backend = self._backend
+        backend, law = self._backend, core_of(self._backend)
         split: tuple[np.ndarray, np.ndarray] | None = None
-        if isinstance(backend, LawBackend):
-            split = of_laws(backend)
+        if isinstance(law, LawBackend):
+            split = of_laws(law)
+            if split is not None and isinstance(backend, AffineBackend):
+                split = (split[0] * backend.scale**2, split[1] * backend.scale**2)
         elif isinstance(backend, PathsBackend) and self._joint is not None:
             self._need_paths(n_paths, 2)
             both = self._joint.sample_draws(int(n_paths), torch_generator(random_state))
@@ -232,56 +249,36 @@ class Forecast(DerivedForecasts):
         parts = {"total": total, "aleatoric": total - between, "epistemic": between}
         return xr.Dataset({name: self._label(part, name) for name, part in parts.items()})
 
-    def to_dataset(self, quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> xr.Dataset:
-        """Mean, standard deviation and quantiles (or the category probabilities) as one Dataset."""
-        attrs = {"method": self.method, "exact": int(self.exact)}
-        if self._backend.nominal:
-            return xr.Dataset({"probability": self.probs()}, attrs=attrs)
-        levels = np.atleast_1d(np.asarray(quantiles))
-        if len(np.unique(levels)) < len(levels):
-            raise ParameterError(
-                got=f"quantiles={quantiles!r}", expected="different levels", remedy="Name each level once."
-            )
-        parts = {
-            "mean": self._label(self._backend.mean(), "mean"),
-            "std": self._label(np.sqrt(self._backend.variance()), "std"),
-            "quantiles": self.quantile(levels.tolist()),
-        }
-        return xr.Dataset(parts, attrs=attrs)
-
-    def to_dataframe(self, quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> pd.DataFrame:
-        """One row a value: sequence, time, variable (those the data have), mean, std and quantiles (q0.05, ...)."""
-        data = self.to_dataset(quantiles)
-        if self._backend.nominal:
-            return data["probability"].to_dataframe().reset_index()
-        frame = data[["mean", "std"]].to_dataframe()
-        for q in np.atleast_1d(np.asarray(quantiles, dtype=float)):
-            frame[f"q{q:g}"] = data["quantiles"].sel(quantile=q, method="nearest").drop_vars("quantile").to_series()
-        return frame.reset_index()
-
     def plot(
         self,
         truth: Any = None,
         *,
+        kind: str | None = None,
         sequence: int = 0,
         levels: Sequence[float] = (0.5, 0.9),
         history: int | None = None,
         n_paths: int = 0,
         ax: Any = None,
     ) -> Any:
-        """Draw a fan chart: history, median and intervals, and the values that came.
+        """Draw the forecast: by default a fan chart of history, median and intervals, and the values that came.
 
         Parameters
         ----------
         truth : the values that came, in any form
+        kind : "fan", "quantiles", "paths", "ridge", "bars" or "shades"
+            A fan chart; a line for each quantile; trajectories; the law of each step as a ridge (masses of counts,
+            densities of measurements); for categories bars of probability, or shades, their default.
         sequence : which one of several to draw
+        levels : probabilities of the intervals, or the intervals whose ends are the quantiles
         history : how many of its last steps to draw; None draws up to four times the horizon
-        n_paths : trajectories to draw on top
+        n_paths : trajectories to draw on top; for "paths" 0 draws 100
         ax : matplotlib axes; one panel a variable is made without it
         """
         from probseq.results.plots import plot_forecast
 
-        return plot_forecast(self, truth, sequence=sequence, levels=levels, history=history, n_paths=n_paths, ax=ax)
+        return plot_forecast(
+            self, truth, kind=kind, sequence=sequence, levels=levels, history=history, n_paths=n_paths, ax=ax
+        )
 
     def _moment(self, name: str) -> xr.DataArray:
         values = self._backend.mean() if name == "mean" else self._backend.variance()

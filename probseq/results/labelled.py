@@ -51,6 +51,7 @@ class LabelledLaw:
         self._random_state, self._generator = random_state, torch_generator(random_state)
         self.future = future
         self._origin: tuple[Self, np.ndarray] | None = None
+        self._image_of: tuple[Self, np.ndarray, np.ndarray, bool] | None = None
         self._stamped = has_stamps(index, history is not None or index is labels.index)
         self.method = method or _method(backend)
 

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from probseq.errors import ParameterError
-from probseq.plotting import PALETTE, axes_in, plot_cumulative_difference, plot_fan
+from probseq.errors import ParameterError, UnsupportedError
+from probseq.plotting import PALETTE, axes_in, plot_cumulative_difference, plot_fan, plot_quantiles
+from probseq.results.law_plots import draw_bars, draw_ridge, draw_shades
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["plot_comparison", "plot_forecast", "stamps", "unit_label"]
 
 _HORIZONS_OF_HISTORY = 4
+_KINDS = ("fan", "quantiles", "paths", "ridge", "bars", "shades")
+_PATHS = 100
 
 
 def stamps(index: pd.Index) -> np.ndarray:
@@ -38,6 +41,7 @@ def plot_forecast(
     forecast: Forecast,
     truth: Any = None,
     *,
+    kind: str | None = None,
     sequence: int = 0,
     levels: Sequence[float] = (0.5, 0.9),
     history: int | None = None,
@@ -54,39 +58,85 @@ def plot_forecast(
     Raises
     ------
     ParameterError
-        If there is no such sequence, or ``ax`` does not have one panel a variable.
+        If there is no such sequence or kind, or ``ax`` does not have one panel a variable.
+    UnsupportedError
+        A picture of numbers for categories, or the other way round.
     """
     n, _, k = forecast._backend.shape
     if not -n <= sequence < n:
         raise ParameterError(got=f"sequence={sequence}", expected=f"a number below {n}", remedy="They count from 0.")
     sequence %= n
-    if forecast._backend.nominal:
-        return _probabilities(forecast, sequence, ax)
-    panels = _panels(ax, k)
+    kind = _kind(kind, forecast)
+    length = len(forecast._index[sequence])
+    seen = None if truth is None else forecast._values(truth)[sequence, :length]
+    if kind in ("bars", "shades"):
+        [panel] = _panels(ax, 1)
+        draw_bars(forecast, sequence, seen, panel) if kind == "bars" else draw_shades(forecast, sequence, panel)
+        return panel
+    panels = _panels(ax, k, tall=kind == "ridge")
+    names = [unit_label(forecast._labels, j) for j in range(k)]
+    if kind == "ridge":
+        draw_ridge(forecast, sequence, seen, panels, names, color)
+    else:
+        _draw_steps(forecast, sequence, seen, panels, names, kind, tuple(levels), history, n_paths, color)
+    return panels[0] if k == 1 else np.array(panels, dtype=object)
+
+
+def _kind(kind: str | None, forecast: Forecast) -> str:
+    """The kind of picture, by default that for numbers or for categories."""
+    nominal = forecast._backend.nominal
+    if kind is None:
+        return "shades" if nominal else "fan"
+    if kind not in _KINDS:
+        raise ParameterError(got=f"kind={kind!r}", expected=f"one of {', '.join(_KINDS)}", remedy="Leave it out.")
+    if nominal and kind not in ("bars", "shades"):
+        raise UnsupportedError(
+            got=f"kind={kind!r} for categories", expected="a picture of numbers", remedy='Use kind="bars".'
+        )
+    return kind
+
+
+def _draw_steps(
+    forecast: Forecast,
+    sequence: int,
+    seen: np.ndarray | None,
+    panels: list[Any],
+    names: list[str],
+    kind: str,
+    levels: tuple[float, ...],
+    history: int | None,
+    n_paths: int,
+    color: str,
+) -> None:
+    """Fans, quantiles or paths along time."""
     index = forecast._index[sequence]
     length = len(index)
+    n_paths = n_paths or (_PATHS if kind == "paths" else 0)
     edges = {level: ((1 - level) / 2, (1 + level) / 2) for level in levels}
     wanted = sorted({0.5, *(edge for pair in edges.values() for edge in pair)})
     quantiles = forecast._mask(forecast._backend.quantile(np.array(wanted)))
     found = forecast._without_labels(quantiles, "quantile")[sequence, :length]
-    seen = None if truth is None else forecast._values(truth)[sequence, :length]
     paths = None if not n_paths else forecast._paths(n_paths, 0)[:, sequence, :length]
     times, past = _axis(forecast._history, index, sequence, history)
     for j, panel in enumerate(panels):
         at = {q: found[:, j, i] for i, q in enumerate(wanted)}
         before = None if past is None else (past[0], past[1][:, j])
+        came = None if seen is None else seen[:, j]
+        if kind == "quantiles":
+            plot_quantiles(times, at, history=before, truth=came, ylabel=names[j], color=color, ax=panel)
+            continue
+        bands = {} if kind == "paths" else {level: (at[low], at[high]) for level, (low, high) in edges.items()}
         plot_fan(
             times,
             at[0.5],
-            {level: (at[low], at[high]) for level, (low, high) in edges.items()},
+            bands,
             history=before,
-            truth=None if seen is None else seen[:, j],
+            truth=came,
             paths=None if paths is None else paths[..., j],
-            ylabel=unit_label(forecast._labels, j),
+            ylabel=names[j],
             color=color,
             ax=panel,
         )
-    return panels[0] if k == 1 else np.array(panels, dtype=object)
 
 
 def plot_comparison(log_prob_steps: xr.DataArray, best: str, ax: Axes | None = None, ylabel: str | None = None) -> Axes:
@@ -113,11 +163,11 @@ def plot_comparison(log_prob_steps: xr.DataArray, best: str, ax: Axes | None = N
     return plot_cumulative_difference(stamps(index), differences, reference=best, ylabel=ylabel, ax=ax)
 
 
-def _panels(ax: Any, k: int) -> list[Any]:
+def _panels(ax: Any, k: int, tall: bool = False) -> list[Any]:
     if ax is None:
         import matplotlib.pyplot as plt
 
-        size = (8.0, 3.6 if k == 1 else 2.6 * k)
+        size = (8.0, 4.8 * k if tall else 3.6 if k == 1 else 2.6 * k)
         _, axes = plt.subplots(k, 1, figsize=size, layout="constrained", squeeze=False)
         return list(axes[:, 0])
     panels = axes_in(ax)
@@ -154,23 +204,3 @@ def unit_label(labels: Sequences, variable: int) -> str:
     if not labels.flat and labels.n_variables > 1:
         name = str(labels.variables[variable])
     return unit if name in unit else ", ".join(part for part in (name, unit) if part)
-
-
-def _probabilities(forecast: Forecast, sequence: int, ax: Any) -> Any:
-    """Probability of each category (rows) at each step (columns) of the first variable, as shades."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    [panel] = _panels(ax, 1)
-    length = len(forecast._index[sequence])
-    p = forecast._backend.probs()[sequence, :length, 0]
-    words = forecast._labels.vocabulary
-    names = [str(c) for c in range(p.shape[-1])] if words is None else [str(token) for token in words.tokens]
-    shown = np.argsort(-p.max(0), kind="stable")[:30]
-    shades = LinearSegmentedColormap.from_list("probability", ["white", PALETTE[0]])
-    image = panel.imshow(p[:, shown].T, aspect="auto", cmap=shades, vmin=0.0, interpolation="nearest")
-    panel.set_yticks(range(len(shown)), [names[c] for c in shown])
-    panel.set_xlabel("steps ahead")
-    ticks = range(0, length, max(1, length // 10))
-    panel.set_xticks(ticks, [str(1 + i) for i in ticks])
-    panel.figure.colorbar(image, ax=panel, label="probability")
-    return panel

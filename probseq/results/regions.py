@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import stats
 
+from probseq.errors import UnsupportedError
+from probseq.results.affine import AffineBackend, core_of
 from probseq.results.backends import Backend, LawBackend, PathsBackend
+from probseq.results.rows import RowsBackend
 from probseq.results.scenario import PartlyKnown
 
-__all__ = ["entropy", "shortest_interval", "simultaneous_band"]
+__all__ = ["densest_region", "entropy", "shortest_interval", "simultaneous_band"]
 
+# Cells of the grid in which regions are searched.
+_CELLS = 1000
 # Distribution functions are asked for this many numbers at once.
 _BLOCK = 2_000_000
 
@@ -20,21 +27,129 @@ def entropy(p: np.ndarray) -> np.ndarray:
 
 
 def shortest_interval(backend: Backend, level: float) -> np.ndarray:
-    """Shortest interval of at least this probability, by a grid of lower tails that is refined around its best."""
+    """Shortest interval of at least this probability, (n, t, k, 2).
+
+    Of paths exactly; of laws by a grid of lower tails that is refined around its best.
+    """
+    if isinstance(backend, PathsBackend):
+        return _shortest_of_paths(backend.paths, level)
     low, width = np.zeros(backend.shape), np.full(backend.shape, 1.0 - level)
+    fractions = np.linspace(0.02, 0.98, 25).reshape(-1, 1, 1, 1)
     best = np.full(backend.shape, np.inf)
     lower = upper = np.zeros(backend.shape)
     tail = low + 0.5 * width
     for _ in range(4):
-        for fraction in np.linspace(0.02, 0.98, 25):
-            p = np.clip(low + fraction * width, 1e-9, 1.0 - level - 1e-9)
-            a, b = backend._inverse(p), backend._inverse(np.minimum(p + level, 1 - 1e-9))
-            better = b - a < best
-            best, tail = np.where(better, b - a, best), np.where(better, p, tail)
-            lower, upper = np.where(better, a, lower), np.where(better, b, upper)
+        p = np.clip(low + fractions * width, 1e-9, 1.0 - level - 1e-9)
+        a = _blockwise(backend, backend._inverse, p)
+        b = _blockwise(backend, backend._inverse, np.minimum(p + level, 1 - 1e-9))
+        gap = np.where(np.isnan(b - a), np.inf, b - a)
+        first = gap.argmin(0)[None]
+        found, a, b, p = (np.take_along_axis(one, first, 0)[0] for one in (gap, a, b, p))
+        better = found < best
+        best, tail = np.where(better, found, best), np.where(better, p, tail)
+        lower, upper = np.where(better, a, lower), np.where(better, b, upper)
         width = width / 8
         low = np.clip(tail - width / 2, 0.0, 1.0 - level - width)
     return np.stack([lower, upper], -1)
+
+
+def _shortest_of_paths(paths: np.ndarray, level: float) -> np.ndarray:
+    """The shortest interval that holds a share ``level`` of the paths."""
+    ordered, n_paths = np.sort(paths, 0), len(paths)
+    inside = max(1, int(np.ceil(level * n_paths - 1e-9)))
+    gap = ordered[inside - 1 :] - ordered[: n_paths - inside + 1]
+    first = np.where(np.isnan(gap), np.inf, gap).argmin(0)[None]
+    ends = [np.take_along_axis(ordered, at, 0)[0] for at in (first, first + inside - 1)]
+    return np.stack(ends, -1)
+
+
+def densest_region(backend: Backend, level: float) -> np.ndarray:
+    """Highest-density region of probability ``level``, possibly of several intervals: (n, t, k, 2, part), NaN-padded.
+
+    The cells of a grid with the most probability for their width, neighbours joined: the probability exceeds ``level``
+    by at most that of one cell, about 1 / 1000. Counts are cells of their own, so that their region is exact.
+
+    Source: Hyndman (1996), The American Statistician 50, section 2.
+    """
+    core = core_of(backend)
+    if isinstance(core, PathsBackend | RowsBackend):
+        raise UnsupportedError(
+            got=f"a region of a forecast made of {backend.name}",
+            expected="a forecast with densities, or quantiles",
+            remedy='Use interval(level, kind="hdi").',
+        )
+    edges, mass = _cells(core, (1.0 - level) / 20)
+    found = np.empty(core.shape, dtype=object)
+    for at in np.ndindex(core.shape):
+        counted = bool(core.discrete_variables[at[-1]])
+        found[at] = _densest(edges[at], mass[at], level, counted)
+    n_parts = max(len(parts) for parts in found.flat)
+    region = np.full((*core.shape, 2, n_parts), np.nan)
+    for at in np.ndindex(core.shape):
+        region[at][:, : len(found[at])] = np.array(found[at]).T
+    if isinstance(backend, AffineBackend):
+        region = region * backend.scale[..., None, None] + backend.shift[..., None, None]
+        falling = backend.scale[..., None, None] < 0
+        region = np.where(falling, region[..., ::-1, :], region)
+    return region
+
+
+def _cells(backend: Backend, tail: float) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of cells and their probabilities, arrays of arrays (n, t, k): all that lies between two small tails."""
+    ends = backend.quantile(np.array([tail / 2, 1.0 - tail / 2]))
+    share = np.linspace(0.0, 1.0, _CELLS // 2 + 1).reshape(-1, 1, 1, 1)
+    even = ends[..., 0] + share * (ends[..., 1] - ends[..., 0])
+    levels = np.clip(share, tail / 2, 1.0 - tail / 2) * np.ones(backend.shape)
+    grid = np.sort(np.concatenate([even, _blockwise(backend, backend._inverse, levels)]), 0)
+    probability = np.diff(_blockwise(backend, backend.cdf, grid), axis=0)
+    edges, mass = np.empty(backend.shape, dtype=object), np.empty(backend.shape, dtype=object)
+    for at in np.ndindex(backend.shape):
+        edges[at], mass[at] = grid[(slice(None), *at)], probability[(slice(None), *at)]
+    for i in np.flatnonzero(backend.discrete_variables):
+        one = backend.marginal([int(i)])
+        low, high = ends[..., i, 0].min(), ends[..., i, 1].max()
+        if not np.isfinite(high - low):
+            continue
+        counts = np.arange(low, high + 1.0)
+        asked = np.broadcast_to(counts.reshape(-1, 1, 1, 1), (len(counts), *one.shape))
+        up_to = _blockwise(one, one.cdf, asked)
+        below = _blockwise(one, lambda x, one=one: one.cdf(x, left=True), asked)  # type: ignore[misc]
+        for at in np.ndindex(backend.shape[:2]):
+            edges[(*at, i)], mass[(*at, i)] = counts, (up_to - below)[(slice(None), *at, 0)]
+    return edges, mass
+
+
+def _densest(edges: np.ndarray, mass: np.ndarray, level: float, counted: bool) -> list[tuple[float, float]]:
+    """Intervals made of the densest cells that have this probability together."""
+    if np.isnan(edges).any():
+        return [(np.nan, np.nan)]
+    width = np.ones_like(mass) if counted else np.diff(edges)
+    density = np.where(width > 0, mass / np.where(width > 0, width, 1.0), -1.0)
+    if not (density > 0).any():
+        return [(float(edges[0]), float(edges[-1]))]
+    order = np.argsort(-density, kind="stable")
+    n_chosen = int(np.searchsorted(np.cumsum(mass[order]), level - 1e-12)) + 1
+    chosen = np.zeros(len(mass), dtype=bool)
+    chosen[order[:n_chosen]] = True
+    # A cell without width does not part its neighbours.
+    chosen |= (width == 0) & np.roll(chosen, 1)
+    change = np.flatnonzero(np.diff(np.concatenate([[0], chosen.astype(int), [0]])))
+    left, right = (edges, edges) if counted else (edges[:-1], edges[1:])
+    return [(float(left[a]), float(right[b - 1])) for a, b in change.reshape(-1, 2)]
+
+
+def _blockwise(backend: Backend, function: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
+    """A function of arrays (n, t, k) at many of them, (m, n, t, k); laws take as many as fit into memory at once."""
+    core = core_of(backend)
+    if not isinstance(core, LawBackend):
+        return np.stack([function(one) for one in values])
+    block = _at_once(core)
+    return np.concatenate([function(values[i : i + block]) for i in range(0, len(values), block)])
+
+
+def _at_once(core: Backend) -> int:
+    parts = 1 if not isinstance(core, LawBackend) or core.weights is None else core.weights.shape[-1]
+    return max(1, _BLOCK // (int(np.prod(core.shape)) * parts))
 
 
 def simultaneous_band(backend: Backend, paths: np.ndarray, level: float) -> np.ndarray:
@@ -56,10 +171,11 @@ def _distribution(backend: Backend, paths: np.ndarray) -> tuple[np.ndarray, np.n
         n_paths = len(paths)
         upper = stats.rankdata(paths, "max", axis=0) / n_paths
         return upper, (stats.rankdata(paths, "min", axis=0) - 1) / n_paths
-    parts = 1 if not isinstance(backend, LawBackend) or backend.weights is None else backend.weights.shape[-1]
+    core = core_of(backend)
+    parts = 1 if not isinstance(core, LawBackend) or core.weights is None else core.weights.shape[-1]
     block = max(1, _BLOCK // (int(np.prod(backend.shape)) * parts))
     blocks = [paths[i : i + block] for i in range(0, len(paths), block)]
     upper = np.concatenate([backend.cdf(part) for part in blocks])
-    if not (backend.discrete_variables.any() or isinstance(backend, PartlyKnown)):
+    if not (backend.discrete_variables.any() or isinstance(core, PartlyKnown)):
         return upper, upper
     return upper, np.concatenate([backend.cdf(part, left=True) for part in blocks])

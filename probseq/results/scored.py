@@ -139,7 +139,7 @@ class ScoredForecasts(LabelledLaw):
     def rmse(self, y: Any) -> xr.DataArray:
         """sqrt(mean_t (y_t - mean_t)^2) over the steps that came, for each sequence and variable."""
         errors = self.squared_error(y)
-        return np.sqrt(errors.mean(_step_dim(errors))).rename("rmse")
+        return _root(errors.mean(_step_dim(errors))).rename("rmse")
 
     def energy_score(self, y: Any, n_paths: int = 1000, random_state: RandomState = 0) -> xr.DataArray:
         """Energy score of the whole trajectory over steps and variables, by ``n_paths`` draws; per sequence.
@@ -339,7 +339,7 @@ def _row(name: str, own: _Summand, other: _Summand | None, keep: Sequence[Hashab
     seen = plain.notnull() if both is None else plain.notnull() & both.notnull()
     n = None if own.n is None else plain.copy(data=own.n.values)
     mean, count = _Summand(plain, n).over(dims, seen)
-    finish = np.sqrt if name == "rmse" else (lambda value: value)
+    finish: Callable[[xr.DataArray], xr.DataArray] = _root if name == "rmse" else xr.DataArray.copy
     parts = {"mean": finish(mean), "n": count.astype(int)}
     if compared:
         base = mean * np.nan if both is None else finish(_Summand(both, n).over(dims, seen)[0])
@@ -347,6 +347,10 @@ def _row(name: str, own: _Summand, other: _Summand | None, keep: Sequence[Hashab
         parts |= {"baseline": base, "skill": skill}
     labels = {dim: own.score[dim] for dim in keep if dim in own.score.coords}
     return xr.Dataset(parts).assign_coords(labels)
+
+
+def _root(value: xr.DataArray) -> xr.DataArray:
+    return value.copy(data=np.sqrt(value.values))
 
 
 def _step_dim(scores: xr.DataArray) -> str:

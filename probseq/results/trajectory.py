@@ -115,13 +115,14 @@ class TrajectoryLaw(JointLaw):
         index = [step * k + i for step in range(t) for i in which]
         return TrajectoryLaw(self.law.marginal(index), len(which), self.known[..., which], self.by_draw)
 
-    def linear(self, matrix: np.ndarray, n_variables: int) -> TrajectoryLaw | None:
+    def linear(self, matrix: np.ndarray, n_variables: int, constant: np.ndarray | None = None) -> TrajectoryLaw | None:
         """The law of linear combinations, exact; None where the law is not normal.
 
         Parameters
         ----------
-        matrix : (l, t * k)
+        matrix : (l, t * k) or (n, l, t * k)
         n_variables : number of variables k' of the result; l = t' k'
+        constant : what is added, (n, l), or None
         """
         if not is_normal(self.law):
             return None
@@ -130,6 +131,8 @@ class TrajectoryLaw(JointLaw):
         certain = self._stack(self.certain)
         open_part = a * (~certain).unsqueeze(-2)
         shift = (a @ self._stack(np.nan_to_num(self.known)).to(a.dtype).unsqueeze(-1)).squeeze(-1)
+        if constant is not None:
+            shift = shift + torch.as_tensor(constant, dtype=a.dtype)
         settled = ~(open_part != 0).any(-1)
         law = linear_image(self.law, open_part, shift, settled)
         known = np.where(settled.numpy(), shift.numpy(), np.nan).reshape(n, -1, n_variables)

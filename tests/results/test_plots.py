@@ -2,10 +2,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 
 import probseq as ps
-from probseq.errors import ParameterError
+from probseq.errors import ParameterError, UnsupportedError
 from probseq.results.plots import plot_comparison, stamps
 
 
@@ -105,3 +106,67 @@ def test_first_of_several_sequences_is_compared():
 )
 def test_stamps_are_what_matplotlib_draws(index, expected):
     np.testing.assert_array_equal(stamps(index), expected)
+
+
+def counts():
+    return ps.PoissonProcess().fit(np.random.default_rng(2).poisson(3, size=40)).forecast(4)
+
+
+def test_quantiles_are_lines_with_their_levels(walk):
+    model, _, test = walk
+    forecast = model.forecast(6)
+    ax = forecast.plot(test, kind="quantiles", levels=(0.8,))
+    drawn = [found.get_ydata() for found in ax.lines if str(found.get_label()).startswith("_")]
+    np.testing.assert_allclose(sorted(drawn, key=np.sum), forecast.quantile([0.1, 0.5, 0.9]).values.T)
+    assert [text.get_text() for text in ax.texts] == ["90 %", "50 %", "10 %"]
+    np.testing.assert_array_equal(line(ax, "observed").get_ydata(), test.values)
+
+
+def test_paths_are_drawn_without_bands(walk):
+    ax = walk[0].forecast(6).plot(kind="paths", n_paths=7)
+    assert len(ax.lines) == 7 + 2 and not ax.collections
+    assert len(walk[0].forecast(6).plot(kind="paths").lines) == 100 + 2
+
+
+def test_ridges_of_counts_are_bars_of_their_masses():
+    forecast = counts()
+    ax = forecast.plot([1, 2, np.nan, 4], kind="ridge")
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["1", "2", "3", "4"]
+    first = ax.containers[0]
+    masses = np.array([bar.get_height() for bar in first])
+    at = np.array([bar.get_x() + bar.get_width() / 2 for bar in first])
+    expected = np.exp(forecast._backend.law[:, :1].log_prob(torch.as_tensor(at)[:, None, None, None]).numpy().ravel())
+    np.testing.assert_allclose(masses / masses.max(), expected / expected.max(), rtol=1e-6)
+    np.testing.assert_array_equal(line(ax, "observed").get_xdata(), [1, 2, np.nan, 4])
+
+
+def test_ridges_of_measurements_are_densities(walk):
+    ax = walk[0].forecast(3).plot(kind="ridge")
+    assert len(ax.collections) == 3
+    heights = [found.get_ydata().max() + rank for rank, found in enumerate(ax.lines)]
+    # The law widens: later ridges are lower.
+    assert heights[0] > heights[1] > heights[2] > 0
+    assert ps.Forecast.from_paths(np.random.default_rng(3).normal(size=(50, 2))).plot(kind="ridge") is not None
+    scaled = counts() * 0.5
+    assert scaled.plot(kind="ridge").get_xlabel() == ""
+
+
+def test_categories_are_bars_of_probability():
+    forecast = ps.MarkovChain(order=1).fit("abracadabra" * 3).forecast(5)
+    ax = forecast.plot("abrac", kind="bars")
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names.pop(0) == "observed"
+    heights = np.array([[bar.get_height() for bar in group] for group in ax.containers])
+    np.testing.assert_allclose(heights.sum(0), 1.0)
+    np.testing.assert_allclose(heights[names.index("a")], forecast.probs().sel(category="a").values)
+    many = ps.MarkovChain().fit("the quick brown fox jumps over the lazy dog").forecast(2).plot("zq", kind="bars")
+    assert "others" in [text.get_text() for text in many.get_legend().get_texts()]
+
+
+def test_pictures_that_do_not_fit_are_named(walk):
+    with pytest.raises(ParameterError, match="ridge"):
+        walk[0].forecast(2).plot(kind="ridges")
+    with pytest.raises(UnsupportedError, match="bars"):
+        ps.MarkovChain().fit("abracadabra").forecast(2).plot(kind="fan")
+    with pytest.raises(UnsupportedError, match="ridge"):
+        walk[0].forecast(2).plot(kind="bars")
