@@ -100,8 +100,8 @@ def backtest(
     Dataset
         ``log_score`` (model, origin, horizon, sequence), nats of each step by itself, on the scale of the data, and
         ``crps``, ``mean``, ``quantiles``, ``coverage`` (1 where the central interval held the value) and ``truth``,
-        with a ``variable`` dimension where the data have one; ``mode`` for categories. ``sequence`` is there if many came
-        in. NaN stands where nothing was forecast or nothing came; in ``log_score`` also behind the first step where
+        with a ``variable`` dimension where the data have one; ``mode`` for categories. ``sequence`` is there if many
+        came in. NaN stands where nothing was forecast or came; in ``log_score`` also behind the first step where
         laws are known by paths only, and for models without likelihood. ``origin`` counts the known steps (or is the
         stamp that was asked for); ``fitted_at`` is the origin at which the parameters were fitted, ``method`` says how
         the laws of a model were found.

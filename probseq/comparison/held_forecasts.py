@@ -22,7 +22,7 @@ from probseq.models.base import Batch, SequenceModel, map_state
 from probseq.results.backends import Backend, LawBackend
 from probseq.results.joint import make_batch
 
-__all__ = ["HeldForecasts", "Question", "answer", "fit_and_forecast"]
+__all__ = ["HeldForecasts", "Question", "answer", "fit_and_forecast", "fit_to_past"]
 
 # Numbers that a trajectory of states, and the paths of one batch of forecasts, may hold at a time.
 _STATE_ENTRIES = 4_000_000
@@ -120,31 +120,46 @@ def fit_and_forecast(
     return HeldForecasts(**{**found.arrays(), "method": method, "message": " ".join(messages)})  # type: ignore[arg-type]
 
 
+def fit_to_past(
+    model: SequenceEstimator, data: Sequences, cuts: np.ndarray, window: int | None = None
+) -> tuple[SequenceEstimator, Sequences]:
+    """A copy of a model fitted to the first ``cuts`` (n,) steps, or the last ``window`` of these; the data it reads."""
+    own = clone(model)
+    if not own._build(own._info(data)).n_covariates:
+        data = without_inputs(data)
+    known = np.flatnonzero(cuts >= 1)
+    start = np.zeros_like(cuts) if window is None else np.maximum(cuts - window, 0)
+    own._fit(data.select(known).slice_time(start[known], cuts[known]), None, None, None, None)
+    return own, own._read(data)
+
+
 def _of_one_model(
     model: SequenceEstimator, fitted: bool, data: Sequences, cuts: np.ndarray, valid: np.ndarray, asked: Question
 ) -> HeldForecasts:
     first = cuts[0]
     known = np.flatnonzero(first >= 1)
     if fitted:
-        own, message = model, ""
+        own, message, given = model, "", data.variables
         data = own._read(data if own.model_.n_covariates else without_inputs(data))
         past = data.select(known).slice_time(0, first[known])
         with torch.no_grad():
             started = own._after(past)
     else:
-        own = clone(model)
-        if not own._build(own._info(data)).n_covariates:
-            data = without_inputs(data)
-        start = np.zeros_like(first) if asked.window is None else np.maximum(first - asked.window, 0)
-        own._fit(data.select(known).slice_time(start[known], first[known]), None, None, None, None)
-        data, started, message = own._read(data), own.training_state_, " ".join(own.draws_.messages)
+        given = data.variables
+        own, data = fit_to_past(model, data, first, asked.window)
+        started, message = own.training_state_, " ".join(own.draws_.messages)
     state = own.model_.initial_state({}, data.n_sequences)
     rows = torch.as_tensor(known)
     state = own._held(map_state(lambda leaf, new: leaf.index_copy(0, rows, new), state, started), asked.weights)
     along = _states_at(own._weighed(asked.weights), *_between(own, data, first, cuts, valid), state)
     answers = HeldForecasts.blank(*valid.shape, data.n_variables, asked)
     method = answer(own, data, cuts, valid, along, asked, answers)
-    return HeldForecasts(**{**answers.arrays(), "method": method, "message": message})  # type: ignore[arg-type]
+    parts = answers.arrays()
+    if data.variables != given and set(data.variables) == set(given):
+        # A model that was fitted before reads the variables in the order of its fit.
+        place = [data.variables.index(name) for name in given]
+        parts = {name: part[:, :, :, place] if part.ndim > 3 else part for name, part in parts.items()}
+    return HeldForecasts(**{**parts, "method": method, "message": message})  # type: ignore[arg-type]
 
 
 def _between(

@@ -57,9 +57,12 @@ class Origins:
         if all(is_default(index) for index in data.index):
             return {}
         table = stamps_2d(data.index, data.max_length + horizon)
+        counted = all(index.dtype.kind in "iu" for index in data.index)
         row = np.arange(data.n_sequences)
         first = table[row, np.maximum(self.cuts - 1, 0)]
         ahead = table[row, self.cuts[:, None, :] + np.arange(horizon)[:, None]]
+        if counted and not np.isnan(first).any() and not np.isnan(ahead).any():
+            first, ahead = first.astype(np.int64), ahead.astype(np.int64)
         one = (self.cuts == self.cuts[:, :1]).all() and all(i.equals(data.index[0]) for i in data.index[1:])
         if one:
             return {"origin_time": (("origin",), first[:, 0]), "timestamp": (("origin", "horizon"), ahead[..., 0])}

@@ -21,6 +21,7 @@ from probseq.evaluation.crps import (
     crps_student_t,
     energy_score,
 )
+from probseq.evaluation.pareto import SmoothedWeights, psis
 from probseq.evaluation.scores import (
     brier_score,
     check_levels,
@@ -46,6 +47,7 @@ __all__ = [
     "Independence",
     "MeanEstimate",
     "PitHistogram",
+    "SmoothedWeights",
     "Uniformity",
     "brier_score",
     "check_levels",
@@ -73,6 +75,7 @@ __all__ = [
     "pit",
     "pit_histogram",
     "pseudo_bma_weights",
+    "psis",
     "ranked_probability_score",
     "rmse",
     "smape",

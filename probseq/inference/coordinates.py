@@ -64,6 +64,16 @@ class Coordinates:
         flat[..., self.index] = z
         return flat
 
+    def of(self, flat: np.ndarray) -> np.ndarray:
+        """(*draw, m) -> (*draw, r): the inverse of ``flat``, for any point; rows are shifted to the centre's pivot."""
+        moved = flat.copy()
+        moving = np.isin(np.arange(self.centre.size), self.index)
+        for row in range(self.n_rows):
+            members = self._rows == row
+            pivot = members & ~moving
+            moved[..., members] += (self.centre[pivot] - flat[..., pivot]).sum(-1, keepdims=True)
+        return moved[..., self.index]
+
     def spread(self, covariance: np.ndarray) -> np.ndarray:
         """A covariance (r, r) of these coordinates as one (m, m) of the flat vector, whose rows are centred."""
         m = self.centre.size
