@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from probseq.comparison.foreign import ForeignForecaster, collect_foreign
 from probseq.comparison.table import Comparison
 from probseq.data.sequences import Sequences, sequences
 from probseq.errors import HistoryError, ParameterError
+from probseq.estimators.average_scores import unique_names
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.fitted import TRAINING
 from probseq.estimators.history import without_inputs
@@ -115,14 +115,7 @@ def _named(models: Any) -> dict[str, SequenceEstimator | ForeignForecaster]:
             remedy="Fit some.",
         )
     if not isinstance(models, Mapping):
-        names = [type(m).__name__ for m in models]
-        again = Counter(names)
-        seen: Counter[str] = Counter()
-        unique = []
-        for name in names:
-            seen[name] += 1
-            unique.append(f"{name} {seen[name]}" if again[name] > 1 else name)
-        models = dict(zip(unique, models, strict=True))
+        models = dict(zip(unique_names([type(one).__name__ for one in models]), models, strict=True))
     if not models:
         raise ParameterError(got="no model", expected="at least one fitted model", remedy="Pass a dict of models.")
     for name, model in models.items():

@@ -9,6 +9,7 @@ FAMILIES = {
     "HSMM": "probseq.estimators.hsmm",
     "ARMA": "probseq.estimators.arma",
     "AutoARMA": "probseq.estimators.auto_arma",
+    "Average": "probseq.estimators.average",
     "VAR": "probseq.estimators.varma",
     "VARMA": "probseq.estimators.varma",
     "LocalLevel": "probseq.estimators.structural",

@@ -155,9 +155,8 @@ def _is_kept(name: str) -> bool:
 
 
 def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Path) -> SequenceEstimator:
-    family = header["estimator"]["class"]
-    if family in FAMILIES:
-        importlib.import_module(FAMILIES[family])  # brings its emissions, transforms and inferences
+    for name in _classes(header["estimator"]) & FAMILIES.keys():
+        importlib.import_module(FAMILIES[name])  # brings its emissions, transforms and inferences
     reader = Reader(tensors, header["records"], file.name)
     estimator = reader.read(header["estimator"])
     fitted = {name: reader.read(value) for name, value in header["fitted"].items()}
@@ -193,6 +192,14 @@ def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Pat
         queue = iter([tensors[f"state.{i:03d}"] for i in range(len(leaves_of(template)))])
         estimator.training_state_ = map_state(lambda leaf: next(queue), template)
     return estimator
+
+
+def _classes(written: Any) -> set[str]:
+    """Names of the classes of which a value is made."""
+    if isinstance(written, dict):
+        own = {written["class"]} if isinstance(written.get("class"), str) else set()
+        return own.union(*map(_classes, written.values()))
+    return set().union(*map(_classes, written)) if isinstance(written, list) else set()
 
 
 def _restore_panel(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Path) -> PerSequence:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from probseq.distributions.base import Distribution
-from probseq.distributions.compose import mixture
+from probseq.distributions.blend import blend, concatenated
 from probseq.distributions.params import Params, ParamSpec, Simplex
 from probseq.errors import IncompatibleError
 from probseq.models.base import Batch, Scan, SequenceModel, Steps, map_state
@@ -32,41 +32,57 @@ class AverageModel(SequenceModel[AverageState]):
     at each step, prod_t sum_m w_m p_m(x_t | x_<t), also along simulated paths; a missing value is then integrated out
     within each model only.
 
+    With ``forgetting`` f < 1 the weights follow w_t proportional to w_{t-1}^f p_m(x_t | x_<t), so that scores s steps
+    ago count f^s: the product of the one-step mixtures is the law, and paths are simulated step by step.
+
+    A step is scored where all models of positive weight score the same values of it; elsewhere it moves no weight.
+
     Parameters of the first model keep their names, those of model m = 2, 3, ... are called ``name_m``; ``weights``
     (m,) are the weights at the start of a sequence.
+
+    Source of the forgetting: Raftery, Karny and Ettler (2010), Technometrics 52, section 3.2.
 
     Parameters
     ----------
     models : list of SequenceModel
-        Of the same variables and covariates, scoring the same values; their laws of one kind.
+        Of the same variables, base measures and covariates.
     adapt : bool
+    forgetting : float
+        In (0, 1].
 
     Raises
     ------
     IncompatibleError
-        For no model, or models of different variables or covariates; when data are scored, for models that score
-        different values of them.
+        For no model, or models of different variables, measures or covariates.
     """
 
-    def __init__(self, models: Sequence[SequenceModel[Any]], adapt: bool = True) -> None:
+    def __init__(self, models: Sequence[SequenceModel[Any]], adapt: bool = True, forgetting: float = 1.0) -> None:
         first = models[0] if models else None
-        if first is None or any(
-            (m.observation, m.n_covariates, m.dtype) != (first.observation, first.n_covariates, first.dtype)
-            for m in models
-        ):
+        if first is None or any(_kind(m) != _kind(first) for m in models):
             raise IncompatibleError(
                 got="no model to average" if first is None else "models of different data",
                 expected="models of the same variables, base measure and covariates",
                 remedy="Build them from the same data.",
             )
-        self.models, self.adapt = tuple(models), adapt
-        self.observation, self.n_covariates, self.dtype = first.observation, first.n_covariates, first.dtype
+        self.models, self.adapt, self.forgetting = tuple(models), adapt, forgetting
+        self.observation, self.n_covariates = first.observation, first.n_covariates
+        double = any(m.dtype == torch.float64 for m in models)
+        self.dtype = torch.float64 if double else first.dtype
         self.exact = all(m.exact for m in models)
         self.likelihood = "conditional" if any(m.likelihood == "conditional" for m in models) else "exact"
+        self.missing = next(
+            (kind for kind in ("particles", "pattern") if any(m.missing == kind for m in models)), "exact"
+        )
+        self.n_settled = sum(m.n_settled for m in models)
         self._names = [
             {name: name if i == 0 else f"{name}_{i + 1}" for name in model.parameters()}
             for i, model in enumerate(models)
         ]
+
+    @property
+    def _keeps_model(self) -> bool:
+        """Whether one model has made the whole sequence."""
+        return self.adapt and self.forgetting == 1.0
 
     def parameters(self) -> dict[str, ParamSpec]:
         specs = {"weights": ParamSpec((len(self.models),), Simplex(), ("component",))}
@@ -98,8 +114,7 @@ class AverageModel(SequenceModel[AverageState]):
         return AverageState(states, start.expand(*start.shape[:-2], n, len(self.models)))
 
     def predict_next(self, params: Params, state: AverageState, u: Tensor | None = None) -> Distribution:
-        laws = [m.predict_next(own, one, u) for (m, own), one in self._with(params, state)]
-        return mixture(state.log_weights, _stacked(laws))
+        return blend(state.log_weights, [m.predict_next(own, one, u) for (m, own), one in self._with(params, state)])
 
     def update(
         self, params: Params, state: AverageState, x: Tensor, seen: Tensor, u: Tensor | None = None
@@ -108,9 +123,9 @@ class AverageModel(SequenceModel[AverageState]):
         if self.adapt:
             scores = self.scores_next(state)
             scored = seen if scores is None else seen & scores
-            laws = _stacked([m.predict_next(own, one, u) for (m, own), one in self._with(params, state)])
-            each = laws.log_prob_seen(x.unsqueeze(-2), scored.unsqueeze(-2))
-            log_weights = _normalised(log_weights + each, log_weights)
+            laws = [m.predict_next(own, one, u) for (m, own), one in self._with(params, state)]
+            each = torch.stack(torch.broadcast_tensors(*(law.log_prob_seen(x, scored) for law in laws)), -1)
+            log_weights = _normalised(_forgotten(log_weights, self.forgetting) + each, log_weights)
         return AverageState(
             tuple(m.update(own, one, x, seen, u) for (m, own), one in self._with(params, state)), log_weights
         )
@@ -121,79 +136,82 @@ class AverageModel(SequenceModel[AverageState]):
         if not given:
             return None
         whole = torch.ones_like(given[0])
-        table = torch.stack([whole if one is None else one for one in each])
-        # The state of a model that a simulated path did not choose has not seen that path.
-        weights = state.log_weights.reshape(-1, *state.log_weights.shape[-2:])[0]
-        return table[weights.argmax(-1), torch.arange(len(weights))]
+        return _agreed([whole if one is None else one for one in each], state.log_weights)
 
     # trajectories -----------------------------------------------------------------------------------------------------
 
     def _scan(self, params: Params, batch: Batch, state: AverageState) -> Scan[AverageState]:
         scans = [m._scan(own, batch, one) for (m, own), one in self._with(params, state)]
-        each = []
-        for (model, own), scan in zip(self._own(params), scans, strict=True):
-            law, scored = model._fold(own, batch, scan)
-            each.append(law.log_prob_seen(batch.x, scored))
-        along, last = self._weights_along(state.log_weights, torch.stack(each, -1))
+        each, _ = self._factors(self._runs(params, batch, state), state)
+        along, last = self._weights_along(state.log_weights, each, batch.real)
         before = AverageState(tuple(scan.states for scan in scans), along)
         return Scan(before, AverageState(tuple(scan.final for scan in scans), last))
 
     def _log_prob_steps(self, params: Params, batch: Batch, state: AverageState) -> Steps[AverageState]:
         runs = self._runs(params, batch, state)
-        each = torch.stack([run.values for run in runs], -1)
-        along, last = self._weights_along(state.log_weights, each)
+        each, scored = self._factors(runs, state)
+        along, last = self._weights_along(state.log_weights, each, batch.real)
         values = torch.logsumexp(along + each, -1)
-        scored = runs[0].scored
         values = torch.where(scored.any(-1), values, torch.zeros_like(values))
         return Steps(values, scored, None, AverageState(tuple(run.final for run in runs), last))
 
     def _predictive(self, params: Params, batch: Batch, state: AverageState) -> tuple[Distribution, Tensor]:
-        runs = self._runs(params, batch, state)
-        along, _ = self._weights_along(state.log_weights, torch.stack([run.values for run in runs], -1))
+        each, scored = self._factors(self._runs(params, batch, state), state)
+        along, _ = self._weights_along(state.log_weights, each, batch.real)
         laws = [m._predictive(own, batch, one)[0] for (m, own), one in self._with(params, state)]
-        return mixture(along, _stacked(laws)), runs[0].scored
+        return blend(along, laws), scored
 
     def _runs(self, params: Params, batch: Batch, state: AverageState) -> list[Steps[Any]]:
-        runs = [m._log_prob_steps(own, batch, one) for (m, own), one in self._with(params, state)]
-        if any(not torch.equal(run.scored, runs[0].scored) for run in runs):
-            raise IncompatibleError(
-                got="models that score different values of the same data",
-                expected="the same values, since likelihoods of different values cannot be averaged",
-                remedy="Average models of equal orders of differencing.",
-            )
-        return runs
+        return [m._log_prob_steps(own, batch, one) for (m, own), one in self._with(params, state)]
 
-    def _weights_along(self, start: Tensor, each: Tensor) -> tuple[Tensor, Tensor]:
+    def _factors(self, runs: Sequence[Steps[Any]], state: AverageState) -> tuple[Tensor, Tensor]:
+        """log p_m(x_t | x_<t) (*draw, n, t, m), 0 where nothing is scored by the average, and the scored mask."""
+        scored = _agreed([run.scored for run in runs], state.log_weights)
+        each = torch.stack([run.values for run in runs], -1)
+        return torch.where(scored.any(-1).unsqueeze(-1), each, torch.zeros_like(each)), scored
+
+    def _weights_along(self, start: Tensor, each: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """Log-weights before each step (*draw, n, t, m) and after the last, from the factors (*draw, n, t, m)."""
-        if not self.adapt:
-            return start.unsqueeze(-2).expand(each.shape), start
         first = start.unsqueeze(-2)
+        if not self.adapt:
+            return first.expand(each.shape), start
+        if self.forgetting < 1.0:
+            return self._forget_along(start, each, real)
         total = torch.cat([first, first + torch.cumsum(each, -2)], -2)
         total = _normalised(total, first)
         return total[..., :-1, :], total[..., -1, :]
+
+    def _forget_along(self, start: Tensor, each: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """As above where old scores fade; behind the end of a sequence, real (n, t) being False, nothing does."""
+        now, along = start.expand(*each.shape[:-2], each.shape[-1]), []
+        for t in range(each.shape[-2]):
+            along.append(now)
+            after = _normalised(_forgotten(now, self.forgetting) + each[..., t, :], now)
+            now = torch.where(real[:, t].unsqueeze(-1), after, now)
+        return torch.stack(along, -2) if along else each, now
 
     # the future -------------------------------------------------------------------------------------------------------
 
     def _forecast_marginals(
         self, params: Params, state: AverageState, u: Tensor | None, horizon: int
     ) -> Distribution | None:
-        if not self.adapt and horizon > 1:
+        if not self._keeps_model and horizon > 1:
             return None  # each step has a model of its own: a mixture of all combinations
         laws = [m._forecast_marginals(own, one, u, horizon) for (m, own), one in self._with(params, state)]
         known = [law for law in laws if law is not None]
         if len(known) < len(laws):
             return None
         weights = state.log_weights.unsqueeze(-2)
-        return mixture(weights.expand(*weights.shape[:-2], horizon, weights.shape[-1]), _stacked(known))
+        return blend(weights.expand(*weights.shape[:-2], horizon, weights.shape[-1]), known)
 
     def _forecast_joint(
         self, params: Params, state: AverageState, u: Tensor | None, horizon: int
     ) -> Distribution | None:
-        if not self.adapt and horizon > 1:
+        if not self._keeps_model and horizon > 1:
             return None
         laws = [m._forecast_joint(own, one, u, horizon) for (m, own), one in self._with(params, state)]
         known = [law for law in laws if law is not None]
-        return mixture(state.log_weights, _stacked(known)) if len(known) == len(laws) else None
+        return concatenated(state.log_weights, known) if len(known) == len(laws) else None
 
     def _sample(
         self,
@@ -204,7 +222,7 @@ class AverageModel(SequenceModel[AverageState]):
         u: Tensor | None,
         temper: Callable[[Distribution], Distribution] | None,
     ) -> tuple[Tensor, AverageState]:
-        if not self.adapt:
+        if not self._keeps_model:
             return super()._sample(params, state, length, generator, u, temper)
         weights = state.log_weights.exp()
         draws = weights.ndim - 2
@@ -241,28 +259,28 @@ class AverageModel(SequenceModel[AverageState]):
         return list(zip(self._own(params), state.components, strict=True))
 
 
-def _stacked(laws: Sequence[Distribution]) -> Distribution:
-    """Laws of one kind and batch shape as one law with a last batch dimension that counts them."""
-    shape = torch.broadcast_shapes(*(law.batch_shape for law in laws))
-    laws = [law.expand(shape) for law in laws]
-    parts: list[list[Tensor]] = []
-    for law in laws:
-        held: list[Tensor] = []
+def _kind(model: SequenceModel[Any]) -> tuple[Any, ...]:
+    """What averaged models must have in common."""
+    return model.observation.measures, model.observation.categories, model.n_covariates
 
-        def note(t: Tensor, e: int, held: list[Tensor] = held) -> Tensor:
-            held.append(t)
-            return t
 
-        law.map_batch(note)
-        parts.append(held)
-    if len({type(law) for law in laws}) > 1 or len({tuple(t.shape for t in held) for held in parts}) > 1:
-        raise IncompatibleError(
-            got=f"laws of the kinds {sorted({type(law).__name__ for law in laws})}",
-            expected="laws of one kind and size",
-            remedy="Average models whose innovations or emissions are of the same family.",
-        )
-    columns = iter(list(zip(*parts, strict=True)))
-    return laws[0].map_batch(lambda t, e: torch.stack(next(columns), t.ndim - e))
+def _agreed(masks: Sequence[Tensor], log_weights: Tensor) -> Tensor:
+    """Values (n, ..., k) that all models of positive weight score; none of a step at which they differ.
+
+    Models without weight do not count: the state of one that a simulated path did not choose has not seen that path.
+    """
+    first = masks[0]
+    if all(torch.equal(mask, first) for mask in masks[1:]):
+        return first
+    table = torch.stack(list(masks))
+    weights = log_weights.reshape(-1, *log_weights.shape[-2:])[0]
+    ignored = (weights == -torch.inf).T.reshape(len(masks), first.shape[0], *(1,) * (first.ndim - 1))
+    every, some = (table | ignored).all(0), (table & ~ignored).any(0)
+    return every & (every == some).all(-1, keepdim=True)
+
+
+def _forgotten(log_weights: Tensor, forgetting: float) -> Tensor:
+    return log_weights if forgetting == 1.0 else forgetting * log_weights
 
 
 def _normalised(log_weights: Tensor, otherwise: Tensor) -> Tensor:

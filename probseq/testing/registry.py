@@ -147,6 +147,11 @@ def _kinds() -> list[tuple[str, Emission, str, int]]:
     ]
 
 
+def _average(weights: str, forgetting: float) -> SequenceEstimator:
+    models = {"ar": ps.ARMA((1, 0)), "walk": ps.ARMA((0, 1, 1)), "trend": ps.ARMA((1, 1, 0))}
+    return ps.Average(models, weights, forgetting)
+
+
 def _quick_em() -> Inference:
     return ps.EM(n_init=1, max_iter=300, tol=1e-3)
 
@@ -266,6 +271,16 @@ def _rows() -> list[Row]:
         Row("ARMA seasonal", lambda: ps.ARMA(order=(1, 0, 0), seasonal_order=(1, 1, 0, 4)), start=4),
         Row("AutoARMA", lambda: ps.AutoARMA(d=0, max_p=2, max_q=1)),
         Row("AutoARMA averaged", lambda: ps.AutoARMA(d=1, max_p=2, max_q=1, average=3), start=1),
+        # With fixed weights a missing value is integrated out within each model only.
+        Row("Average", lambda: ps.Average(random_state=0), skip=("check_missing_values",)),
+        Row("Average online", partial(_average, "online", 1.0), start=1),
+        Row("Average forgetting", partial(_average, "online", 0.9), start=1, skip=("check_missing_values",)),
+        Row(
+            "Average of counts",
+            lambda: ps.Average([ps.PoissonProcess(), ps.PoissonProcess()], "pseudo_bma"),
+            "count",
+            skip=("check_missing_values",),
+        ),
         Row("AutoARMA with covariates", lambda: ps.AutoARMA(4, d=0, D=0, max_P=1, max_Q=0, max_q=1), covariates=2),
         Row("ARMA sparse", lambda: ps.ARMA(order=([1, 3], 1, [2])), start=1),
         Row("ARMA with line and waves", lambda: ps.ARMA((1, 0), trend="ct", fourier={6.5: 1})),

@@ -131,7 +131,36 @@ def test_what_cannot_be_averaged_raises():
         AverageModel([])
     with pytest.raises(IncompatibleError, match="different data"):
         AverageModel([*components()[:1], *components(n_covariates=1)[:1]])
+
+
+def test_a_step_counts_where_all_models_score_it():
     mixed = AverageModel([components(0)[0], components(1)[0]])
     params = mixed.join(values()[:1] * 2, torch.tensor([0.5, 0.5], dtype=torch.float64))
-    with pytest.raises(IncompatibleError, match="score different values"):
-        mixed.log_prob(params, batch(mixed))
+    data = batch(mixed)
+    steps = mixed.log_prob_steps(params, data)
+    assert steps.scored[..., 0].tolist() == [[False] + [True] * 11] * 2
+    each = [m.log_prob_steps(values()[0], data).values[:, 1:] for m in (components(0)[0], components(1)[0])]
+    expected = torch.logsumexp(torch.stack([one.sum(-1) for one in each], -1), -1) - np.log(2)
+    np.testing.assert_allclose(mixed.log_prob(params, data), expected, rtol=1e-12)
+    alone = params | {"weights": torch.tensor([1.0, 0.0], dtype=torch.float64)}
+    first = components(0)[0].log_prob(values()[0], data)
+    np.testing.assert_allclose(mixed.log_prob(alone, data), first, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name, _ in model_checks(("check_missing_values",))])
+def test_forgetting_keeps_the_laws_of_a_model(name):
+    model = AverageModel(components(), forgetting=0.9)
+    params = model.join(values(), torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64))
+    dict(model_checks())[name](ModelCase(model, params))
+
+
+def test_forgotten_scores_count_less():
+    model = AverageModel(components(), forgetting=0.8)
+    params = model.join(values(), torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64))
+    data = batch(model)
+    each = torch.stack([m.log_prob_steps(own, data).values for m, own in zip(components(), values())], -1)
+    ages = torch.arange(11.0, -1.0, -1.0, dtype=torch.float64)
+    total = (0.8**ages @ each) + 0.8**12 * params["weights"].log()
+    np.testing.assert_allclose(
+        model.filter(params, data).log_weights.exp(), torch.softmax(total, -1), rtol=1e-10, atol=1e-14
+    )

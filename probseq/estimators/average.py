@@ -1,0 +1,386 @@
+"""Averages of models of any families: one predictive distribution from many."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.base import clone
+
+from probseq._random import RandomState, numpy_generator
+from probseq._types import Record, Rule, number_in, truth_value
+from probseq.data.sequences import Sequences
+from probseq.distributions.emissions import Emission
+from probseq.errors import (
+    ConvergenceWarning,
+    DataError,
+    DegenerateWarning,
+    IncompatibleError,
+    ParameterError,
+    UnsupportedError,
+)
+from probseq.estimators.arma import ARMA
+from probseq.estimators.average_scores import held_out_scores, split_off, suited, unique_names
+from probseq.estimators.base import SequenceEstimator
+from probseq.estimators.fitted import TRAINING, check_y
+from probseq.estimators.hmm import HMM
+from probseq.estimators.pipeline import DataInfo, FittedTransforms
+from probseq.estimators.weights import sequence_weights
+from probseq.evaluation.weights import pseudo_bma_weights, stacking_weights
+from probseq.inference.base import Draws, Inference, Progress
+from probseq.inference.optimize import MLE
+from probseq.models.average import AverageModel, AverageState
+from probseq.models.base import SequenceModel, map_state
+from probseq.models.marginal import Marginalized
+from probseq.models.settled import SettledModel
+
+__all__ = ["Average"]
+
+_WORDS = ("stacking", "pseudo_bma", "online", "equal")
+
+
+@dataclass(frozen=True)
+class PartFit(Record):
+    """What the fit of one averaged model has found.
+
+    Parameters
+    ----------
+    info : dict
+        Of the data, see ``DataInfo``.
+    constants : tuple
+        Of its transforms.
+    draws : Draws
+    """
+
+    info: dict[str, Any]
+    constants: tuple[Any, ...]
+    draws: Draws
+
+
+@dataclass(frozen=True)
+class AverageDraws(Draws):
+    """The weights, and what was found for each model.
+
+    Parameters
+    ----------
+    parts : tuple of PartFit
+    n_held_out : int
+        How many steps the weights were learnt on.
+    """
+
+    parts: tuple[PartFit, ...] = field(default_factory=tuple)
+    n_held_out: int = 0
+
+
+class Average(SequenceEstimator):
+    r"""A mixture of models: p(x_t | x_<t) = sum_m w_m p_m(x_t | x_<t).
+
+    ``fit`` fits every model to the first part of the data, learns the weights from their one-step log scores on the
+    rest, and fits every model again to all of it. The result is a sequence model like any other. A step is scored where
+    all models score the same values of it.
+
+    - "stacking": the weights that would have predicted best, argmax_w sum_t log sum_m w_m p_m(x_t | x_<t);
+    - "pseudo_bma": w_m proportional to exp(sum_t log p_m(x_t | x_<t)), averaged over the Bayesian bootstrap
+      of the steps (pseudo-BMA+);
+    - "online": w_mt proportional to w_{m,t-1}^f p_m(x_t | x_<t) with f = ``forgetting``, so that scores s steps ago
+      count f^s; new data go on moving the weights. f = 1 is Bayesian model averaging;
+    - "equal", or numbers: weights that are known.
+
+    Weights that are fixed draw the model anew at each step, along forecasts and simulated paths, too; these are then
+    simulated. "online" weights with f = 1 are those of a latent model that made the whole sequence: a path keeps it,
+    and forecasts are exact where those of the models are. With f < 1 paths move the weights as data would.
+
+    Parameters
+    ----------
+    models : dict of name -> estimator, or list
+        Of any families, with one base measure: densities, or probabilities of the same values. They stay as they are;
+        copies are fitted. None is an AR(1) and a hidden Markov model of two states.
+    weights : "stacking", "pseudo_bma", "online", "equal", or one number a model
+        Numbers in the order of the models, or by name; they are divided by their sum.
+    forgetting : float
+        For "online": in (0, 1].
+    validation_fraction : float
+        Share of the steps of each sequence, its last ones, that the weights are learnt on.
+    prefit : bool
+        Whether the models are fitted already. ``fit`` then learns the weights from all of X, which they should not have
+        seen, and nothing else. Pass a dict: scikit-learn's ``clone`` forgets the fits of a list.
+    random_state : int, Generator or None
+        For the bootstrap, and for the paths of forecasts.
+
+    Attributes
+    ----------
+    params_ : Dataset
+        ``weights`` by ``component``.
+    models_ : dict
+        The fitted models by name.
+
+    References
+    ----------
+    Yao, Vehtari, Simpson and Gelman (2018), Bayesian Analysis 13, for stacking and pseudo-BMA+; Raftery, Karny and
+    Ettler (2010), Technometrics 52, for forgetting.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> y = ps.datasets.lake_huron()
+    >>> both = ps.Average({"ar": ps.ARMA((1, 0)), "walk": ps.ARMA((0, 1, 1))}).fit(y)
+    >>> round(float(both.params_.weights.sum()), 6)
+    1.0
+    >>> both.forecast(3).mean().sizes["time"]
+    3
+    """
+
+    inference: Inference | None = None
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "forgetting": partial(number_in, interval="(0, 1]", remedy="Try 0.99."),
+        "validation_fraction": partial(number_in, interval="(0, 1)", remedy="Try 0.2."),
+        "prefit": truth_value,
+    }
+
+    def __init__(
+        self,
+        models: Mapping[str, SequenceEstimator] | Sequence[SequenceEstimator] | None = None,
+        weights: str | Sequence[float] | Mapping[str, float] = "stacking",
+        forgetting: float = 0.99,
+        validation_fraction: float = 0.2,
+        prefit: bool = False,
+        random_state: RandomState = None,
+    ) -> None:
+        self.models = models
+        self.weights = weights
+        self.forgetting = forgetting
+        self.validation_fraction = validation_fraction
+        self.prefit = prefit
+        self.random_state = random_state
+
+    @property
+    def models_(self) -> dict[str, SequenceEstimator]:
+        """The fitted models by name; of a loaded file without the data that they were fitted to."""
+        self._check_fitted()
+        kept = vars(self).get("_fitted_models")
+        return self._restored() if kept is None else dict(kept)
+
+    # what every estimator defines -------------------------------------------------------------------------------------
+
+    def _model_class(self) -> type[SequenceModel[Any]]:
+        return AverageModel
+
+    def _default_inference(self) -> Inference:
+        return MLE()
+
+    def _emission(self) -> Emission | None:
+        each = [model._emission() for model in self._named().values()]
+        return None if any(one is None for one in each) else each[0]
+
+    @property
+    def has_likelihood(self) -> bool:
+        """All averaged models have one."""
+        return all(model.has_likelihood for model in self._named().values())
+
+    def _names(self) -> dict[str, Any]:
+        return {**super()._names(), "component": list(self._named())}
+
+    def with_parameters(self, *, n_covariates: int = 0, **parameters: Any) -> Self:
+        """Not possible: a mixture has no parameters but those of its models.
+
+        Raises
+        ------
+        UnsupportedError
+        """
+        raise UnsupportedError(
+            got="with_parameters for Average",
+            expected="fitted models",
+            remedy="Make each with its own with_parameters, then Average(models, weights=[...], prefit=True).fit(X).",
+        )
+
+    def _build(self, info: DataInfo) -> SequenceModel[Any]:
+        parts = getattr(vars(self).get("draws_"), "parts", ())
+        if parts:
+            return self._assemble([model.model_ for model in self._restored().values()])
+        models = []
+        for model in self._named().values():
+            transforms = model._transforms()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DegenerateWarning)  # no data: a standardisation changes nothing
+                constants = tuple(t.constants(np.full((1, 3, info.n_variables), np.nan)) for t in transforms)
+            models.append(FittedTransforms(tuple(transforms), constants).wrap(model._build(info)))
+        return self._average(models)
+
+    def _average(self, models: Sequence[SequenceModel[Any]]) -> AverageModel:
+        online = isinstance(self.weights, str) and self.weights == "online"
+        return AverageModel(models, online, float(self.forgetting) if online else 1.0)
+
+    def _assemble(self, models: Sequence[Marginalized]) -> AverageModel:
+        """The average of fitted models."""
+        n_covariates = max(model.n_covariates for model in models)
+        return self._average([SettledModel(model, n_covariates) for model in models])
+
+    def _restored(self) -> dict[str, SequenceEstimator]:
+        """The fitted models from what is known of their fits."""
+        models = {}
+        for (name, model), part in zip(self._named().items(), self.draws_.parts, strict=True):  # type: ignore[attr-defined]
+            own: SequenceEstimator = clone(model)
+            own.draws_ = part.draws
+            info = DataInfo.from_dict(part.info)
+            transforms = FittedTransforms(tuple(own._transforms()), tuple(part.constants))
+            own._adopt(own._build(info), transforms, part.draws, info, None)
+            models[name] = own
+        return models
+
+    # arguments --------------------------------------------------------------------------------------------------------
+
+    def _named(self) -> dict[str, SequenceEstimator]:
+        models = self.models
+        if models is None:
+            return {"ar": ARMA((1, 0)), "hmm": HMM(2, random_state=self.random_state)}
+        if isinstance(models, list | tuple):
+            models = dict(zip(unique_names([type(model).__name__ for model in models]), models, strict=True))
+        if not isinstance(models, Mapping) or not models:
+            raise ParameterError(
+                got=f"models={models!r}", expected="a dict or list of models, at least one", remedy="Pass some."
+            )
+        for name, model in models.items():
+            if not isinstance(model, SequenceEstimator):
+                raise ParameterError(
+                    got=f"{model!r} under the name {name!r}",
+                    expected="a model of probseq, such as ps.ARMA()",
+                    remedy="Write its parentheses." if isinstance(model, type) else "Pass models.",
+                )
+        return {str(name): model for name, model in models.items()}
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        numpy_generator(self.random_state)
+        models = self._named()
+        for name, model in models.items():
+            if self.prefit:
+                model._check_fitted()
+            if not model.has_likelihood:
+                raise IncompatibleError(
+                    got=f"the model {name!r}, whose law is no likelihood",
+                    expected="models with a density or probabilities, since weights are learnt from log scores",
+                    remedy="Leave it out, or give it a head with a density, such as StudentT().",
+                )
+        if not isinstance(self.weights, str):
+            self._known_weights(list(models))
+        elif self.weights not in _WORDS:
+            raise ParameterError(
+                got=f"weights={self.weights!r}", expected=f"one of {_WORDS}, or numbers", remedy="Try stacking."
+            )
+
+    def _known_weights(self, names: list[str]) -> np.ndarray:
+        given = self.weights
+        if isinstance(given, Mapping):
+            given = [given[name] for name in names] if set(given) == set(names) else []
+        try:
+            each = np.asarray(given, dtype=float)
+        except (TypeError, ValueError):
+            each = np.zeros(0)
+        if each.shape != (len(names),) or not np.isfinite(each).all() or (each < 0).any() or each.sum() == 0:
+            raise ParameterError(
+                got=f"weights={self.weights!r}",
+                expected=f"{len(names)} numbers from 0 for {names}, not all 0, or one of {_WORDS}",
+                remedy='Try weights="stacking".',
+            )
+        return np.asarray(each / each.sum())
+
+    # fitting ----------------------------------------------------------------------------------------------------------
+
+    def _fit(
+        self,
+        data: Sequences,
+        y: Any,
+        validation: Any,
+        weights: Any,
+        progress: Progress | None,
+        annotate: Any = None,
+    ) -> Self:
+        started = time.perf_counter()
+        check_y(y, data)
+        data.require_values()
+        self._check_arguments()
+        templates, words = self._named(), self.weights
+        each = sequence_weights(weights, data)
+        learns = isinstance(words, str) and words != "equal" and len(templates) > 1
+        scores, ages = np.zeros((0, len(templates))), np.zeros(0)
+        if self.prefit:
+            fitted = dict(templates)
+            if learns:
+                scores, ages = held_out_scores(fitted, data, None)
+        else:
+            if learns:
+                first, rest = split_off(data, float(self.validation_fraction))
+                with warnings.catch_warnings():
+                    for category in (ConvergenceWarning, DegenerateWarning):
+                        warnings.simplefilter("ignore", category)
+                    early = {
+                        name: clone(model).fit(suited(model, first), validation=validation, weights=weights)
+                        for name, model in templates.items()
+                    }
+                scores, ages = held_out_scores(early, rest, TRAINING)
+            fitted = {
+                name: clone(model).fit(suited(model, data), validation=validation, weights=weights)
+                for name, model in templates.items()
+            }
+        shares = self._shares(list(templates), scores, ages) if learns else self._fixed(list(templates))
+        model = self._assemble([own.model_ for own in fitted.values()])
+        self._check_covariates(model, data)
+        draws = AverageDraws(
+            params={"weights": torch.from_numpy(shares)[None]},
+            log_prob=float("nan"),
+            objective=float("nan"),
+            status=next((own.status_ for own in fitted.values() if not own.converged_), "converged"),
+            n_iter=max(int(own.n_iter_) for own in fitted.values()),
+            parts=tuple(PartFit(m.info_.to_dict(), tuple(m.transforms_.constants), m.draws_) for m in fitted.values()),
+            n_held_out=len(scores),
+        )
+        self._adopt(model, FittedTransforms((), ()), draws, self._info(data), data, each)
+        self._fitted_models = fitted
+        self.training_state_ = self._after_training(model, fitted)
+        self.fit_seconds_ = time.perf_counter() - started
+        return self
+
+    def _fixed(self, names: list[str]) -> np.ndarray:
+        even = np.full(len(names), 1 / len(names))
+        return even if isinstance(self.weights, str) else self._known_weights(names)
+
+    def _shares(self, names: list[str], scores: np.ndarray, ages: np.ndarray) -> np.ndarray:
+        """Weights from log scores (value, model) of steps that lie ``ages`` (value,) before the end."""
+        if not len(scores):
+            raise DataError(
+                got=f"no held-out step that all of {names} score",
+                expected="at least one, to learn the weights from",
+                remedy='Pass longer data, a larger validation_fraction, or weights="equal".',
+            )
+        if self.weights == "stacking":
+            return stacking_weights(scores)
+        if self.weights == "pseudo_bma":
+            return pseudo_bma_weights(scores, random_state=0 if self.random_state is None else self.random_state)
+        total = (float(self.forgetting) ** ages) @ np.maximum(scores, -1e9)
+        share = np.exp(total - total.max())
+        return np.asarray(share / share.sum())
+
+    def _after_training(self, model: AverageModel, fitted: Mapping[str, SequenceEstimator]) -> Any:
+        """The state behind the training data, which have weighed neither the models nor their draws."""
+        states = []
+        for own in fitted.values():
+            if self.prefit or own.training_state_ is None:
+                return self._reset(model)
+            states.append(map_state(lambda leaf: leaf.unsqueeze(0), own.training_state_))
+        n = self.training_state_.log_weights.shape[0]
+        start = self.model_.params["weights"].log().unsqueeze(-2)
+        inner = AverageState(tuple(states), start.expand(1, n, start.shape[-1]))
+        return self.model_._pack(inner, self.training_state_.log_weights)
+
+    def _reset(self, model: AverageModel) -> Any:
+        """The replayed state with the weights of the start."""
+        inner = self.model_._unpack(self.training_state_)
+        fresh = tuple(part.fresh(one) for part, one in zip(model.models, inner.components, strict=True))  # type: ignore[attr-defined]
+        start = self.model_.params["weights"].log().unsqueeze(-2).expand_as(inner.log_weights)
+        return self.model_._pack(AverageState(fresh, start), self.training_state_.log_weights)
