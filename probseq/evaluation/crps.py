@@ -192,7 +192,7 @@ def crps_samples(
     _need_two(m, fair)
     x = np.sort(samples - y, axis=0).astype(float)
     rank = (2 * np.arange(1, m + 1) - m - 1).reshape(-1, *([1] * y.ndim))
-    return np.abs(x).mean(0) - (rank * x).sum(0) / (m * (m - 1) if fair else m * m)
+    return np.asarray(np.abs(x).mean(0) - (rank * x).sum(0) / (m * (m - 1) if fair else m * m))
 
 
 def energy_score(

@@ -205,7 +205,7 @@ class ScoredForecasts(LabelledLaw):
         >>> past, y = [0.0, 1.0], [2.0, 3.0]
         >>> table = walk.forecast(2, history=past).scores(y, wide.forecast(2, history=past), which=["crps"])
         >>> table["skill"].values.round(2)
-        array([0.75])
+        array([0.84])
         """
         if baseline is not None and not isinstance(baseline, ScoredForecasts):
             raise ParameterError(

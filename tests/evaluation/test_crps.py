@@ -197,3 +197,15 @@ def test_one_sample_is_too_few():
         crps_samples(np.zeros(3), np.zeros((1, 3)))
     with pytest.raises(ShapeError, match="2 samples"):
         energy_score(np.zeros((3, 1)), np.zeros((1, 3, 1)))
+
+
+def test_values_that_properscoring_prints():
+    # README of properscoring 0.1 (pypi.org/project/properscoring): five ways to calculate CRPS, and a skill score.
+    assert crps_normal(0.0, 0.0, 1.0) == pytest.approx(0.23369497725510913, abs=1e-15)
+    ensemble = np.random.RandomState(0).randn(1000)
+    assert crps_samples(np.zeros(()), ensemble, fair=False) == pytest.approx(0.2297109370729622, abs=1e-13)
+    observed = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    forecast = crps_normal(observed, 0.0, 1.0)
+    np.testing.assert_allclose(forecast, [1.45279182, 0.60244136, 0.23369498, 0.60244136, 1.45279182], atol=5e-9)
+    baseline = crps_samples(observed, np.zeros((5, 5)), fair=False).mean()
+    assert 1 - forecast.mean() / baseline == pytest.approx(0.27597311068630859, abs=1e-14)
