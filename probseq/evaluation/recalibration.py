@@ -77,7 +77,9 @@ class BernsteinMap:
 
 
 def fit_map(pit_values: ArrayLike, max_degree: int = 32) -> BernsteinMap:
-    """The map that PIT values ask for, of the degree among 1, 2, 4, ... that predicts left-out ones best.
+    """The map that PIT values ask for, of the degree among 1, 2, 4, ... that predicts left-out ones well.
+
+    That is the lowest degree whose log score of left-out values is within one standard error of that of the best.
 
     The weights are those of the highest posterior density under a Dirichlet law with one value more than no knowledge
     for each weight, which draws them towards the identity and keeps them positive. The values are left out in five runs
@@ -105,11 +107,14 @@ def fit_map(pit_values: ArrayLike, max_degree: int = 32) -> BernsteinMap:
     u = np.clip(u, 0.0, 1.0)
     degrees = [2**i for i in range(max_degree.bit_length())]
     fold = np.arange(u.size) * _FOLDS // u.size
-    scores = []
-    for degree in degrees:
-        each = [BernsteinMap(_weights(u[fold != i], degree)).log_density(u[fold == i]).sum() for i in range(_FOLDS)]
-        scores.append(float(np.sum(each)))
-    return BernsteinMap(_weights(u, degrees[int(np.argmax(scores))]))
+    scores = np.zeros((len(degrees), u.size))
+    for row, degree in zip(scores, degrees, strict=True):
+        for i in range(_FOLDS):
+            out = fold == i
+            row[out] = BernsteinMap(_weights(u[~out], degree)).log_density(u[out])
+    behind = scores[np.argmax(scores.sum(1))] - scores
+    simple = behind.sum(1) <= behind.std(1) * np.sqrt(u.size)
+    return BernsteinMap(_weights(u, degrees[int(np.argmax(simple))]))
 
 
 def _weights(u: NDArray[np.float64], degree: int) -> NDArray[np.float64]:
