@@ -67,6 +67,13 @@ class ForecastArithmetic(ScoredForecasts):
         name = _REFLECTED.get(ufunc.__name__)
         return getattr(self, name)(inputs[0]) if name is not None and inputs[1] is self else NotImplemented
 
+    def __array__(self, *args: Any, **options: Any) -> np.ndarray:
+        raise UnsupportedError(
+            got="a forecast where an array is needed",
+            expected="one of its figures",
+            remedy="Use mean(), quantile(q) or sample(); in arithmetic write the forecast on the left.",
+        )
+
     def _operand(self, other: Any, sign: str) -> Any:
         """A float, or known values (n, t, k); None for what is neither."""
         if isinstance(other, LabelledLaw):

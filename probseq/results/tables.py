@@ -27,6 +27,8 @@ __all__ = ["ForecastTables"]
 
 _LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 _SHOWN = 12
+# Notebooks do not wait for the quantiles of more values than these.
+_MOST_VALUES = 5000
 _ALONG = {"sample": "path", "quantiles": "quantile", "probability": "category"}
 
 
@@ -34,10 +36,13 @@ class ForecastTables(DerivedForecasts):
     """A forecast that is written down; see `Forecast`."""
 
     def _repr_html_(self) -> str:
+        title = f"<p><b>{escape(repr(self))}</b></p>"
+        if int(np.prod(self._backend.shape)) > _MOST_VALUES:
+            return title
         table = self.to_dataframe()
         shown = table.head(_SHOWN).to_html(index=False, float_format=lambda v: f"{v:.4g}")
         more = f"<p>{_SHOWN} of {len(table)} rows</p>" if len(table) > _SHOWN else ""
-        return f"<p><b>{escape(repr(self))}</b></p>{shown}{more}"
+        return f"{title}{shown}{more}"
 
     def _table(self, quantiles: Sequence[float]) -> xr.Dataset:
         if self._backend.nominal:

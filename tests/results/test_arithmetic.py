@@ -195,5 +195,9 @@ def test_what_cannot_be_done_is_named(arma):
             arma + wrong
     with pytest.raises(TypeError):
         1 / arma
+    with pytest.raises(UnsupportedError, match="on the left"):
+        xr.DataArray([1.0, 2.0, 3.0], dims="time") * arma
+    with pytest.raises(UnsupportedError, match="mean"):
+        np.asarray(arma)
     with pytest.raises(UnsupportedError, match="probs"):
         ps.MarkovChain().fit("abracadabra").forecast(2) * 2

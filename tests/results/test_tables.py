@@ -150,3 +150,5 @@ def test_notebooks_show_what_it_is(made):
     long = ps.RandomWalk().fit(X).forecast(20)._repr_html_()
     assert "12 of 20 rows" in long and long.count("<tr>") == 12
     assert "probability" in ps.MarkovChain().fit("abracadabra").forecast(2)._repr_html_()
+    many = ps.IID().fit(X).predictive(np.resize(X, 6000))._repr_html_()
+    assert "6000 steps" in many and "table" not in many
