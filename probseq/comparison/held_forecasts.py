@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -81,7 +81,8 @@ class HeldForecasts:
         """Nothing known yet."""
         step, value = (m, asked.horizon, n), (m, asked.horizon, n, k)
         shapes = (step, value, value, value, (*value, len(asked.quantiles)), (*value, len(asked.levels)))
-        return cls(*(np.full(shape, np.nan) for shape in shapes))
+        log_score, crps, mean, mode, quantiles, coverage = (np.full(shape, np.nan) for shape in shapes)
+        return cls(log_score, crps, mean, mode, quantiles, coverage)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """As arrays by name, for a file."""
@@ -90,7 +91,8 @@ class HeldForecasts:
     @classmethod
     def from_arrays(cls, held: Mapping[str, np.ndarray]) -> Self:
         """The inverse of ``arrays``."""
-        return cls(**{one.name: held[one.name] if held[one.name].ndim else str(held[one.name]) for one in fields(cls)})
+        parts: dict[str, Any] = {name: part if part.ndim else str(part) for name, part in held.items()}
+        return cls(**parts)
 
 
 def fit_and_forecast(
@@ -117,7 +119,7 @@ def fit_and_forecast(
         method = one.method if method in ("", one.method) else "one model a series"
         if one.message:
             messages.append(f"{name}: {one.message}")
-    return HeldForecasts(**{**found.arrays(), "method": method, "message": " ".join(messages)})  # type: ignore[arg-type]
+    return replace(found, method=method, message=" ".join(messages))
 
 
 def fit_to_past(
@@ -152,14 +154,14 @@ def _of_one_model(
     rows = torch.as_tensor(known)
     state = own._held(map_state(lambda leaf, new: leaf.index_copy(0, rows, new), state, started), asked.weights)
     along = _states_at(own._weighed(asked.weights), *_between(own, data, first, cuts, valid), state)
-    answers = HeldForecasts.blank(*valid.shape, data.n_variables, asked)
+    answers = HeldForecasts.blank(len(valid), data.n_sequences, data.n_variables, asked)
     method = answer(own, data, cuts, valid, along, asked, answers)
     parts = answers.arrays()
     if data.variables != given and set(data.variables) == set(given):
         # A model that was fitted before reads the variables in the order of its fit.
         place = [data.variables.index(name) for name in given]
         parts = {name: part[:, :, :, place] if part.ndim > 3 else part for name, part in parts.items()}
-    return HeldForecasts(**{**parts, "method": method, "message": message})  # type: ignore[arg-type]
+    return HeldForecasts.from_arrays({**parts, "method": np.asarray(method), "message": np.asarray(message)})
 
 
 def _between(

@@ -126,4 +126,5 @@ def _tree(groups: dict[str, xr.Dataset]) -> Any:
 
     if int(arviz.__version__.split(".")[0]) >= 1:
         return xr.DataTree.from_dict(groups)
-    return arviz.InferenceData(**groups)
+    held: dict[str, Any] = dict(groups)
+    return arviz.InferenceData(**held)
