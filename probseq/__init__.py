@@ -17,6 +17,7 @@ _HOMES = {
     "probseq.estimators.arma": ("ARMA", "ARIMA"),
     "probseq.models.volatility": ("GARCH",),
     "probseq.estimators.auto_arma": ("AutoARMA",),
+    "probseq.estimators.average": ("Average",),
     "probseq.estimators.per_sequence": ("PerSequence",),
     "probseq.estimators.classifier": ("SequenceClassifier",),
     "probseq.estimators.anomaly": ("AnomalyDetector",),
