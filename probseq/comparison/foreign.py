@@ -113,9 +113,10 @@ def collect_foreign(name: str, forecaster: ForeignForecaster, data: Sequences, p
 def _one_step(name: str, forecaster: ForeignForecaster, joined: Sequences, i: int, end: int) -> Forecast:
     """The forecast of step ``end`` of sequence ``i`` from the steps before it."""
     values, stamps = joined.values[i, :end], joined.index[i][:end]
-    several = joined.n_variables > 1
-    history = pd.DataFrame(values.copy(), stamps, columns=list(joined.variables)) if several else None
-    if history is None:
+    history: pd.DataFrame | pd.Series
+    if joined.n_variables > 1:
+        history = pd.DataFrame(values.copy(), stamps, columns=list(joined.variables))
+    else:
         history = pd.Series(values[:, 0].copy(), stamps, name=joined.name)
     forecast = forecaster.forecast(horizon=1, history=history)
     if not isinstance(forecast, Forecast):
