@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from probseq.distributions.base import Distribution, ProductDistribution
+from probseq.distributions.blend import SideBySide
 from probseq.distributions.compose import Mixture, Pushforward
 from probseq.distributions.gaussian import FullNormal, lower_factor
 from probseq.distributions.low_rank import FactorNormal
@@ -43,6 +44,9 @@ def given(law: Distribution, value: Tensor, seen: Tensor) -> Distribution:
         value, seen = value.unsqueeze(-2), seen.unsqueeze(-2)
         log_weights = law.log_weights + law.components.log_prob_seen(value, seen)
         return Mixture(torch.log_softmax(log_weights, -1), given(law.components, value, seen))
+    if isinstance(law, SideBySide):
+        parts = enumerate(law.laws)
+        return SideBySide([given(one, value[..., m, :], seen[..., m, :]) for m, one in parts])
     if isinstance(law, Pushforward):
         safe = torch.where(seen, value, law.bijection.forward(torch.zeros_like(value)))
         return Pushforward(given(law.base, law.bijection.inverse(safe), seen), law.bijection)

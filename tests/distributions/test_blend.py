@@ -7,6 +7,7 @@ from scipy import stats
 
 from probseq.distributions.blend import SideBySide, blend, concatenated
 from probseq.distributions.compose import Mixture
+from probseq.distributions.conditioning import given
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
 from probseq.distributions.laplace import DiagonalLaplace
 from probseq.testing.laws import check_distribution
@@ -80,3 +81,13 @@ def test_normals_of_all_families_become_one_mixture():
     assert float(law.log_prob(x)[0]) == pytest.approx(float(expected), rel=1e-12)
     assert concatenated(weights(2), [a, laws(1)[1]]) is None
     assert blend(weights(1) * 0, [a]) is a
+
+
+def test_what_is_open_given_what_is_known():
+    each = [laws()[0], FullNormal(loc=noise(B, K), scale_tril=torch.eye(K).double() + 0.5 * noise(B, K, K).tril(-1))]
+    w, x = weights(2), noise(B, K)
+    seen = torch.tensor([[True, False]] * B)
+    law = given(Mixture(w, SideBySide(each)), x, seen)
+    joint = torch.logsumexp(w + torch.stack([one.log_prob(x) for one in each], -1), -1)
+    known = torch.logsumexp(w + torch.stack([one.log_prob_seen(x, seen) for one in each], -1), -1)
+    np.testing.assert_allclose(law.log_prob_seen(x, ~seen), joint - known, rtol=1e-10)
