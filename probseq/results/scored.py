@@ -11,6 +11,7 @@ import xarray as xr
 from probseq._random import RandomState
 from probseq.errors import ParameterError, ShapeError, UnsupportedError
 from probseq.evaluation import scores as measures
+from probseq.results.affine import core_of
 from probseq.results.labelled import DIMS, LabelledLaw
 
 __all__ = ["ScoredForecasts"]
@@ -274,8 +275,11 @@ class ScoredForecasts(LabelledLaw):
     def _one_score(self, name: str, y: Any, options: _Options) -> _Summand:
         if name == "log_score":
             log_prob = self.log_prob(y)
-            n = (self._mask(~np.isnan(self._values(y)) * 1.0)).sum(-1)
-            return _Summand(log_prob, self._label(n, "n", dims=DIMS[:2]))
+            scored = ~np.isnan(self._values(y))
+            certain = getattr(core_of(self._backend), "certain", None)
+            if certain is not None:
+                scored &= ~certain
+            return _Summand(log_prob, self._label(self._mask(scored * 1.0).sum(-1), "n", dims=DIMS[:2]))
         ask: dict[str, Callable[[], xr.DataArray]] = {
             "crps": lambda: self.crps(y),
             "pinball": lambda: self.pinball(y).mean("quantile"),

@@ -161,3 +161,13 @@ def test_one_step_predictions_have_scores_of_values_only():
     assert "energy_score" not in table["score"] and table.sel(score="crps")["n"] == len(X) - 1
     scale = model.params_["scale"].item()
     assert table.sel(score="crps")["mean"].item() == pytest.approx(crps_normal(X[1:], X[:-1], scale).mean())
+
+
+def test_known_values_do_not_count_as_scored():
+    data = np.random.default_rng(5).normal(size=(40, 2)).cumsum(0)
+    known = np.array([[data[-1, 0], np.nan], [np.nan, np.nan]])
+    scenario = ps.RandomWalk().fit(data).forecast(2).given(known)
+    y = data[-2:]
+    row = scenario.scores(np.where(np.isnan(known), y, known), which=["log_score"]).isel(score=0)
+    assert row["n"] == 3
+    assert row["mean"].item() == pytest.approx(scenario.log_prob(np.where(np.isnan(known), y, known)).sum().item() / 3)
