@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+import xarray as xr
 from sklearn.base import clone
 
 from probseq._random import RandomState, numpy_generator
-from probseq._types import Record, Rule, number_in, truth_value
+from probseq._types import Rule, number_in, truth_value
 from probseq.data.sequences import Sequences
 from probseq.distributions.emissions import Emission
 from probseq.errors import (
@@ -33,7 +33,8 @@ from probseq.estimators.hmm import HMM
 from probseq.estimators.pipeline import DataInfo, FittedTransforms
 from probseq.estimators.weights import sequence_weights
 from probseq.evaluation.weights import pseudo_bma_weights, stacking_weights
-from probseq.inference.base import Draws, Inference, Progress
+from probseq.inference.average_draws import AverageDraws, PartFit
+from probseq.inference.base import Inference, Progress
 from probseq.inference.optimize import MLE
 from probseq.models.average import AverageModel, AverageState
 from probseq.models.base import SequenceModel, map_state
@@ -43,39 +44,6 @@ from probseq.models.settled import SettledModel
 __all__ = ["Average"]
 
 _WORDS = ("stacking", "pseudo_bma", "online", "equal")
-
-
-@dataclass(frozen=True)
-class PartFit(Record):
-    """What the fit of one averaged model has found.
-
-    Parameters
-    ----------
-    info : dict
-        Of the data, see ``DataInfo``.
-    constants : tuple
-        Of its transforms.
-    draws : Draws
-    """
-
-    info: dict[str, Any]
-    constants: tuple[Any, ...]
-    draws: Draws
-
-
-@dataclass(frozen=True)
-class AverageDraws(Draws):
-    """The weights, and what was found for each model.
-
-    Parameters
-    ----------
-    parts : tuple of PartFit
-    n_held_out : int
-        How many steps the weights were learnt on.
-    """
-
-    parts: tuple[PartFit, ...] = field(default_factory=tuple)
-    n_held_out: int = 0
 
 
 class Average(SequenceEstimator):
@@ -165,6 +133,29 @@ class Average(SequenceEstimator):
         self._check_fitted()
         kept = vars(self).get("_fitted_models")
         return self._restored() if kept is None else dict(kept)
+
+    def component_weights(
+        self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None
+    ) -> xr.DataArray:
+        """w_m before each step of X, dims ``sequence, time, component``: by them the step is predicted.
+
+        Weights that are fixed are the same at every step.
+
+        Parameters
+        ----------
+        X : data in any form
+        history : None, ps.TRAINING or data
+            What came before X.
+        """
+        data = self._read(X, lengths, covariates)
+        state = self._begin(data, history)
+        with torch.no_grad():
+            start = self.model_.initial_state({}, data.n_sequences) if state is None else state
+            along = self.model_._scan({}, self._batch(data), start).states.inner.log_weights
+        values = np.where(data.mask()[..., None], along.exp().squeeze(2).numpy(), np.nan)
+        names = np.array(list(self._named()), dtype=object)
+        coords = {"component": ("component", names)}
+        return data.label(values, ("sequence", "time", "component"), name="weight", coords=coords)
 
     # what every estimator defines -------------------------------------------------------------------------------------
 

@@ -82,12 +82,16 @@ def test_online_weights_follow_the_scores(alone, forgetting):
     online = ps.Average(models(), "online", forgetting).fit(X)
     w = given_weights(online)
     each = np.stack([m.log_prob_steps(NEW).values for m in alone.values()], -1)
-    expected = []
+    expected, before = [], []
     for row in each:
+        before.append(w)
         expected.append(np.log(w @ np.exp(row)))
         w = w**forgetting * np.exp(row)
         w /= w.sum()
     np.testing.assert_allclose(online.log_prob_steps(NEW), expected, atol=1e-6)
+    along = online.component_weights(NEW)
+    assert along.dims == ("time", "component")
+    np.testing.assert_allclose(along, before, atol=1e-6)
     state = online.filter(NEW)
     np.testing.assert_allclose(state.tree.inner.log_weights.exp().reshape(-1), w, atol=1e-6)
 
