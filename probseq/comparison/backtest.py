@@ -14,7 +14,9 @@ import xarray as xr
 
 from probseq._types import one_of, whole_number
 from probseq.comparison.checkpoints import Checkpoints, describe_model
+from probseq.comparison.foreign import ForeignForecaster
 from probseq.comparison.held_forecasts import HeldForecasts, Question, fit_and_forecast
+from probseq.comparison.one_by_one import forecast_one_by_one
 from probseq.comparison.origins import Origins, plan_origins
 from probseq.data.sequences import Sequences, sequences
 from probseq.errors import ConvergenceWarning, DataWarning, HorizonError, ParameterError, ProbseqError, ProbseqWarning
@@ -26,7 +28,7 @@ from probseq.kernels.threads import number_of_threads
 
 __all__ = ["backtest"]
 
-Model = SequenceEstimator | PerSequence
+Model = SequenceEstimator | PerSequence | ForeignForecaster
 
 
 def backtest(
@@ -61,7 +63,8 @@ def backtest(
     models : estimator, list, or dict of name -> estimator
         One that is not fitted is copied and fitted to what is known at an origin. One that is fitted already is used
         as it is unless ``refit`` is given: its parameters should come from data before the first origin. A
-        ``PerSequence`` has a model for each sequence.
+        ``PerSequence`` has a model for each sequence. A ``ForeignForecaster``, or a wrapper such as ``Conformal``, is
+        copied, fitted to each sequence by itself and asked at every origin; it is given no covariates.
     X : data in any form, one sequence or many
     horizon : int
         Steps ahead.
@@ -150,7 +153,7 @@ def backtest(
 
 
 def _named(models: Any) -> dict[str, Model]:
-    if isinstance(models, Model):
+    if isinstance(models, Model) and not isinstance(models, type):
         models = [models]
     if not isinstance(models, Mapping | list | tuple) or not len(models):
         raise ParameterError(
@@ -163,7 +166,7 @@ def _named(models: Any) -> dict[str, Model]:
         ]
         models = dict(zip(names, models, strict=True))
     for name, model in models.items():
-        if not isinstance(model, Model):
+        if isinstance(model, type) or not isinstance(model, Model):
             raise ParameterError(
                 got=f"{model.__name__ if isinstance(model, type) else type(model).__name__} under the name {name!r}",
                 expected="an estimator of probseq",
@@ -173,7 +176,7 @@ def _named(models: Any) -> dict[str, Model]:
 
 
 def _is_fitted(model: Model) -> bool:
-    return model.__sklearn_is_fitted__()
+    return isinstance(model, SequenceEstimator | PerSequence) and model.__sklearn_is_fitted__()
 
 
 def _fractions(name: str, given: Any) -> tuple[float, ...]:
@@ -187,7 +190,7 @@ def _fractions(name: str, given: Any) -> tuple[float, ...]:
 
 def _warn_of_leaks(name: str, model: Model, data: Sequences, known: np.ndarray) -> None:
     """Warn where a model that stays as it is was fitted to what it is to forecast."""
-    each = list(model.models_.items()) if isinstance(model, PerSequence) else [(None, model)]
+    each: list[tuple[Any, Any]] = list(model.models_.items()) if isinstance(model, PerSequence) else [(None, model)]
     for which, one in each:
         row = None if which is None or which not in data.names else data.names.index(which)
         own, cut = (data, known) if row is None else (data.select([row]), known[[row]])
@@ -237,7 +240,11 @@ def _run(
     def task(which: tuple[str, int]) -> HeldForecasts:
         name, i = which
         try:
-            one = fit_and_forecast(named[name], ready[name], data, plan, plan.groups[i], asked)
+            model, group = named[name], plan.groups[i]
+            if isinstance(model, SequenceEstimator | PerSequence):
+                one = fit_and_forecast(model, ready[name], data, plan, group, asked)
+            else:
+                one = forecast_one_by_one(model, data, plan, group, asked)
         except ProbseqError as error:
             error.add_note(f"In the backtest of {name!r}, at the origin {plan.labels[plan.groups[i][0]]}.")
             raise

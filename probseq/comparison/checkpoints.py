@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from probseq.comparison.foreign import ForeignForecaster
 from probseq.errors import ParameterError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.per_sequence import PerSequence
@@ -82,12 +83,14 @@ class Checkpoints:
             raise
 
 
-def describe_model(model: SequenceEstimator | PerSequence, fitted: bool) -> Any:
+def describe_model(model: SequenceEstimator | PerSequence | ForeignForecaster, fitted: bool) -> Any:
     """What tells a model from others: its arguments, and its parameters where it is taken as it is."""
     if isinstance(model, PerSequence):
         inner = describe_model(model.estimator, False)
         each = {str(name): describe_model(one, True) for name, one in model.models_.items()} if fitted else {}
         return {"panel": inner, "models": each}
+    if not isinstance(model, SequenceEstimator):
+        return {"class": f"{type(model).__module__}.{type(model).__qualname__}", "holds": repr(vars(model))}
     writer = Writer()
     told: dict[str, Any] = {"arguments": writer.write(model, "model")}
     if fitted:

@@ -22,7 +22,7 @@ from probseq.models.base import Batch, SequenceModel, map_state
 from probseq.results.backends import Backend, LawBackend
 from probseq.results.joint import make_batch
 
-__all__ = ["HeldForecasts", "Question", "answer", "fit_and_forecast", "fit_to_past"]
+__all__ = ["HeldForecasts", "Question", "answer", "fit_and_forecast", "fit_to_past", "note_numbers"]
 
 # Numbers that a trajectory of states, and the paths of one batch of forecasts, may hold at a time.
 _STATE_ENTRIES = 4_000_000
@@ -240,7 +240,7 @@ def answer(
         # One axis of pairs of an origin and a sequence becomes two, with the horizon between them.
         at_origin, at_row = origin[some], row[some]
         answers.log_score[at_origin, :, at_row] = _log_score(own, part, told, backend, y[some])
-        _numeric(backend, y[some], there[some], asked, answers, at_origin, at_row)
+        note_numbers(backend, y[some], there[some], asked, answers, at_origin, at_row)
     return method
 
 
@@ -257,7 +257,7 @@ def _log_score(own: SequenceEstimator, tree: Any, u: np.ndarray | None, backend:
     return scores
 
 
-def _numeric(
+def note_numbers(
     backend: Backend,
     y: np.ndarray,
     there: np.ndarray,
@@ -266,6 +266,7 @@ def _numeric(
     origin: np.ndarray,
     row: np.ndarray,
 ) -> None:
+    """Fill in moments, quantiles, CRPS and coverage of forecasts that are rows of pairs of an origin and a sequence."""
     labels, blank = backend.nominal_variables, ~there[..., None]
     if labels.any():
         answers.mode[origin, :, row] = np.where(blank, np.nan, backend.mode())

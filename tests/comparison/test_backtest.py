@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 from numpy.testing import assert_allclose
+from scipy.stats import norm
 from sklearn.base import clone
 
 import probseq as ps
-from probseq.errors import ConvergenceWarning, CovariateError, DataWarning, HorizonError, ParameterError
+from probseq.errors import ConvergenceWarning, CovariateError, DataWarning, HorizonError, ParameterError, ShapeError
 
 AIR = ps.datasets.air_passengers()
 ARMA = ps.ARMA(order=(1, 1, 0), transform=ps.Log())
@@ -132,6 +133,42 @@ def test_paths_texts_and_several_variables():
     words = ps.backtest(ps.MarkovChain(1), text, 2, min_steps=30)
     assert "crps" not in words and np.isfinite(words["log_score"]).all()
     assert set(np.unique(words["mode"])) <= set(range(6))
+
+
+class Drift:
+    """The last value and the mean step, with normal quantiles."""
+
+    def fit(self, y):
+        self.slope, self.sd = float(np.diff(y).mean()), float(np.diff(y).std())
+        return self
+
+    def forecast(self, horizon, history):
+        steps = np.arange(1, horizon + 1)
+        levels = np.linspace(0.01, 0.99, 99)
+        centre = history.iloc[-1] + self.slope * steps
+        spread = np.sqrt(steps)[:, None] * self.sd * norm.ppf(levels)
+        return ps.Forecast.from_quantiles(levels, centre[:, None] + spread, like=history)
+
+
+def test_forecasters_from_elsewhere_and_wrappers():
+    bands = ps.Conformal(ps.ARMA((1, 0)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = ps.backtest({"drift": Drift(), "bands": bands}, AIR, 2, min_steps=100, stride=8, refit=2, n_jobs=1)
+    assert np.isnan(found["log_score"]).all() and np.isfinite(found["crps"]).all()
+    alone = Drift().fit(AIR.values[:116])
+    row = found.sel(model="drift", origin=124)
+    assert int(row["fitted_at"]) == 116
+    assert_allclose(row["mean"], AIR.values[123] + alone.slope * np.array([1, 2]), rtol=1e-3)
+    truth = AIR.values[124:126]
+    assert_allclose(row["crps"], alone.forecast(2, AIR[:124].to_series()).crps(truth), rtol=1e-9)
+
+    class Short(Drift):
+        def forecast(self, horizon, history):
+            return super().forecast(1, history)
+
+    with pytest.raises(ShapeError, match="horizon=2"):
+        ps.backtest({"short": Short()}, AIR, 2)
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
