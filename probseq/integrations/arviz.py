@@ -38,7 +38,7 @@ def to_arviz(model: SequenceEstimator, X: Any = None, *, lengths: Any = None, co
     Raises
     ------
     UnsupportedError
-        For a model with one draw, draws of unequal weight, or an emission that is no likelihood.
+        For a model with one draw, draws of unequal weight, or an emission that is no likelihood; without ArviZ.
     DataError
         If the data are neither given nor kept.
 
@@ -122,8 +122,12 @@ def _terms(data: Sequences, values: np.ndarray, scored: np.ndarray, chains: dict
 
 
 def _tree(groups: dict[str, xr.Dataset]) -> Any:
-    import arviz
-
+    try:
+        import arviz
+    except ImportError as error:
+        raise UnsupportedError(
+            got="to_arviz without ArviZ", expected="arviz", remedy='Install it: pip install "probseq[interop]".'
+        ) from error
     if int(arviz.__version__.split(".")[0]) >= 1:
         return xr.DataTree.from_dict(groups)
     held: dict[str, Any] = dict(groups)

@@ -1,5 +1,6 @@
 """ArviZ reads what we hand over, and leaves whole sequences out."""
 
+import sys
 import warnings
 
 import arviz
@@ -69,7 +70,7 @@ def test_a_tree_from_arviz_1_on(monkeypatch):
     assert isinstance(tree, xr.DataTree) and set(tree.children) == {"posterior", "log_likelihood", "observed_data"}
 
 
-def test_what_is_wrong_is_named(tmp_path):
+def test_what_is_wrong_is_named(tmp_path, monkeypatch):
     with pytest.raises(UnsupportedError, match="one parameter draw"):
         ps.to_arviz(ps.IID(ps.Poisson()).fit(COUNTS))
     model = ps.IID(ps.Poisson(), inference=LAPLACE, random_state=0).fit(COUNTS)
@@ -78,3 +79,6 @@ def test_what_is_wrong_is_named(tmp_path):
     with pytest.raises(DataError, match="without its data"):
         ps.to_arviz(loaded)
     xr.testing.assert_equal(bridge.to_arviz(loaded, COUNTS).log_likelihood, ps.to_arviz(model).log_likelihood)
+    monkeypatch.setitem(sys.modules, "arviz", None)
+    with pytest.raises(UnsupportedError, match="without ArviZ"):
+        ps.to_arviz(model)
