@@ -43,21 +43,22 @@ def calibration(
 
     Returns
     -------
-    Dataset, with ``variable`` in front where there are several:
+    Dataset
+        With ``variable`` in front where there are several:
 
-    - ``coverage`` (level): share of the values inside the central interval, and ``coverage_error``, its standard error
-      sqrt(p (1 - p) / n) if the forecast is right and values are independent; of counts the intervals hold more than
-      ``level``, since no narrower ones exist;
-    - ``sharpness`` (level): mean width of the interval, in the unit of the data: the smaller the better among
-      forecasts that cover what they say;
-    - ``reliability`` (level): share of the PIT values at most ``level``, how often a value stays below the quantile;
-      randomised for counts, so that a right forecast has ``level`` itself;
-    - ``pit_histogram`` (bin), a density over the middles of bins, with ``pit_lower`` and ``pit_upper``, between which
-      95 % of the bars of a right forecast are;
-    - ``uniform_p``, the p-value of uniform PIT (Kolmogorov and Smirnov), and ``independent_p``, that of independent
-      uniform ones (Berkowitz 2001), NaN for trajectories, whose steps err together; both p-values hold for
-      independent values;
-    - ``n_values``.
+        - ``coverage`` (level): share of the values inside the central interval, and ``coverage_error``, its standard
+          error sqrt(p (1 - p) / n) if the forecast is right and values are independent; of counts the intervals hold
+          more than ``level``, since no narrower ones exist;
+        - ``sharpness`` (level): mean width of the interval, in the unit of the data: the smaller the better among
+          forecasts that cover what they say;
+        - ``reliability`` (level): share of the PIT values at most ``level``, how often a value stays below the
+          quantile; randomised for counts, so that a right forecast has ``level`` itself;
+        - ``pit_histogram`` (bin), a density over the middles of bins, with ``pit_lower`` and ``pit_upper``, between
+          which 95 % of the bars of a right forecast are;
+        - ``uniform_p``, the p-value of uniform PIT (Kolmogorov and Smirnov), and ``independent_p``, that of
+          independent uniform ones (Berkowitz 2001), NaN for trajectories, whose steps err together; both p-values
+          hold for independent values;
+        - ``n_values``.
 
     Raises
     ------

@@ -44,9 +44,9 @@ class ChainProblem(NamedTuple):
             return varying.filter_states(self.initial, self.transition, self.emission.table, self.lengths, keep=keep)
         return chain.filter_states(*self, keep=keep)
 
-    def after(self, last: np.ndarray) -> np.ndarray:
+    def after(self, last: Any) -> np.ndarray:
         """p(z_T+1 | x_1:T) from p(z_T | x_1:T), (D, n, s); unchanged for a sequence without steps."""
-        ahead = last @ self.transition
+        ahead: np.ndarray = last @ self.transition
         return ahead if self.lengths.all() else np.where((self.lengths > 0)[:, None], ahead, last)
 
     def smooth(self) -> np.ndarray:
@@ -90,7 +90,7 @@ class DeviceChainProblem(NamedTuple):
         """Filtered and predicted states and log p(x_t | x_<t); only the last state unless ``keep``."""
         return torch_chain.filter_states(*self, keep=keep)
 
-    def after(self, last: Tensor) -> Tensor:
+    def after(self, last: Any) -> Tensor:
         """p(z_T+1 | x_1:T) from p(z_T | x_1:T), (D, n, s); unchanged for a sequence without steps."""
         return torch.where((self.lengths > 0).unsqueeze(-1), last @ self.transition, last)
 
