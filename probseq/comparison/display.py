@@ -10,6 +10,7 @@ import pandas as pd
 
 __all__ = ["as_html", "as_text", "readable"]
 
+# What fits on a screen: the others (crps_p, pinball, pseudo_bma) are in the table itself.
 _COLUMNS = {
     "nats": "nats per {per}",
     "perplexity": "perplexity",
@@ -17,13 +18,10 @@ _COLUMNS = {
     "se": "± s.e.",
     "confidence_set": "among the best",
     "crps": "CRPS",
-    "crps_p": "CRPS p",
-    "pinball": "pinball",
     "cover50": "cover 50 %",
     "cover90": "cover 90 %",
     "pit_p": "PIT p",
     "weight": "weight",
-    "pseudo_bma": "pseudo-BMA+",
     "parameters": "parameters",
     "seconds": "fit, s",
     "frozen": "nats, draws held",
@@ -36,11 +34,8 @@ _DIGITS = {
     "difference": 3,
     "se": 3,
     "crps": 4,
-    "crps_p": 2,
-    "pinball": 4,
     "pit_p": 2,
     "weight": 2,
-    "pseudo_bma": 2,
     "seconds": 2,
     "frozen": 3,
     "draws": 1,
