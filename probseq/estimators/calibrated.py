@@ -14,6 +14,7 @@ from probseq.errors import ParameterError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.fitted import TRAINING, _UnfittedError, check_y
 from probseq.estimators.held_part import hold_out
+from probseq.estimators.predicting import check_asked
 from probseq.results.forecast import Forecast
 
 __all__ = ["Calibrated", "HeldOutFit"]
@@ -111,12 +112,7 @@ class Calibrated(HeldOutFit, ABC):
         history: Any = ...,
     ) -> xr.DataArray:
         """Medians: of every row of X given those before it, or of the next ``horizon`` steps."""
-        if (X is None) == (horizon is None):
-            raise ParameterError(
-                got="both X and horizon" if horizon is not None else "neither X nor horizon",
-                expected="one of them",
-                remedy="predict(X) for fitted values, predict(horizon=12) for the future.",
-            )
+        check_asked(X, horizon)
         if horizon is not None:
             past = TRAINING if history is ... else history
             found = self.forecast(horizon, past, covariates=covariates)

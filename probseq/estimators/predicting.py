@@ -28,6 +28,16 @@ from probseq.results.joint import ModelJoint
 __all__ = ["Predicting"]
 
 
+def check_asked(X: Any, horizon: int | None) -> None:
+    """Whether ``predict`` is asked for the rows of X or for the future, and not for both or neither."""
+    if (X is None) == (horizon is None):
+        raise ParameterError(
+            got="both X and horizon" if horizon is not None else "neither X nor horizon",
+            expected="one of them",
+            remedy="predict(X) for fitted values, predict(horizon=12) for the future.",
+        )
+
+
 class Predicting(FittedModel):
     """Predictive distributions and simulation."""
 
@@ -87,12 +97,7 @@ class Predicting(FittedModel):
         rows of X start a new sequence, and the future follows the training data. ``weights`` are as for ``predictive``
         and ``forecast``.
         """
-        if (X is None) == (horizon is None):
-            raise ParameterError(
-                got="both X and horizon" if horizon is not None else "neither X nor horizon",
-                expected="one of them",
-                remedy="predict(X) for fitted values, predict(horizon=12) for the future.",
-            )
+        check_asked(X, horizon)
         if horizon is not None:
             past = TRAINING if history is ... else history
             return self._point(self.forecast(horizon, history=past, covariates=covariates, weights=weights))

@@ -19,6 +19,8 @@ __all__ = [
     "along",
     "axes_in",
     "beside",
+    "draw_history",
+    "draw_truth",
     "finish",
     "hide_times",
     "limits",
@@ -155,6 +157,20 @@ def along(values: ArrayLike, when: NDArray[Any], name: str) -> NDArray[np.float6
             remedy="Select one variable and one sequence first.",
         )
     return array
+
+
+def draw_history(ax: Axes, history: tuple[ArrayLike, ArrayLike] | None) -> None:
+    """The line of the data before a forecast, (times, values)."""
+    if history is not None:
+        past = times_of(history[0])
+        ax.plot(past, along(history[1], past, "history"), color=INK, lw=1.2, label="history")
+
+
+def draw_truth(ax: Axes, when: NDArray[Any], truth: ArrayLike | None) -> None:
+    """What happened, one value a time."""
+    if truth is not None:
+        seen = along(truth, when, "truth")
+        ax.plot(when, seen, color=INK, lw=0.9, marker="o", ms=3.2, mfc="white", mew=0.9, label="observed")
 
 
 def limits(x: NDArray[np.float64]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from probseq.errors import ParameterError, ShapeError
-from probseq.plotting.canvas import INK, PALETTE, along, finish, new_axes, times_of, tint
+from probseq.plotting.canvas import INK, PALETTE, along, draw_history, draw_truth, finish, new_axes, times_of, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,9 +69,7 @@ def plot_fan(
     for level in bands:
         if not 0 < level < 1:
             raise ParameterError(got=f"level={level:g}", expected="a probability between 0 and 1")
-    if history is not None:
-        past = times_of(history[0])
-        ax.plot(past, along(history[1], past, "history"), color=INK, lw=1.2, label="history")
+    draw_history(ax, history)
     ordered = sorted(bands, reverse=True)
     for rank, level in enumerate(ordered):
         lower, upper = (along(edge, when, f"band {level:g}") for edge in bands[level])
@@ -86,9 +84,7 @@ def plot_fan(
         ax.plot(when, lines.T, color=tint(color, 0.75, INK), lw=0.6, alpha=max(0.15, min(0.7, 8 / len(lines))))
     marker = "o" if len(when) == 1 else None
     ax.plot(when, along(median, when, "median"), color=tint(color, 0.85, INK), lw=1.8, marker=marker, label=label)
-    if truth is not None:
-        seen = along(truth, when, "truth")
-        ax.plot(when, seen, color=INK, lw=0.9, marker="o", ms=3.2, mfc="white", mew=0.9, label="observed")
+    draw_truth(ax, when, truth)
     return finish(ax, title, xlabel, ylabel, legend=True)
 
 

@@ -9,7 +9,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from probseq.errors import ShapeError
-from probseq.plotting.canvas import INK, PALETTE, along, beside, finish, new_axes, times_of, tint
+from probseq.plotting.canvas import (
+    INK,
+    PALETTE,
+    along,
+    beside,
+    draw_history,
+    draw_truth,
+    finish,
+    new_axes,
+    times_of,
+    tint,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,9 +55,7 @@ def plot_quantiles(
         as in ``plot_fan``.
     """
     ax, when = new_axes(ax), times_of(times)
-    if history is not None:
-        past = times_of(history[0])
-        ax.plot(past, along(history[1], past, "history"), color=INK, lw=1.2, label="history")
+    draw_history(ax, history)
     for level in sorted(quantiles, reverse=True):
         line = along(quantiles[level], when, f"quantile {level:g}")
         near = 1.0 - 2.0 * abs(level - 0.5)
@@ -61,9 +70,7 @@ def plot_quantiles(
             fontsize="small",
             color=INK,
         )
-    if truth is not None:
-        seen = along(truth, when, "truth")
-        ax.plot(when, seen, color=INK, lw=0.9, marker="o", ms=3.2, mfc="white", mew=0.9, label="observed")
+    draw_truth(ax, when, truth)
     finish(ax, title, xlabel, ylabel)
     if ax.get_legend_handles_labels()[1]:
         ax.legend(**{**beside(), "bbox_to_anchor": (1.06, 1.0)})
