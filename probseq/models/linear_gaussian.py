@@ -120,7 +120,7 @@ class LinearGaussianModel(SequenceModel[GaussianState]):
                     propers[d, rows, :t], propers[d, rows, t:] = proper[:t], proper[t]
         return means, covs, diffuses, propers
 
-    def _centred(self, params: Params, batch: Batch) -> Tensor:
+    def _centred(self, params: Params, batch: Batch, state: GaussianState) -> Tensor:
         """x_t less what covariates add, (D, n, t, k), zero on padding; x may carry the draw dimensions."""
         shape = batch.x.shape[-3:]
         x = batch.x.to(self.dtype) - self.inputs(params, batch.u, 2)
@@ -130,7 +130,7 @@ class LinearGaussianModel(SequenceModel[GaussianState]):
     def _scan(self, params: Params, batch: Batch, state: GaussianState) -> Scan[GaussianState]:
         draw = self._draw(params)
         work = Workspace(state, draw)
-        y = as_array(self._centred(params, batch))
+        y = as_array(self._centred(params, batch, state))
         along = self._run(params, work, y, as_array(batch.seen), batch.lengths.numpy(), True)
         final = work.close(state.age + batch.lengths)
         step = torch.minimum(torch.arange(batch.t), batch.lengths.unsqueeze(-1))
@@ -143,7 +143,7 @@ class LinearGaussianModel(SequenceModel[GaussianState]):
         work = Workspace(state, draw)
         leaves = (leaf.reshape(-1, *leaf.shape[d:]) for leaf in space[:6])
         starts = (leaf.reshape(-1, *leaf.shape[d:]) for leaf in state[:2])
-        y, seen = self._centred(params, batch), as_array(batch.seen)
+        y, seen = self._centred(params, batch, state), as_array(batch.seen)
         values, proper = FilteredValues.apply(*leaves, *starts, y, seen, batch.lengths.numpy(), work)
         scored = batch.seen & proper.reshape(-1, *batch.x.shape)[0]
         final = work.close(state.age + batch.lengths)
@@ -153,7 +153,7 @@ class LinearGaussianModel(SequenceModel[GaussianState]):
         """Moments of states, values and disturbances given all values of each sequence; exact, no gradients."""
         start = self.initial_state(params, batch.n) if state is None else state
         draw = self._draw(params)
-        y, seen = as_array(self._centred(params, batch)), as_array(batch.seen)
+        y, seen = as_array(self._centred(params, batch, start)), as_array(batch.seen)
         found = list(systems(self._space(params)))
         smoothed = smooth_groups(found, Workspace(start, draw), y, seen, batch.lengths.numpy())
         shaped = SmoothedStates(*(leaf.reshape(*draw, *leaf.shape[1:]) for leaf in smoothed))
