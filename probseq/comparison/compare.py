@@ -50,8 +50,8 @@ def compare(
         - ``nats``: mean log score, NaN where there is no likelihood (``Quantiles``, a forecaster of paths): such
           models are ranked by CRPS, behind the others; ``perplexity`` of categories: the number of equally likely ones
           that would be as surprising;
-        - ``difference`` to the best and its standard error ``se`` (one sequence: Newey-West with the correction of
-          Harvey, Leybourne and Newbold; several: clustered by sequence);
+        - ``difference`` to the best and its standard error ``se`` (one sequence: Newey-West over 1.3 sqrt(n) steps with
+          the correction of Harvey, Leybourne and Newbold; several: clustered by sequence);
         - ``confidence_set``: whether the model is in the 90 % model confidence set of Hansen, Lunde and Nason (2011);
           None where too few steps tell, or there is no log score;
         - ``crps``; ``pinball``, the mean loss at 5, 25, 50, 75 and 95 %; ``cover50`` and ``cover90``, the coverage of

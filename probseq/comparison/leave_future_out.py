@@ -20,7 +20,7 @@ from probseq.errors import ConvergenceWarning, ParameterError, ProbseqError, Pro
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.progress_bar import progress_bar
 from probseq.evaluation.pareto import psis
-from probseq.evaluation.uncertainty import clustered_mean, hac_mean
+from probseq.evaluation.uncertainty import clustered_mean, default_lag, hac_mean
 
 __all__ = ["leave_future_out"]
 
@@ -170,7 +170,7 @@ def _dataset(
         if data.n_sequences > 1:
             error = n * clustered_mean(scores, np.arange(data.n_sequences)).standard_error
         else:
-            lag = None if horizon == 1 else max(horizon - 1, math.floor(4 * (n / 100) ** (2 / 9)))
+            lag = max(horizon - 1, default_lag(n))
             error = n * hac_mean(scores[:, 0], lag).standard_error
     nats = {"units": "nats"}
     coords: dict[str, Any] = {"origin": plan.labels, "fitted_at": ("origin", fitted_at)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from probseq._random import RandomState, numpy_generator
 from probseq._types import whole_number
 from probseq.errors import EmptyDataError, ShapeError
+from probseq.evaluation.uncertainty import default_lag, hac_degrees, hac_factor
 
 __all__ = ["model_confidence_set"]
 
@@ -38,7 +40,7 @@ def model_confidence_set(
         scores of which more is better, such as nats, shape (sequence, time, model); a step with NaN in any model is
         left out.
     block
-        steps a block; not given: ceil(n^(1/3)) of n steps.
+        steps a block, at most half of them; not given: ceil(1.3 sqrt(n)) of n steps.
     n_bootstrap
         draws of the bootstrap.
     random_state
@@ -50,8 +52,12 @@ def model_confidence_set(
 
     Raises
     ------
+    ShapeError
+        The scores have no such shape.
     EmptyDataError
         No step is scored by all models.
+    ParameterError
+        ``block`` or ``n_bootstrap`` is no whole number from 1.
     """
     table = np.asarray(scores, float)
     if table.ndim != 3 or table.shape[-1] == 0:
@@ -64,24 +70,34 @@ def model_confidence_set(
     p = np.zeros(table.shape[-1])
     if not possible.any():
         return p
-    table = table[..., possible]
-    generator = numpy_generator(random_state)
-    if len(table) == 1:
-        mean, draws = _moving_blocks(table[0][seen[0]], block, n_bootstrap, generator)
+    table, generator = table[..., possible], numpy_generator(random_state)
+    filled = np.flatnonzero(seen.any(1))
+    if len(filled) == 1:
+        mean, draws = _moving_blocks(table[filled[0]][seen[filled[0]]], block, n_bootstrap, generator)
     else:
         sums = np.where(seen[..., None], table, 0.0).sum(1)
-        mean, draws = _whole_sequences(sums, seen.sum(1), n_bootstrap, generator)
-    p[possible] = _eliminate(mean, draws)
+        mean, draws = _whole_sequences(sums[filled], seen[filled].sum(1), n_bootstrap, generator)
+    p[possible] = _eliminate(mean, draws, generator)
     return p
+
+
+class _Errors(NamedTuple):
+    """Errors of mean scores, as the bootstrap finds them.
+
+    draws : (b, m). degrees : of freedom of their standard deviations, none where there is one value or sequence.
+    """
+
+    draws: NDArray[np.float64]
+    degrees: float
 
 
 def _moving_blocks(
     table: NDArray[np.float64], block: int | None, n_bootstrap: int, generator: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean scores (m,) of the steps (t, m), and the errors (b, m) of such a mean."""
+) -> tuple[NDArray[np.float64], _Errors]:
+    """Mean scores (m,) of the steps (t, m), and the errors of such a mean."""
     n = len(table)
-    size = math.ceil(n ** (1 / 3)) if block is None else whole_number("block", block, 1, "Try block=10.")
-    size = min(int(size), n)
+    size = default_lag(n) + 1 if block is None else whole_number("block", block, 1, "Try block=10.")
+    size = max(1, min(size, n // 2))
     mean = table.mean(0)
     total = np.concatenate([np.zeros((1, table.shape[1])), np.cumsum(table - mean, 0)])
     blocks = (total[size:] - total[:-size]) / size
@@ -91,31 +107,37 @@ def _moving_blocks(
         for done in range(0, n_bootstrap, _CHUNK)
     ]
     # Steps near the ends are in fewer blocks, so that the mean over blocks is not the mean over steps.
-    return mean, np.concatenate(draws) - blocks.mean(0)
+    return mean, _widened(np.concatenate(draws) - blocks.mean(0), n, size - 1)
 
 
 def _whole_sequences(
     sums: NDArray[np.float64], counts: NDArray[np.int64], n_bootstrap: int, generator: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean scores (m,) from the sums (n, m) of each sequence, and the errors (b, m) of such a mean."""
-    sums, counts = sums[counts > 0], counts[counts > 0]
+) -> tuple[NDArray[np.float64], _Errors]:
+    """Mean scores (m,) from the sums (n, m) of each sequence, and the errors of such a mean."""
     n = len(counts)
     mean = sums.sum(0) / counts.sum()
     times = generator.multinomial(n, np.full(n, 1 / n), size=n_bootstrap).astype(float)
-    return mean, (times @ sums) / (times @ counts)[:, None] - mean
+    return mean, _widened((times @ sums) / (times @ counts)[:, None] - mean, n, 0)
 
 
-def _eliminate(mean: NDArray[np.float64], draws: NDArray[np.float64]) -> NDArray[np.float64]:
-    """p-values (m,) from the mean scores (m,) and the errors of the bootstrap (b, m)."""
+def _widened(draws: NDArray[np.float64], n: int, lag: int) -> _Errors:
+    return _Errors(draws * math.sqrt(hac_factor(n, lag)) if n > 1 else draws, hac_degrees(n, lag))
+
+
+def _eliminate(mean: NDArray[np.float64], errors: _Errors, generator: np.random.Generator) -> NDArray[np.float64]:
+    """p-values (m,) from the mean scores (m,)."""
+    p, degrees = np.ones(len(mean)), errors.degrees
+    if degrees <= 0:
+        return p
     left, largest = list(range(len(mean))), 0.0
-    p = np.ones(len(mean))
+    heavy = np.sqrt(degrees / generator.chisquare(degrees, (len(errors.draws), 1)))
     while len(left) > 1:
         gap = mean[left].mean() - mean[left]
-        error = draws[:, left].mean(1, keepdims=True) - draws[:, left]
+        error = errors.draws[:, left].mean(1, keepdims=True) - errors.draws[:, left]
         se = np.sqrt((error**2).mean(0))
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(se > 0, gap / se, np.where(np.abs(gap) > 0, np.sign(gap) * np.inf, 0.0))
-            top = np.where(se > 0, error / se, 0.0).max(1)
+            top = np.where(se > 0, heavy * error / se, 0.0).max(1)
         largest = max(largest, float((top >= t.max()).mean()))
         worst = left.pop(int(np.argmax(t)))
         p[worst] = largest

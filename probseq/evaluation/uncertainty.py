@@ -9,10 +9,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from probseq.errors import EmptyDataError, ParameterError, ShapeError
+from probseq._types import whole_number
+from probseq.errors import EmptyDataError, ShapeError
 from probseq.evaluation.scores import check_levels
 
-__all__ = ["MeanEstimate", "clustered_mean", "hac_mean", "paired_difference"]
+__all__ = [
+    "MeanEstimate",
+    "clustered_mean",
+    "default_lag",
+    "hac_degrees",
+    "hac_factor",
+    "hac_mean",
+    "paired_difference",
+]
 
 _FEW = 50
 """Below this many values the errors of a time series are flagged as unreliable."""
@@ -50,26 +59,57 @@ class MeanEstimate(NamedTuple):
         return float(2 * special.stdtr(self.df, -abs(self.mean / self.standard_error)))
 
 
+def default_lag(n: int) -> int:
+    """Autocovariances that count by default: ceil(1.3 sqrt(n)) - 1 of n values, less than n / 2.
+
+    Source: Lazarus, Lewis, Stock and Watson (2018), HAR inference: recommendations for practice, Journal of Business
+    and Economic Statistics 36. The older 4 (n / 100)^(2/9) tests too often: where a series has autocorrelation 0.5, it
+    calls 9 % of 200 values significant at 5 %, and this one 5 %.
+    """
+    return max(1, min(math.ceil(1.3 * math.sqrt(n)), n // 2)) - 1
+
+
+def hac_factor(n: int, lag: int) -> float:
+    """n^2 / (n^2 + n (1 - 2 h) + h (h - 1)), h = lag + 1, for a variance, as centred errors vary too little.
+
+    Source: Harvey, Leybourne and Newbold (1997), International Journal of Forecasting 13, equation 9. Infinite for a
+    lag of n - 1.
+    """
+    h = lag + 1
+    left = (n + 1 - 2 * h + h * (h - 1) / n) / n
+    return 1 / left if left > 0 else math.inf
+
+
+def hac_degrees(n: int, lag: int) -> float:
+    """min(n - 1, 3 n / (2 h)), h = lag + 1: degrees of freedom of a variance with Bartlett weights.
+
+    Source: 1 / (b int k(x)^2 dx) with b = h / n, Lazarus, Lewis, Stock and Watson (2018), section 3.
+    """
+    return min(n - 1.0, 1.5 * n / (lag + 1))
+
+
 def hac_mean(x: ArrayLike, lag: int | None = None) -> MeanEstimate:
     """Mean of one series and its standard error when neighbours are correlated.
 
-    se^2 = (g_0 + 2 sum_{k=1}^{L} (1 - k / (L + 1)) g_k) / n with autocovariances g_k (Newey and West 1987), times
-    n^2 / (n^2 + n (1 - 2 h) + h (h - 1)), h = L + 1, the small-sample correction of Harvey, Leybourne and Newbold
-    (1997, IJF 13, equation 9), with t quantiles of n - 1 degrees of freedom. With L = 0 it is s / sqrt(n).
+    se^2 = (g_0 + 2 sum_{k=1}^{L} (1 - k / (L + 1)) g_k) / n with autocovariances g_k (Newey and West 1987), times the
+    small-sample correction ``hac_factor``, with t quantiles of ``hac_degrees`` degrees of freedom. With L = 0 it is
+    s / sqrt(n) with n - 1.
 
     Parameters
     ----------
     x
         shape (time,); NaN is missing: its products are left out of g_k, its place in time counts.
     lag
-        L. Not given: floor(4 (n / 100)^(2/9)), at most n - 1. For errors of h-step forecasts take at least h - 1.
+        L, at most n - 1. Not given: ``default_lag``. For errors of h-step forecasts take at least h - 1.
 
     Raises
     ------
+    ShapeError
+        Not one series.
     EmptyDataError
         Every value is missing.
     ParameterError
-        The lag is negative.
+        The lag is no whole number from 0.
     """
     x = np.asarray(x, float)
     if x.ndim != 1:
@@ -78,21 +118,17 @@ def hac_mean(x: ArrayLike, lag: int | None = None) -> MeanEstimate:
     n = int(seen.sum())
     if n == 0:
         raise EmptyDataError(got="no value that is not missing", expected="at least one")
-    if lag is None:
-        lag = math.floor(4 * (n / 100) ** (2 / 9))
-    if lag < 0:
-        raise ParameterError(got=f"lag={lag}", expected="a number of steps, 0 or more")
-    lag = min(lag, n - 1)
-    mean = float(x[seen].mean())
-    error = np.where(seen, x - mean, 0.0)
-    variance = float(error @ error)
-    for k in range(1, lag + 1):
-        variance += 2 * (1 - k / (lag + 1)) * float(error[k:] @ error[:-k])
-    variance = max(variance, 0.0) / n**2
-    h = lag + 1
-    correction = (n + 1 - 2 * h + h * (h - 1) / n) / n
-    se = math.sqrt(variance / correction) if n > 1 and correction > 0 else math.nan
-    return MeanEstimate(mean, se, n - 1, n, "hac", n >= _FEW)
+    lag = default_lag(n) if lag is None else min(int(whole_number("lag", lag, 0, "Leave it out.")), n - 1)
+    mean, h = float(x[seen].mean()), lag + 1
+    if not math.isfinite(mean):
+        return MeanEstimate(mean, math.nan, hac_degrees(n, lag), n, "hac", False)
+    # The weighted autocovariances are the squared sums over all windows of h steps, also those over the ends.
+    total = np.concatenate([np.zeros(h), np.cumsum(np.where(seen, x - mean, 0.0))])
+    total = np.concatenate([total, np.full(h - 1, total[-1])])
+    window = total[h:] - total[:-h]
+    factor = hac_factor(n, lag)
+    se = math.sqrt(float(window @ window) / h * factor) / n if math.isfinite(factor) else math.nan
+    return MeanEstimate(mean, se, hac_degrees(n, lag), n, "hac", n >= _FEW)
 
 
 def clustered_mean(x: ArrayLike, clusters: ArrayLike) -> MeanEstimate:
@@ -117,8 +153,10 @@ def clustered_mean(x: ArrayLike, clusters: ArrayLike) -> MeanEstimate:
         raise EmptyDataError(got="no value that is not missing", expected="at least one")
     mean = float(x[seen].mean())
     group, index = np.unique(labels[seen], return_inverse=True)
-    sums = np.bincount(index.ravel(), weights=x[seen] - mean)
     g = len(group)
+    if not math.isfinite(mean):
+        return MeanEstimate(mean, math.nan, g - 1, n, "cluster", False)
+    sums = np.bincount(index.ravel(), weights=x[seen] - mean)
     se = math.sqrt(g / (g - 1) * float(sums @ sums)) / n if g > 1 else math.nan
     return MeanEstimate(mean, se, g - 1, n, "cluster", g >= 10)
 
@@ -126,7 +164,8 @@ def clustered_mean(x: ArrayLike, clusters: ArrayLike) -> MeanEstimate:
 def paired_difference(a: ArrayLike, b: ArrayLike, lag: int | None = None) -> MeanEstimate:
     """Mean of a - b over the values that both score, with its standard error.
 
-    Many sequences: clustered by sequence. One: ``hac_mean`` along time.
+    Many sequences: clustered by sequence. One, or one that has values: ``hac_mean`` along time. NaN where both models
+    have the same infinite score.
 
     Source: Diebold and Mariano (1995), Journal of Business and Economic Statistics 13.
 
@@ -149,7 +188,12 @@ def paired_difference(a: ArrayLike, b: ArrayLike, lag: int | None = None) -> Mea
             expected="two tables (sequence, time) of the same values",
             remedy="NaN marks what a model does not score.",
         )
-    difference = a - b
-    if len(difference) == 1:
-        return hac_mean(difference[0], lag)
+    with np.errstate(invalid="ignore"):
+        difference = a - b
+    filled = np.flatnonzero(~np.isnan(difference).all(1))
+    if (np.isinf(a) & (a == b)).any():
+        n = int((~np.isnan(a) & ~np.isnan(b)).sum())
+        return MeanEstimate(math.nan, math.nan, math.nan, n, "hac" if len(a) == 1 else "cluster", False)
+    if len(filled) == 1:
+        return hac_mean(difference[filled[0]], lag)
     return clustered_mean(difference, np.arange(len(difference))[:, None])

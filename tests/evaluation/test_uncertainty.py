@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import signal, stats
 
 from probseq.errors import EmptyDataError, ParameterError, ShapeError
 from probseq.evaluation import clustered_mean, hac_mean, paired_difference
@@ -29,11 +29,14 @@ def test_with_lags_it_is_newey_and_west_of_statsmodels(series, lag):
     fit = sm.OLS(series, np.ones(80)).fit(cov_type="HAC", cov_kwds={"maxlags": lag})
     n, h = 80, lag + 1
     correction = np.sqrt((n + 1 - 2 * h + h * (h - 1) / n) / n)
-    assert hac_mean(series, lag).standard_error == pytest.approx(fit.bse[0] / correction, rel=1e-11)
+    found = hac_mean(series, lag)
+    assert found.standard_error == pytest.approx(fit.bse[0] / correction, rel=1e-11)
+    assert found.df == pytest.approx(1.5 * n / h)
 
 
 def test_default_lag_and_flags(series):
-    assert hac_mean(series) == hac_mean(series, lag=3)  # floor(4 * 0.8 ** (2 / 9))
+    assert hac_mean(series) == hac_mean(series, lag=11)  # ceil(1.3 * sqrt(80)) - 1
+    assert hac_mean(series[:2]).standard_error == pytest.approx(abs(series[0] - series[1]) / 2)
     assert hac_mean(series).reliable
     assert not hac_mean(series[:49]).reliable
     assert np.isnan(hac_mean(series[:1]).standard_error)
@@ -55,15 +58,31 @@ def test_missing_values_keep_their_place_in_time():
 
 def test_the_interval_covers_the_mean_of_correlated_series():
     rng = np.random.default_rng(1)
-    hits = {"hac": 0, "naive": 0}
-    for _ in range(300):
-        noise = rng.normal(size=220)
-        x = np.convolve(noise, np.ones(4))[20:220]
-        for name, lag in (("hac", 8), ("naive", 0)):
+    hits = {"default": 0, "short": 0, "naive": 0}
+    for _ in range(400):
+        x = signal.lfilter([1], [1, -0.7], rng.normal(size=320))[20:]
+        for name, lag in (("default", None), ("short", 5), ("naive", 0)):
             low, high = hac_mean(x, lag).interval(0.9)
             hits[name] += low < 0 < high
-    assert hits["hac"] / 300 > 0.83
-    assert hits["naive"] / 300 < 0.7
+    assert 345 <= hits["default"] <= 370  # 360 by its promise, of standard deviation 6
+    assert hits["naive"] < 240 < hits["short"] < hits["default"]
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.5])
+def test_two_errors_are_exceeded_in_two_to_ten_percent(phi):
+    rng = np.random.default_rng(4)
+    found = [hac_mean(signal.lfilter([1], [1, -phi], rng.normal(size=250))[50:]) for _ in range(2000)]
+    share = np.mean([abs(one.mean) > 2 * one.standard_error for one in found])
+    assert 0.035 < share < 0.075
+    assert np.mean([one.p_value < 0.05 for one in found]) == pytest.approx(0.043, abs=0.014)
+
+
+def test_what_is_not_finite_has_no_error():
+    x = np.r_[np.zeros(60), -np.inf]
+    for found in (hac_mean(x), clustered_mean(x, np.arange(61)), paired_difference(x[None], np.zeros((1, 61)))):
+        assert found.mean == -np.inf and np.isnan(found.standard_error) and np.isnan(found.p_value)
+    both = np.array([[0.0, -np.inf, 1.0]])
+    assert np.isnan(paired_difference(both, both - 1.0).mean)
 
 
 def test_clusters_agree_with_statsmodels():
@@ -94,6 +113,8 @@ def test_paired_difference_chooses_by_the_number_of_sequences(series):
     assert one == hac_mean(series - other)
     many = paired_difference(series.reshape(8, 10), other.reshape(8, 10))
     assert many == clustered_mean(series - other, np.repeat(np.arange(8), 10))
+    padded = np.stack([np.full(80, np.nan), series, np.full(80, np.nan)])
+    assert paired_difference(padded, np.zeros((3, 80))) == hac_mean(series)
 
 
 def test_paired_difference_scores_the_intersection():
