@@ -9,6 +9,7 @@ import xarray as xr
 
 from probseq._types import number_in, truth_value
 from probseq.data.sequences import Sequences
+from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.calibrated import HeldOutFit
 
 __all__ = ["AnomalyDetector"]
@@ -88,8 +89,7 @@ class AnomalyDetector(HeldOutFit):
         """
         number_in("false_alarm_rate", self.false_alarm_rate, "(0, 1)", "Write 0.01 for one in a hundred.")
         truth_value("outlier_labels", self.outlier_labels)
-        model = self._fit_model(X, y, lengths, covariates, calibration)
-        rest, past = self._rest, self._past
+        model, rest, past = self._fit_model(X, y, lengths, covariates, calibration)
         threshold = model.surprise_threshold(rest, self.false_alarm_rate, history=past)
         each = _by_step(model.surprise(rest, history=past), rest)
         variables = _by_variable(model.surprise(rest, per="variable", history=past), rest)
@@ -97,6 +97,14 @@ class AnomalyDetector(HeldOutFit):
         self.calibration_ = np.sort(each[~np.isnan(each)])
         self.variable_calibration_ = [np.sort(v[~np.isnan(v)]) for v in np.moveaxis(variables, -1, 0)]
         return self
+
+    def _found(self) -> dict[str, Any]:
+        return {"threshold": self.threshold_, "steps": self.calibration_, "variables": self.variable_calibration_}
+
+    def _revive(self, members: dict[Any, SequenceEstimator], found: dict[str, Any]) -> None:
+        super()._revive(members, found)
+        self.threshold_, self.calibration_ = found["threshold"], found["steps"]
+        self.variable_calibration_ = found["variables"]
 
     def anomalies(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> xr.Dataset:
         """Which steps are anomalies, and which variable made them so.
@@ -114,11 +122,10 @@ class AnomalyDetector(HeldOutFit):
         furthest above its own calibration among equals), "" where nothing is scored.
         """
         self._check_fitted()
-        model = self.estimator_
+        model = self._asked(history)
         data = model._read(X, lengths, covariates)
-        past = self._history(history)
-        found = model.anomalies(data, self.calibration_, rate=self.false_alarm_rate, history=past)
-        each = _by_variable(model.surprise(data, per="variable", history=past), data)
+        found = model.anomalies(data, self.calibration_, rate=self.false_alarm_rate, history=history)
+        each = _by_variable(model.surprise(data, per="variable", history=history), data)
         p = np.full(each.shape, np.nan)
         excess = np.full(each.shape, -np.inf)
         for i, known in enumerate(self.variable_calibration_):
@@ -152,8 +159,7 @@ class AnomalyDetector(HeldOutFit):
     ) -> xr.DataArray:
         """log p(x_t | x_<t) in nats, dims ``sequence, time``: the lower, the less ordinary; NaN where not scored."""
         self._check_fitted()
-        past = self._history(history)
-        found = self.estimator_.surprise(X, lengths=lengths, covariates=covariates, history=past)
+        found = self._asked(history).surprise(X, lengths=lengths, covariates=covariates, history=history)
         return (-found).rename("score").assign_attrs(unit="nats")
 
     def decision_function(

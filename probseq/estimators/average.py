@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -30,10 +30,11 @@ from probseq.estimators.average_scores import held_out_scores, split_off, suited
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.fitted import TRAINING, check_y
 from probseq.estimators.hmm import HMM
+from probseq.estimators.members import WithMembers
 from probseq.estimators.pipeline import DataInfo, FittedTransforms
 from probseq.estimators.weights import sequence_weights
 from probseq.evaluation.weights import pseudo_bma_weights, stacking_weights
-from probseq.inference.average_draws import AverageDraws, PartFit
+from probseq.inference.average_draws import AverageDraws
 from probseq.inference.base import Inference, Progress
 from probseq.inference.optimize import MLE
 from probseq.models.average import AverageModel, AverageState
@@ -46,7 +47,7 @@ __all__ = ["Average"]
 _WORDS = ("stacking", "pseudo_bma", "online", "equal")
 
 
-class Average(SequenceEstimator):
+class Average(WithMembers, SequenceEstimator):
     r"""A mixture of models: p(x_t | x_<t) = sum_m w_m p_m(x_t | x_<t).
 
     ``fit`` fits every model to the first part of the data, learns the weights from their one-step log scores on the
@@ -105,6 +106,7 @@ class Average(SequenceEstimator):
     """
 
     inference: Inference | None = None
+    _fitted_models: dict[Any, SequenceEstimator]
     rules: ClassVar[Mapping[str, Rule]] = {
         "forgetting": partial(number_in, interval="(0, 1]", remedy="Try 0.99."),
         "validation_fraction": partial(number_in, interval="(0, 1)", remedy="Try 0.2."),
@@ -129,10 +131,9 @@ class Average(SequenceEstimator):
 
     @property
     def models_(self) -> dict[str, SequenceEstimator]:
-        """The fitted models by name; of a loaded file without the data that they were fitted to."""
+        """The fitted models by name."""
         self._check_fitted()
-        kept = vars(self).get("_fitted_models")
-        return self._restored() if kept is None else dict(kept)
+        return dict(self._fitted_models)
 
     def component_weights(
         self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None
@@ -191,9 +192,8 @@ class Average(SequenceEstimator):
         )
 
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
-        parts = getattr(vars(self).get("draws_"), "parts", ())
-        if parts:
-            return self._assemble([model.model_ for model in self._restored().values()])
+        if "_fitted_models" in vars(self):
+            return self._assemble([model.model_ for model in self._fitted_models.values()])
         models = []
         for model in self._named().values():
             transforms = model._transforms()
@@ -212,17 +212,11 @@ class Average(SequenceEstimator):
         n_covariates = max(model.n_covariates for model in models)
         return self._average([SettledModel(model, n_covariates) for model in models])
 
-    def _restored(self) -> dict[str, SequenceEstimator]:
-        """The fitted models from what is known of their fits."""
-        models = {}
-        for (name, model), part in zip(self._named().items(), self.draws_.parts, strict=True):  # type: ignore[attr-defined]
-            own: SequenceEstimator = clone(model)
-            own.draws_ = part.draws
-            info = DataInfo.from_dict(part.info)
-            transforms = FittedTransforms(tuple(own._transforms()), tuple(part.constants))
-            own._adopt(own._build(info), transforms, part.draws, info, None)
-            models[name] = own
-        return models
+    def _members(self) -> Mapping[Hashable, SequenceEstimator]:
+        return self._fitted_models
+
+    def _revive(self, members: dict[Any, SequenceEstimator], found: dict[str, Any]) -> None:
+        self._fitted_models = members
 
     # arguments --------------------------------------------------------------------------------------------------------
 
@@ -328,7 +322,6 @@ class Average(SequenceEstimator):
             objective=float("nan"),
             status=next((own.status_ for own in fitted.values() if not own.converged_), "converged"),
             n_iter=max(int(own.n_iter_) for own in fitted.values()),
-            parts=tuple(PartFit(m.info_.to_dict(), tuple(m.transforms_.constants), m.draws_) for m in fitted.values()),
             n_held_out=len(scores),
         )
         self._adopt(model, FittedTransforms((), ()), draws, self._info(data), data, each)

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import xarray as xr
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import ClassifierMixin, clone
 
 from probseq.data.sequences import Sequences, sequences
 from probseq.data.vocabulary import Vocabulary
@@ -25,12 +25,12 @@ from probseq.errors import (
 )
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.class_labels import class_labels, class_priors
-from probseq.estimators.fitted import _UnfittedError
+from probseq.estimators.members import Composed
 
 __all__ = ["SequenceClassifier"]
 
 
-class SequenceClassifier(ClassifierMixin, BaseEstimator):
+class SequenceClassifier(ClassifierMixin, Composed):
     r"""P(c | x_{1:T}) proportional to P(c) prod_t p(x_t | x_{<t}, c): Bayes' rule over one sequence model a class.
 
     Each class has a copy of the model, fitted to its sequences. The log-likelihoods that are compared are those of the
@@ -209,11 +209,18 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         common = scored[0].any(-1) & (scored == scored[:1]).all((0, -1))
         return np.stack([np.where(common, one.values.double().numpy(), 0.0).sum(-1) for one in steps], -1)
 
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "models_"):
-            raise _UnfittedError(
-                got="a SequenceClassifier that is not fitted", expected="a fitted one", remedy="Call fit(X, y)."
-            )
+    def _members(self) -> dict[Any, SequenceEstimator]:
+        return self.models_
+
+    def _found(self) -> dict[str, Any]:
+        return {"classes": self.classes_, "prior": self.class_prior_, "coded": self._coded, "columns": self._columns}
+
+    def _revive(self, members: dict[Any, SequenceEstimator], found: dict[str, Any]) -> None:
+        self.models_, self.classes_, self.class_prior_ = members, found["classes"], found["prior"]
+        self._coded, self._columns = found["coded"], found["columns"]
+        first = next(iter(members.values()))
+        self.vocabulary_ = first.vocabulary_
+        self.n_features_in_ = self._columns or first.n_features_in_
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "models_")

@@ -12,9 +12,10 @@ from probseq._random import RandomState
 from probseq._types import number_in, one_of
 from probseq.data.sequences import Sequences
 from probseq.errors import DataError, ShapeError, UnsupportedError
+from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.calibrated import Calibrated
 from probseq.estimators.fitted import TRAINING
-from probseq.estimators.held_part import trajectories
+from probseq.estimators.held_part import HeldValues, trajectories
 from probseq.evaluation.conformal import AdaptiveQuantiles, conformal_levels, conformal_quantiles
 from probseq.results.backends import Backend
 from probseq.results.forecast import Forecast
@@ -133,16 +134,26 @@ class Conformal(Calibrated):
         """
         one_of("method", self.method, ("split", "adaptive"))
         number_in("step_size", self.step_size, "(0, 1)", "Try 0.02.")
-        model = self._fit_model(X, y, lengths, covariates, calibration)
-        rest = self._rest
-        base = model._predictive(rest, model._begin(rest, self._past))
+        model, rest, past = self._fit_model(X, y, lengths, covariates, calibration)
+        base = model._predictive(rest, model._begin(rest, past))
         residuals = _residuals(base._backend, _scored_values(base, rest.values))
-        known = [_known(residuals[..., i].ravel(), rest.variables[i], 1) for i in range(rest.n_variables)]
-        self._one_step = self._rules(known)
-        self._by_horizon: dict[int, _Rules] = {}
-        self.n_calibration_ = min(len(one) for one in known)
+        self._held = HeldValues.of(rest, past is TRAINING)
+        self._learn([_known(residuals[..., i].ravel(), name, 1) for i, name in enumerate(rest.variables)])
         self.estimator_ = model
         return self
+
+    def _learn(self, residuals: list[np.ndarray]) -> None:
+        """From the residuals of each variable, one step ahead."""
+        self._known_residuals, self._one_step = residuals, self._rules(residuals)
+        self._ahead: dict[tuple[int, int], _Rules] = {}
+        self.n_calibration_ = min(len(one) for one in residuals)
+
+    def _found(self) -> dict[str, Any]:
+        return {**super()._found(), "residuals": self._known_residuals}
+
+    def _revive(self, members: dict[Any, SequenceEstimator], found: dict[str, Any]) -> None:
+        super()._revive(members, found)
+        self._learn(found["residuals"])
 
     def _check_held(self, data: Sequences) -> None:
         if self.method == "adaptive" and data.n_sequences > 1:
@@ -178,10 +189,10 @@ class Conformal(Calibrated):
             What came before X; ps.TRAINING is all data of the fit.
         """
         self._check_fitted()
-        model = self.estimator_
+        model = self._asked(history)
         data = model._read(X, lengths, covariates)
         self._check_held(data)
-        base = model._predictive(data, model._begin(data, self._history(history)))
+        base = model._predictive(data, model._begin(data, history))
         centre, spread = _centre_and_spread(base._backend)
         values = _scored_values(base, data.values)
         rules, each = self._one_step, []
@@ -220,9 +231,8 @@ class Conformal(Calibrated):
             For fewer than 19 held-out values so many steps ahead.
         """
         self._check_fitted()
-        past = self._history(history)
         options: dict[str, Any] = {"covariates": covariates, "n_paths": n_paths, "random_state": random_state}
-        base = self.estimator_.forecast(horizon, history=past, **options)
+        base = self._asked(history).forecast(horizon, history=history, **options)
         rules = self._rules_ahead(base.n_steps, n_paths)
         centre, spread = _centre_and_spread(base._backend)
         shape = (*centre.shape[1:], len(rules.levels))
@@ -231,13 +241,13 @@ class Conformal(Calibrated):
 
     def _rules_ahead(self, horizon: int, n_paths: int) -> _Rules:
         """The rules of every step ahead, and within it of every variable."""
-        if horizon not in self._by_horizon:
-            ahead = trajectories(self.estimator_, self._rest, self._past, horizon, n_paths=n_paths)
+        if (horizon, n_paths) not in self._ahead:
+            ahead = trajectories(self.estimator_, self._held, horizon, n_paths=n_paths)
             residuals = _residuals(ahead.backend, ahead.values)
-            names = self._rest.variables
+            names = self._held.variables
             known = [_known(residuals[:, h, i], name, h + 1) for h in range(horizon) for i, name in enumerate(names)]
-            self._by_horizon[horizon] = self._rules(known)
-        return self._by_horizon[horizon]
+            self._ahead[horizon, n_paths] = self._rules(known)
+        return self._ahead[horizon, n_paths]
 
     def interval(self, X: Any, level: float = 0.9, **options: Any) -> xr.DataArray:
         """The central interval of every row of X, ``predictive(X, ...).interval(level)``."""

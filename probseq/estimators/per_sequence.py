@@ -10,14 +10,16 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import xarray as xr
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 
 from probseq._random import RandomState
 from probseq._types import truth_value, whole_number
 from probseq.data.sequences import Sequences, sequences
-from probseq.errors import DataError, DataWarning, NotFittedError, ParameterError, ProbseqWarning
+from probseq.errors import DataError, DataWarning, ParameterError, ProbseqWarning
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.fitted import TRAINING, check_y
+from probseq.estimators.label_files import decode_labels, encode_labels, plain_label
+from probseq.estimators.members import Composed
 from probseq.estimators.progress_bar import progress_bar
 from probseq.kernels.threads import number_of_threads
 from probseq.results.backends import Backend
@@ -29,7 +31,7 @@ __all__ = ["PerSequence"]
 _LISTED = 5
 
 
-class PerSequence(BaseEstimator):
+class PerSequence(Composed):
     """One model a sequence: fitted in parallel, matched by name, each on its own.
 
     Without it, many sequences share one set of parameters. A series that cannot be fitted never loses the others: it is
@@ -207,10 +209,6 @@ class PerSequence(BaseEstimator):
     def __len__(self) -> int:
         self._check_fitted()
         return len(self.models_)
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "models_"):
-            raise NotFittedError(got="a panel that is not fitted", expected="fit(X) first", remedy="Call fit(X).")
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "models_")
@@ -416,12 +414,28 @@ class PerSequence(BaseEstimator):
             return self.forecast(horizon, history=past, covariates=covariates, weights=weights).mean()
         return self.predictive(X, lengths=lengths, covariates=covariates, history=history, weights=weights).mean()
 
-    def save(self, path: Any) -> None:
-        """Write all models to one file that ``ps.load`` reads; no pickle, no training values inside."""
-        from probseq.estimators.storage import save_panel
+    # files ------------------------------------------------------------------------------------------------------------
 
-        self._check_fitted()
-        save_panel(self, path)
+    def _members(self) -> dict[Hashable, SequenceEstimator]:
+        return self.models_
+
+    def _found(self) -> dict[str, Any]:
+        tables = {name: getattr(self, name) for name in ("failures_", "problems_")}
+        return {
+            "labels": encode_labels(self.labels_),
+            "tables": {
+                name: {"rows": [plain_label(row) for row in table.index], "columns": table.to_dict("list")}
+                for name, table in tables.items()
+            },
+        }
+
+    def _revive(self, members: dict[Any, SequenceEstimator], found: dict[str, Any]) -> None:
+        self.models_ = members
+        self.labels_ = decode_labels(found["labels"], next(iter(members.values())).vocabulary_)
+        self.n_features_in_ = self.labels_.n_variables
+        for name, kept in found["tables"].items():
+            index = pd.Index(kept["rows"], name="sequence", tupleize_cols=False)
+            setattr(self, name, pd.DataFrame(kept["columns"], index=index))
 
 
 def _rows(forecasts: list[Forecast]) -> Backend:

@@ -11,9 +11,10 @@ from probseq._random import RandomState, numpy_generator
 from probseq._types import whole_number
 from probseq.data.sequences import Sequences
 from probseq.errors import DataError, UnsupportedError
+from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.calibrated import Calibrated
 from probseq.estimators.fitted import TRAINING
-from probseq.estimators.held_part import trajectories
+from probseq.estimators.held_part import HeldValues, trajectories
 from probseq.evaluation.calibration import pit
 from probseq.evaluation.recalibration import BernsteinMap, fit_map
 from probseq.results.backends import Backend
@@ -88,15 +89,22 @@ class Recalibrated(Calibrated):
             For categories.
         """
         whole_number("max_degree", self.max_degree, 1, "Try 32; 1 changes nothing.")
-        model = self._fit_model(X, y, lengths, covariates, calibration)
-        rest = self._rest
-        base = model._predictive(rest, model._begin(rest, self._past))
+        model, rest, past = self._fit_model(X, y, lengths, covariates, calibration)
+        base = model._predictive(rest, model._begin(rest, past))
         values = rest.values if base._scored is None else np.where(base._scored, rest.values, np.nan)
         u = _pit(base._backend, values)
         self.maps_ = [self._map(u[..., i], name, 1) for i, name in enumerate(rest.variables)]
-        self._by_horizon: dict[int, list[list[BernsteinMap]]] = {}
+        self._held = HeldValues.of(rest, past is TRAINING)
+        self._ahead: dict[tuple[int, int], list[list[BernsteinMap]]] = {}
         self.estimator_ = model
         return self
+
+    def _found(self) -> dict[str, Any]:
+        return {**super()._found(), "maps": [one.weights for one in self.maps_]}
+
+    def _revive(self, members: dict[Any, SequenceEstimator], found: dict[str, Any]) -> None:
+        super()._revive(members, found)
+        self.maps_, self._ahead = [BernsteinMap(weights) for weights in found["maps"]], {}
 
     def _map(self, pit_values: np.ndarray, variable: Any, ahead: int) -> BernsteinMap:
         try:
@@ -121,8 +129,8 @@ class Recalibrated(Calibrated):
         return self._predictive(data, history)
 
     def _predictive(self, data: Sequences, history: Any) -> Forecast:
-        model = self.estimator_
-        return self._bent(model._predictive(data, model._begin(data, self._history(history))), [self.maps_])
+        model = self._asked(history)
+        return self._bent(model._predictive(data, model._begin(data, history)), [self.maps_])
 
     def forecast(
         self,
@@ -149,14 +157,18 @@ class Recalibrated(Calibrated):
         """
         self._check_fitted()
         options: dict[str, Any] = {"covariates": covariates, "n_paths": n_paths, "random_state": random_state}
-        base = self.estimator_.forecast(horizon, history=self._history(history), **options)
-        if base.n_steps not in self._by_horizon:
-            ahead = trajectories(self.estimator_, self._rest, self._past, base.n_steps, n_paths=n_paths)
-            u, names = _pit(ahead.backend, ahead.values), self._rest.variables
-            self._by_horizon[base.n_steps] = [
-                [self._map(u[:, h, i], name, h + 1) for i, name in enumerate(names)] for h in range(base.n_steps)
+        base = self._asked(history).forecast(horizon, history=history, **options)
+        return self._bent(base, self._maps_ahead(base.n_steps, n_paths))
+
+    def _maps_ahead(self, horizon: int, n_paths: int) -> list[list[BernsteinMap]]:
+        """The maps of every step ahead, and within it of every variable."""
+        if (horizon, n_paths) not in self._ahead:
+            ahead = trajectories(self.estimator_, self._held, horizon, n_paths=n_paths)
+            u, names = _pit(ahead.backend, ahead.values), self._held.variables
+            self._ahead[horizon, n_paths] = [
+                [self._map(u[:, h, i], name, h + 1) for i, name in enumerate(names)] for h in range(horizon)
             ]
-        return self._bent(base, self._by_horizon[base.n_steps])
+        return self._ahead[horizon, n_paths]
 
     def _bent(self, base: Forecast, maps: list[list[BernsteinMap]]) -> Forecast:
         backend = RecalibratedBackend(base._backend, maps)

@@ -15,7 +15,7 @@ from probseq._types import Configuration, Record
 from probseq.errors import FileFormatError, ParameterError
 from probseq.estimators.base import SequenceEstimator
 
-__all__ = ["Reader", "Writer"]
+__all__ = ["Reader", "Writer", "subclasses"]
 
 _STREAMS = np.random.Generator | np.random.RandomState | np.random.SeedSequence | torch.Generator
 
@@ -120,8 +120,8 @@ class Reader:
 
     def __init__(self, tensors: Mapping[str, Tensor], records: Iterable[dict[str, Any]], source: str) -> None:
         self._tensors, self._source = tensors, source
-        self._configurations = {cls.__name__: cls for cls in _below(Configuration) + _below(SequenceEstimator)}
-        known = {cls.__name__: cls for cls in _below(Record)}
+        self._configurations = {cls.__name__: cls for cls in subclasses(Configuration) + subclasses(SequenceEstimator)}
+        known = {cls.__name__: cls for cls in subclasses(Record)}
         self._records: list[Any] = []
         self._arrays: dict[str, np.ndarray] = {}
         for one in records:
@@ -179,10 +179,10 @@ class Reader:
         )
 
 
-def _below(cls: type) -> list[type]:
+def subclasses(cls: type) -> list[type]:
     """The classes that derive from a class: ours, and those of code already imported."""
     children: list[type] = cls.__subclasses__()
-    return children + [one for child in children for one in _below(child)]
+    return children + [one for child in children for one in subclasses(child)]
 
 
 def _rows(table: Mapping[Any, Any]) -> Tensor | None:

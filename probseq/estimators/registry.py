@@ -1,4 +1,4 @@
-"""Every family that users can construct, and the module it lives in."""
+"""Every estimator that users can construct, and the module it lives in."""
 
 from __future__ import annotations
 
@@ -24,4 +24,9 @@ FAMILIES = {
     "SeasonalNaive": "probseq.estimators.baseline",
     "MarkovChain": "probseq.estimators.baseline",
     "PoissonProcess": "probseq.estimators.baseline",
+    "PerSequence": "probseq.estimators.per_sequence",
+    "SequenceClassifier": "probseq.estimators.classifier",
+    "AnomalyDetector": "probseq.estimators.anomaly",
+    "Conformal": "probseq.estimators.conformal",
+    "Recalibrated": "probseq.estimators.recalibrated",
 }

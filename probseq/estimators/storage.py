@@ -7,37 +7,32 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from probseq.data.sequences import Sequences
 from probseq.data.vocabulary import Vocabulary
 from probseq.distributions.params import ParamSpec, Positive, PositiveDefinite
 from probseq.errors import FileFormatError
 from probseq.estimators.base import SequenceEstimator
+from probseq.estimators.label_files import decode_labels, encode_labels, plain_label
+from probseq.estimators.members import Composed, WithMembers
 from probseq.estimators.pipeline import DataInfo, FittedTransforms
-from probseq.estimators.records import Reader, Writer
+from probseq.estimators.records import Reader, Writer, subclasses
 from probseq.estimators.registry import FAMILIES
 from probseq.estimators.state import leaves_of
 from probseq.inference.base import Draws
 from probseq.models.base import map_state
 
-if TYPE_CHECKING:
-    from probseq.estimators.per_sequence import PerSequence
-
-__all__ = ["load", "save", "save_panel"]
+__all__ = ["load", "save"]
 
 _FORMAT = "probseq"
-_VERSION = 2
-_READABLE = ("1", "2")
-_KEPT_STAMPS = 3
+_VERSION = 3
+_READABLE = ("1", "2", "3")
 # Made again from the other parts of the file; every other public attribute of a fit is kept as it is.
 _MADE_AGAIN = frozenset(
     ("model_", "emission_", "info_", "transforms_", "training_", "training_state_", "vocabulary_")
@@ -45,56 +40,54 @@ _MADE_AGAIN = frozenset(
 )
 
 
-def save(estimator: SequenceEstimator, path: Any) -> None:
+def save(estimator: SequenceEstimator | Composed, path: Any) -> None:
     """See ``SequenceEstimator.save``."""
-    header, tensors = _encode(estimator)
-    _write(header, tensors, path)
-
-
-def save_panel(panel: PerSequence, path: Any) -> None:
-    """See ``PerSequence.save``."""
-    writer, models = Writer(), []
-    tensors: dict[str, torch.Tensor] = {}
-    for i, model in enumerate(panel.models_.values()):
-        header, own = _encode(model)
-        models.append(header)
-        tensors |= {f"{i}.{name}": value for name, value in own.items()}
-    tables = {
-        name: {"rows": [_label(one) for one in table.index], "columns": table.to_dict("list")}
-        for name, table in (("failures_", panel.failures_), ("problems_", panel.problems_))
-    }
-    header = {
-        "panel": {name: writer.write(value, name) for name, value in panel.get_params(deep=False).items()},
-        "records": writer.records,
-        "names": [_label(name) for name in panel.models_],
-        "models": models,
-        "tables": tables,
-        "labels": _encode_labels(panel.labels_),
-        "n_features": panel.n_features_in_,
-    }
-    _write(header, tensors | {f"panel.{name}": value for name, value in writer.tensors.items()}, path)
-
-
-def _encode(estimator: SequenceEstimator) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     writer = Writer()
+    tensors: dict[str, torch.Tensor] = {}
+    if isinstance(estimator, SequenceEstimator):
+        header = _encode(estimator, writer, tensors)
+    else:
+        given = estimator.get_params(deep=False)
+        header = {
+            "composed": type(estimator).__name__,
+            "params": {name: writer.write(value, name) for name, value in given.items()},
+            "found": writer.write(estimator._found(), "found"),
+            "members": _encode_members(estimator, writer, tensors, ""),
+        }
+    header["records"] = writer.records
+    _write(header, tensors | writer.tensors, path)
+
+
+def _encode_members(whole: WithMembers, writer: Writer, tensors: dict[str, torch.Tensor], at: str) -> dict[str, Any]:
+    members = whole._members()
+    return {
+        "names": [plain_label(name) for name in members],
+        "models": [_encode(one, writer, tensors, f"{at}{i}.") for i, one in enumerate(members.values())],
+    }
+
+
+def _encode(
+    estimator: SequenceEstimator, writer: Writer, tensors: dict[str, torch.Tensor], at: str = ""
+) -> dict[str, Any]:
+    """JSON of a fitted estimator; names of its tensors begin with ``at``, those of its state go to ``tensors``."""
     fitted = {name: value for name, value in vars(estimator).items() if _is_kept(name)}
     fitted["training_fingerprint_"] = estimator.training_fingerprint_
     header = {
-        "estimator": writer.write(estimator, "estimator"),
+        "estimator": writer.write(estimator, f"{at}estimator"),
         "info": estimator.info_.to_dict(),
         "constants": list(estimator.transforms_.constants),
-        "fitted": {name: writer.write(value, name) for name, value in fitted.items()},
-        "records": writer.records,
-        "features": [_label(name) for name in getattr(estimator, "feature_names_in_", [])],
-        "covariates": [_label(name) for name in estimator.covariate_names_],
+        "fitted": {name: writer.write(value, f"{at}{name}") for name, value in fitted.items()},
+        "features": [plain_label(name) for name in getattr(estimator, "feature_names_in_", [])],
+        "covariates": [plain_label(name) for name in estimator.covariate_names_],
         "vocabulary": None if estimator.vocabulary_ is None else estimator.vocabulary_.to_dict(),
-        "training": None if estimator.training_ is None else _encode_labels(estimator.training_),
+        "training": None if estimator.training_ is None else encode_labels(estimator.training_),
     }
-    tensors = writer.tensors
     if estimator.training_state_ is not None:
         leaves = leaves_of(estimator.training_state_)
-        tensors |= {f"state.{i:03d}": leaf.detach().contiguous().clone() for i, leaf in enumerate(leaves)}
-    return header, tensors
+        tensors |= {f"{at}state.{i:03d}": leaf.detach().contiguous().clone() for i, leaf in enumerate(leaves)}
+    if isinstance(estimator, WithMembers):
+        header["members"] = _encode_members(estimator, writer, tensors, at)
+    return header
 
 
 def _write(header: dict[str, Any], tensors: dict[str, torch.Tensor], path: Any) -> None:
@@ -132,8 +125,14 @@ def load(path: Any) -> Any:
             raise _bad(file, f"format version {version}", "Update probseq, or save the model again with this version.")
         header = json.loads(metadata["header"])
         if "panel" in header:
-            return _restore_panel(header, tensors, file)
-        return _restore(_since_version_2(header, tensors) if version == "1" else header, tensors, file)
+            raise _bad(file, f"a panel in format version {version}", "Fit it again, and save it with this version.")
+        if version == "1":
+            header = _since_version_2(header, tensors)
+        for name in _classes(header) & FAMILIES.keys():
+            importlib.import_module(FAMILIES[name])  # brings its emissions, transforms and inferences
+        reader = Reader(tensors, header["records"], file.name)
+        restore = _restore_composed if "composed" in header else _restore
+        return restore(header, tensors, reader, file)
     except FileFormatError:
         raise
     except (SafetensorError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -144,7 +143,7 @@ def load(path: Any) -> Any:
 def _bad(file: Path, what: str, remedy: str) -> FileFormatError:
     return FileFormatError(
         got=f"{what} in {file.name}",
-        expected=f"a model saved by probseq in format version {' or '.join(_READABLE)}",
+        expected=f"a model saved by probseq in format version {_READABLE[0]} to {_READABLE[-1]}",
         remedy=remedy,
     )
 
@@ -154,10 +153,9 @@ def _is_kept(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z]\w*_", name) is not None and name not in _MADE_AGAIN
 
 
-def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Path) -> SequenceEstimator:
-    for name in _classes(header["estimator"]) & FAMILIES.keys():
-        importlib.import_module(FAMILIES[name])  # brings its emissions, transforms and inferences
-    reader = Reader(tensors, header["records"], file.name)
+def _restore(
+    header: dict[str, Any], tensors: dict[str, torch.Tensor], reader: Reader, file: Path, at: str = ""
+) -> SequenceEstimator:
     estimator = reader.read(header["estimator"])
     fitted = {name: reader.read(value) for name, value in header["fitted"].items()}
     draws = fitted["draws_"]
@@ -165,6 +163,8 @@ def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Pat
         raise TypeError("no estimator with draws")
     info = DataInfo.from_dict(header["info"])
     estimator.draws_ = draws  # where the fit has chosen the structure of the model, it is written there
+    if isinstance(estimator, WithMembers):
+        estimator._revive(_restore_members(header["members"], tensors, reader, file, at), {})
     model = estimator._build(info)
     specs = model.parameters()
     if header.get("softplus"):
@@ -185,42 +185,37 @@ def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Pat
     if header["features"]:
         estimator.feature_names_in_ = np.asarray(header["features"], dtype=object)
     if header["training"] is not None:
-        past = estimator.training_ = _decode_labels(header["training"], estimator.vocabulary_)
-        if not any(name.startswith("state.") for name in tensors):
+        past = estimator.training_ = decode_labels(header["training"], estimator.vocabulary_)
+        if f"{at}state.000" not in tensors:
             return estimator
         template = estimator.model_.initial_state({}, past.n_sequences)
-        queue = iter([tensors[f"state.{i:03d}"] for i in range(len(leaves_of(template)))])
+        queue = iter([tensors[f"{at}state.{i:03d}"] for i in range(len(leaves_of(template)))])
         estimator.training_state_ = map_state(lambda leaf: next(queue), template)
     return estimator
+
+
+def _restore_members(
+    kept: dict[str, Any], tensors: dict[str, torch.Tensor], reader: Reader, file: Path, at: str = ""
+) -> dict[Any, SequenceEstimator]:
+    models = [_restore(one, tensors, reader, file, f"{at}{i}.") for i, one in enumerate(kept["models"])]
+    return dict(zip(kept["names"], models, strict=True))
+
+
+def _restore_composed(header: dict[str, Any], tensors: dict[str, torch.Tensor], reader: Reader, file: Path) -> Composed:
+    known = {cls.__name__: cls for cls in subclasses(Composed)}
+    if header["composed"] not in known:
+        raise _bad(file, f"an unknown class {header['composed']!r}", "Import the module that defines it.")
+    whole: Composed = known[header["composed"]](**{n: reader.read(value) for n, value in header["params"].items()})
+    whole._revive(_restore_members(header["members"], tensors, reader, file), reader.read(header["found"]))
+    return whole
 
 
 def _classes(written: Any) -> set[str]:
     """Names of the classes of which a value is made."""
     if isinstance(written, dict):
-        own = {written["class"]} if isinstance(written.get("class"), str) else set()
+        own = {name for key in ("class", "composed") if isinstance(name := written.get(key), str)}
         return own.union(*map(_classes, written.values()))
     return set().union(*map(_classes, written)) if isinstance(written, list) else set()
-
-
-def _restore_panel(header: dict[str, Any], tensors: dict[str, torch.Tensor], file: Path) -> PerSequence:
-    from probseq.estimators.per_sequence import PerSequence
-
-    own: list[dict[str, torch.Tensor]] = [{} for _ in header["models"]]
-    rest: dict[str, torch.Tensor] = {}
-    for name, value in tensors.items():
-        place, _, inner = name.partition(".")
-        (own[int(place)] if place.isdigit() else rest)[inner] = value
-    models = [_restore(each, held, file) for each, held in zip(header["models"], own, strict=True)]
-    reader = Reader(rest, header["records"], file.name)
-    panel = PerSequence(**{name: reader.read(value) for name, value in header["panel"].items()})
-    panel.models_ = dict(zip(header["names"], models, strict=True))
-    for name in ("failures_", "problems_"):
-        kept = header["tables"][name]
-        index = pd.Index(kept["rows"], name="sequence", tupleize_cols=False)
-        setattr(panel, name, pd.DataFrame(kept["columns"], index=index))
-    panel.labels_ = _decode_labels(header["labels"], models[0].vocabulary_)
-    panel.n_features_in_ = header["n_features"]
-    return panel
 
 
 def _since_version_2(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -258,97 +253,3 @@ def _by_logarithms(draws: Draws, specs: Mapping[str, ParamSpec]) -> Draws:
         slopes.append(-np.expm1(-above) / above if isinstance(spec.constraint, Positive) else np.ones(size))
     slope = np.concatenate(slopes)
     return replace(draws, covariance=draws.covariance * slope * slope[:, None])
-
-
-def _encode_labels(data: Sequences) -> dict[str, Any]:
-    """Names, frequency and the last stamps of the training data; not its values."""
-    return {
-        "variables": [_label(name) for name in data.variables],
-        "names": [_label(name) for name in data.names],
-        "many": data.many,
-        "flat": data.flat,
-        "named": data.named,
-        "named_sequences": data.named_sequences,
-        "is_text": data.is_text,
-        "name": None if data.name is None else _label(data.name),
-        "attrs": {str(k): str(v) for k, v in data.attrs.items()},
-        "covariates": [_label(name) for name in data.covariate_names],
-        "static": None if data.static is None else data.static.tolist(),
-        "static_names": [_label(name) for name in data.static_names],
-        "steps": [_step(f) for f in data.freq],
-        "lengths": list(data.n_steps),
-        "index": [_encode_index(index) for index in data.index],
-    }
-
-
-def _label(name: Any) -> Any:
-    """A name as a number or text."""
-    plain = name.item() if isinstance(name, np.generic) else name
-    return plain if isinstance(plain, bool | int | float | str) else str(name)
-
-
-def _step(freq: Any) -> Any:
-    if freq is None or isinstance(freq, int | float | str):
-        return freq
-    return getattr(freq, "freqstr", str(freq))
-
-
-def _encode_index(index: pd.Index) -> dict[str, Any]:
-    tail = index[-_KEPT_STAMPS:]
-    if isinstance(tail, pd.RangeIndex):
-        return {"kind": "range", "start": int(tail.start), "stop": int(tail.stop), "step": int(tail.step)}
-    if isinstance(tail, pd.DatetimeIndex):
-        stamps = tail.tz_convert("UTC").tz_localize(None) if tail.tz is not None else tail
-        zone = None if tail.tz is None else str(tail.tz)
-        return {"kind": "datetime", "values": [s.isoformat() for s in stamps], "zone": zone, "unit": tail.unit}
-    if isinstance(tail, pd.TimedeltaIndex):
-        return {"kind": "timedelta", "values": [s.isoformat() for s in tail], "unit": tail.unit}
-    if isinstance(index, pd.PeriodIndex):
-        return {"kind": "period", "values": [str(p) for p in tail], "freq": index.freqstr}
-    return {"kind": "number", "values": [_stamp(v) for v in tail]}
-
-
-def _stamp(value: Any) -> Any:
-    """A stamp that is a number, a text or a date; of others, which only count steps, their text."""
-    return {"date": value.isoformat()} if type(value) is date else _label(value)
-
-
-def _decode_index(kept: dict[str, Any]) -> pd.Index:
-    if kept["kind"] == "range":
-        return pd.RangeIndex(kept["start"], kept["stop"], kept["step"])
-    if kept["kind"] == "datetime":
-        index = pd.DatetimeIndex(kept["values"])
-        index = index.as_unit(kept.get("unit", index.unit))
-        return index if kept["zone"] is None else index.tz_localize("UTC").tz_convert(kept["zone"])
-    if kept["kind"] == "timedelta":
-        return pd.TimedeltaIndex(kept["values"]).as_unit(kept["unit"])
-    if kept["kind"] == "period":
-        return pd.PeriodIndex(kept["values"], freq=kept["freq"])
-    return pd.Index([date.fromisoformat(v["date"]) if isinstance(v, dict) else v for v in kept["values"]])
-
-
-def _decode_labels(kept: dict[str, Any], vocabulary: Vocabulary | None) -> Sequences:
-    index = tuple(_decode_index(one) for one in kept["index"])
-    width = max(len(one) for one in index)
-    n, m = len(index), len(kept["covariates"])
-    lengths = kept.get("lengths", [len(one) for one in index])  # those of older files are not known
-    return Sequences(
-        values=np.full((n, width, len(kept["variables"])), np.nan),
-        lengths=np.array([len(one) for one in index], dtype=np.int64),
-        index=index,
-        names=tuple(kept["names"]),
-        variables=tuple(kept["variables"]),
-        many=kept["many"],
-        flat=kept["flat"],
-        named=kept["named"],
-        named_sequences=kept["named_sequences"],
-        covariates=np.zeros((n, width, m)) if m else None,
-        covariate_names=tuple(kept["covariates"]),
-        static=None if kept["static"] is None else np.asarray(kept["static"], dtype=np.float64),
-        static_names=tuple(kept["static_names"]),
-        vocabulary=vocabulary,
-        is_text=kept["is_text"],
-        cut=tuple((n - len(one), step) for n, one, step in zip(lengths, index, kept["steps"], strict=True)),
-        name=kept["name"],
-        attrs=kept["attrs"],
-    )

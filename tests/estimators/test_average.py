@@ -8,6 +8,7 @@ import probseq as ps
 from probseq.errors import CovariateError, DataError, IncompatibleError, ParameterError, UnsupportedError
 from probseq.evaluation import pseudo_bma_weights, stacking_weights
 from probseq.testing.cases import ModelCase
+from probseq.testing.estimators import check_same_fit
 from probseq.testing.models import model_checks
 
 
@@ -162,7 +163,11 @@ def test_it_stands_in_a_comparison_and_in_a_file(stacked, alone, tmp_path):
     stacked.save(tmp_path / "average.probseq")
     loaded = ps.load(tmp_path / "average.probseq")
     np.testing.assert_array_equal(loaded.log_prob_steps(NEW), stacked.log_prob_steps(NEW))
-    assert float(loaded.models_["ar"].log_prob(NEW)) == float(stacked.models_["ar"].log_prob(NEW))
+    same = {"n_paths": 50, "random_state": 0}
+    np.testing.assert_array_equal(loaded.forecast(2, **same).mean(), stacked.forecast(2, **same).mean())
+    for name, model in stacked.models_.items():
+        check_same_fit(loaded.models_[name], model)
+        np.testing.assert_array_equal(loaded.models_[name].forecast(2).mean(), model.forecast(2).mean())
 
 
 def test_networks_and_panels_and_inputs():

@@ -192,6 +192,32 @@ def test_files_hold_no_training_values(tmp_path):
         assert model.params_["mean"].values.ravel()[0].tobytes() in data and b"pickle" not in data
 
 
+def test_files_of_calibrated_models_hold_held_out_values_and_draws_once(tmp_path):
+    x = switching(100)
+    inside = ps.HMM(2, inference=ps.Laplace(n_draws=30), random_state=0)
+    bands = ps.Conformal(inside).fit(x)
+    bands.save(tmp_path / "bands")
+    data = (tmp_path / "bands").read_bytes()
+    assert [value.tobytes() in data for value in x] == [False] * 70 + [True] * 30
+    bands.estimator_.save(tmp_path / "inside")
+    ours, alone = (content(tmp_path / name)[0] for name in ("bands", "inside"))
+    numbers = [sum(tensor.numel() for name, tensor in one.items() if "draws" in name) for one in (ours, alone)]
+    assert numbers[0] == numbers[1] > 30 * 8
+    ps.AnomalyDetector(inside, 0.1).fit(x).save(tmp_path / "alarms")
+    data = (tmp_path / "alarms").read_bytes()
+    assert not any(value.tobytes() in data for value in x)
+
+
+def test_members_of_unknown_classes_are_refused(tmp_path):
+    ps.Conformal(ps.IID()).fit(switching(80)).save(tmp_path / "model")
+    tensors, _, header = content(tmp_path / "model")
+    marks = {"format": "probseq", "version": "3"}
+    for change in ({"composed": "Popen"}, {"composed": "HMM"}, {"members": {"names": [], "models": []}}):
+        save_file(tensors, str(tmp_path / "bad"), metadata={**marks, "header": json.dumps({**header, **change})})
+        with pytest.raises(FileFormatError, match="unknown class|damaged content"):
+            ps.load(tmp_path / "bad")
+
+
 def test_a_difference_of_two_fits_is_found():
     model, other = FITS["Gibbs"](), FITS["Gibbs"]()
     other.fit_seconds_ = model.fit_seconds_
@@ -295,7 +321,8 @@ def test_other_versions_and_damaged_content_are_told(tmp_path):
         with pytest.raises(FileFormatError, match=message):
             ps.load(tmp_path / "bad")
 
-    refuse("format version 3 in bad. Expected .* version 1 or 2.*Update probseq", version="3")
+    refuse("format version 4 in bad. Expected .* version 1 to 3.*Update probseq", version="4")
+    refuse("a panel in format version 2 in bad.*Fit it again", lambda h: h.update(panel={}))
     refuse("without the mark", format="other")
     refuse("unknown class 'Popen'", lambda h: h["records"].append({"class": "Popen", "fields": {}}))
     refuse("unknown class 'HMM'", lambda h: h["records"].append({"class": "HMM", "fields": {}}))
