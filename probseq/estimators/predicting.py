@@ -230,7 +230,7 @@ class Predicting(FittedModel):
         if means is not None:
             paths = paths + (means.double().numpy() - paths.mean(0))
             method = f"{method}, moved to the exact means"
-        finite = (law.has_moment(1.0).numpy(), law.has_moment(2.0).numpy())
+        finite = (law.has_moment(1.0)[:, None].numpy(), law.has_moment(2.0)[:, None].numpy())
         discrete = observation.discrete_variables.numpy()
         return joint, PathsBackend(paths, discrete, observation.n_categories, finite), method
 

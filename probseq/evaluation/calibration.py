@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from probseq._types import whole_number
 from probseq.errors import EmptyDataError, ParameterError
+from probseq.evaluation.scores import check_levels
 
 __all__ = [
     "Independence",
@@ -112,11 +114,13 @@ def pit_histogram(pit_values: ArrayLike, n_bins: int = 10, level: float = 0.95) 
     EmptyDataError
         There is no value.
     ParameterError
-        A value lies outside [0, 1].
+        A value lies outside [0, 1], ``level`` outside (0, 1), or there is no bin.
     """
     from scipy import special
 
     u = _unit_values(pit_values)
+    whole_number("n_bins", n_bins, 1, "Try 10.")
+    check_levels(level)
     counts, edges = np.histogram(u, bins=n_bins, range=(0.0, 1.0))
     tail = (1 - level) / 2
     k = np.arange(u.size + 1)

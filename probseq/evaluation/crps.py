@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float, Num
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
@@ -33,9 +32,9 @@ _BLOCK = 1 << 20
 
 def _absolute_moment(mean: NDArray[np.float64], std: NDArray[np.float64]) -> NDArray[np.float64]:
     """E|X| of X ~ N(mean, std^2); |mean| where std is zero."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         z = mean / std
-        moment = std * (math.sqrt(2 / math.pi) * np.exp(-0.5 * z * z) + z * special.erf(z / math.sqrt(2)))
+        moment = std * (math.sqrt(2 / math.pi) * np.exp(-0.5 * z * z)) + mean * special.erf(z / math.sqrt(2))
     return np.where(std == 0, np.abs(mean), moment)
 
 
@@ -61,9 +60,11 @@ def crps_student_t(y: ArrayLike, df: ArrayLike, loc: ArrayLike = 0.0, scale: Arr
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         z = (y - loc) / scale
         log_beta = special.betaln(0.5, nu / 2)
-        density = np.exp(-(nu + 1) / 2 * np.log1p(z * z / nu) - log_beta) / np.sqrt(nu)
         spread = np.exp(special.betaln(0.5, nu - 0.5) - 2 * log_beta)
-        score = z * (2 * special.stdtr(nu, z) - 1) + 2 * (density * (nu + z * z) - np.sqrt(nu) * spread) / (nu - 1)
+        centred = z * (2 * special.stdtr(nu, z) - 1)
+        z = np.clip(z, -1e150, 1e150)  # its square is finite
+        density = np.exp(-(nu + 1) / 2 * np.log1p(z * z / nu) - log_beta) / np.sqrt(nu)
+        score = centred + 2 * (density * (nu + z * z) - np.sqrt(nu) * spread) / (nu - 1)
     missing = np.isnan(y) | np.isnan(nu) | np.isnan(loc) | np.isnan(scale)
     score = np.where(nu > 1, scale * score, np.where(missing, np.nan, np.inf))
     # Beyond this many degrees of freedom the t is a normal to rounding, and df / (df - 1) cancels.
@@ -80,7 +81,9 @@ def crps_poisson(y: ArrayLike, rate: ArrayLike) -> NDArray[np.float64]:
     cdf = np.where(count < 0, 0.0, special.pdtr(np.maximum(count, 0), rate))
     log_mass = special.xlogy(count, rate) - rate - special.gammaln(np.maximum(count, 0) + 1)
     mass = np.where(count < 0, 0.0, np.exp(np.where(count < 0, 0.0, log_mass)))
-    spread = rate * (special.ive(0, 2 * rate) + special.ive(1, 2 * rate))
+    # Of large rates scipy's Bessel functions are NaN; the first terms of their series are exact there.
+    bessel = special.ive(0, np.minimum(2 * rate, 1e8)) + special.ive(1, np.minimum(2 * rate, 1e8))
+    spread = rate * np.where(2 * rate > 1e8, (2 - 1 / (8 * rate)) / np.sqrt(4 * np.pi * np.maximum(rate, 1)), bessel)
     score = (y - rate) * (2 * cdf - 1) + 2 * rate * mass - spread
     return np.where(np.isnan(y), np.nan, score)
 
@@ -137,18 +140,20 @@ def crps_discrete(
     tolerance: float = 1e-13,
     max_terms: int = 10_000_000,
 ) -> NDArray[np.float64]:
-    """sum_k (F(k) - 1{y <= k})^2 over the integers k. Exact up to ``tolerance`` for any law on the integers.
+    """sum_k (F(k) - 1{y <= k})^2 over the integers k, exact up to ``tolerance`` for any law on the integers.
+
+    Between integers y adds (y - floor y) (2 F(y) - 1), as the integral over the numbers does.
 
     Parameters
     ----------
     y
-        integers, shape (*value).
+        shape (*value).
     cdf
         F(k) for an array k of shape (term, *value), or what broadcasts to it.
     lower
         smallest k of positive probability, or one below which the probability is negligible; a scalar or (*value).
     tolerance
-        the sum ends where 1 - F(k) < tolerance beyond y.
+        the sum ends where 1 - F(k) < tolerance.
     max_terms
         most terms a value; a heavier tail raises.
 
@@ -158,18 +163,22 @@ def crps_discrete(
         The tail does not fall below the tolerance within ``max_terms`` terms.
     """
     y = np.asarray(y, float)
-    missing = np.isnan(y)
-    target = np.where(missing, 0.0, np.floor(y))
     base = np.broadcast_to(np.asarray(lower, float), y.shape)
-    score = np.maximum(base - target, 0.0)
-    done, term, block = 0, base.copy(), 64
+    missing = np.isnan(y) | np.isnan(base)
+    base = np.where(missing, 0.0, base)
+    target = np.where(missing, 0.0, np.floor(y))
+    at = np.broadcast_to(np.asarray(cdf(target[None]), float), (1, *y.shape))[0]
+    score = np.maximum(base - target, 0.0) + (y - target) * (2.0 * np.where(target < base, 0.0, at) - 1.0)
+    done, term, block = 0, base, 64
     while True:
         k = term + np.arange(block, dtype=float).reshape(-1, *([1] * y.ndim))
         f = np.broadcast_to(np.asarray(cdf(k), float), k.shape)
         score = score + ((f - (target <= k)) ** 2).sum(0)
         term, done = term + block, done + block
-        if np.all(missing | ((1 - f[-1] < tolerance) & (k[-1] >= target)) | np.isnan(f[-1])):
-            return np.where(missing, np.nan, score)
+        ended = missing | (1 - f[-1] < tolerance) | np.isnan(f[-1])
+        if np.all(ended):
+            # Beyond the tail every integer below y adds one.
+            return np.where(missing, np.nan, score + np.maximum(target - term, 0.0))
         if done >= max_terms:
             raise ParameterError(
                 got=f"a law with more than {tolerance:g} probability beyond {max_terms} integers",
@@ -179,48 +188,88 @@ def crps_discrete(
         block = min(2 * block, max(64, _BLOCK // max(1, y.size)))
 
 
-def crps_samples(
-    y: Num[np.ndarray, "*value"], samples: Num[np.ndarray, "path *value"], *, fair: bool = True
-) -> Float[np.ndarray, "*value"]:
+def crps_samples(y: ArrayLike, samples: ArrayLike, *, fair: bool = True) -> NDArray[np.float64]:
     """mean_i |x_i - y| - sum_ij |x_i - x_j| / (2 m (m - 1)), sorted: O(m log m). Unbiased for the CRPS of the law.
 
-    ``fair=False`` divides by 2 m^2 instead: the CRPS of the empirical distribution itself, which favours wide samples.
+    ``fair=False`` divides by 2 m^2 instead: the CRPS of the empirical distribution itself, which favours narrow samples.
 
     Source: Ferro (2014), QJRMS 140, equation 4.
+
+    Parameters
+    ----------
+    y
+        shape (*value).
+    samples
+        shape (path, *value).
+
+    Raises
+    ------
+    ShapeError
+        The samples are of another shape, or fewer than two.
     """
+    y, samples = cloud_around(y, samples)
     m = len(samples)
     _need_two(m, fair)
-    x = np.sort(samples - y, axis=0).astype(float)
+    x = np.sort(samples - y, axis=0)
     rank = (2 * np.arange(1, m + 1) - m - 1).reshape(-1, *([1] * y.ndim))
     return np.asarray(np.abs(x).mean(0) - (rank * x).sum(0) / (m * (m - 1) if fair else m * m))
 
 
-def energy_score(
-    y: Num[np.ndarray, "*value variable"], samples: Num[np.ndarray, "path *value variable"], *, fair: bool = True
-) -> Float[np.ndarray, "*value"]:
+def energy_score(y: ArrayLike, samples: ArrayLike, *, fair: bool = True) -> NDArray[np.float64]:
     """mean_i ||x_i - y|| - sum_ij ||x_i - x_j|| / (2 m (m - 1)): the CRPS of a vector. Unbiased for the law sampled.
 
     ``fair=False`` divides by 2 m^2. Costs O(m^2) a value, in blocks. With one variable it equals ``crps_samples``.
     To score a whole trajectory as one vector, put its steps on the last axis.
 
     Source: Gneiting and Raftery (2007), JASA 102, equation 22.
+
+    Parameters
+    ----------
+    y
+        shape (*value, variable).
+    samples
+        shape (path, *value, variable).
+
+    Raises
+    ------
+    ShapeError
+        The samples are of another shape, or fewer than two.
     """
+    from scipy.spatial import distance
+
+    y, samples = cloud_around(y, samples)
     m = len(samples)
     _need_two(m, fair)
     # The distance does not see a shift, and around y the numbers are small.
-    x = np.moveaxis((samples - y).astype(float), 0, -2)
-    flat = x.reshape(-1, m, x.shape[-1])
+    x = np.moveaxis(samples - y, 0, -2)
+    flat = x.reshape(int(np.prod(y.shape[:-1])), m, x.shape[-1])
     spread = np.zeros(len(flat))
-    step = max(1, _BLOCK // max(1, m * x.shape[-1]))
+    step = max(2, _BLOCK // max(1, m))
     for row, cloud in enumerate(flat):
         for start in range(0, m, step):
-            gap = cloud[start : start + step, None, :] - cloud[None, start:, :]
-            distance = np.sqrt(np.einsum("ijk,ijk->ij", gap, gap))
-            # Pairs inside the diagonal block come twice, those to its right once.
-            width = distance.shape[0]
-            spread[row] += distance[:, :width].sum() / 2 + distance[:, width:].sum()
+            block, rest = cloud[start : start + step], cloud[start + step :]
+            within = distance.pdist(block).sum() if len(block) > 1 else 0.0
+            spread[row] += within + (distance.cdist(block, rest).sum() if len(rest) else 0.0)
     pairs = spread.reshape(y.shape[:-1])
     return np.asarray(np.sqrt((x * x).sum(-1)).mean(-1) - pairs / (m * (m - 1) if fair else m * m))
+
+
+def cloud_around(y: ArrayLike, samples: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Values and samples of them as arrays.
+
+    Raises
+    ------
+    ShapeError
+        The samples do not have the shape of ``y`` behind their first axis.
+    """
+    y, x = np.asarray(y, float), np.asarray(samples, float)
+    if x.shape[1:] != y.shape or not x.ndim:
+        raise ShapeError(
+            got=f"samples of shape {x.shape} of values of shape {y.shape}",
+            expected=f"shape (path, {', '.join(map(str, y.shape))})",
+            remedy="Put the samples on the first axis.",
+        )
+    return y, x
 
 
 def _need_two(m: int, fair: bool) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from probseq._types import whole_number
 from probseq.errors import EmptyDataError, ParameterError, ShapeError
-from probseq.evaluation.crps import energy_score
+from probseq.evaluation.crps import cloud_around, energy_score
 
 __all__ = [
     "brier_score",
@@ -34,9 +35,6 @@ __all__ = [
     "variogram_score",
     "weighted_quantile_loss",
 ]
-
-_BLOCK = 1 << 20
-"""Numbers held at once by the score that looks at pairs."""
 
 
 def check_levels(level: ArrayLike, name: str = "level") -> NDArray[np.float64]:
@@ -77,8 +75,9 @@ def to_bits(nats: ArrayLike) -> NDArray[np.float64]:
 
 
 def perplexity(log_prob: ArrayLike) -> float:
-    """exp(-mean log p): the number of equally likely tokens that would be as surprising."""
-    return math.exp(-mean_log_score(log_prob))
+    """exp(-mean log p): the number of equally likely tokens that would be as surprising; inf beyond all numbers."""
+    nats = -mean_log_score(log_prob)
+    return math.exp(nats) if nats < 709.0 else math.inf
 
 
 def log_mean_exp(log_prob: ArrayLike, log_weights: ArrayLike | None = None, axis: int = 0) -> NDArray[np.float64]:
@@ -111,6 +110,8 @@ def pinball_loss(y: ArrayLike, quantile: ArrayLike, level: ArrayLike) -> NDArray
 def weighted_quantile_loss(y: ArrayLike, quantiles: ArrayLike, levels: ArrayLike) -> float:
     """mean over p of 2 sum_t pinball_p(y_t, q_pt) / sum_t |y_t|. Missing values are left out of both sums.
 
+    NaN where every value is zero.
+
     Source: Park et al. (2022), AISTATS, section 4 (the measure that GluonTS calls mean_wQuantileLoss).
 
     Parameters
@@ -121,8 +122,15 @@ def weighted_quantile_loss(y: ArrayLike, quantiles: ArrayLike, levels: ArrayLike
         shape (level, *value).
     levels
         shape (level,).
+
+    Raises
+    ------
+    ShapeError
+        The quantiles do not have one row a level, each of the shape of ``y``.
+    EmptyDataError
+        Every value is missing.
     """
-    y, q, p = np.asarray(y, float), np.asarray(quantiles, float), check_levels(levels, "levels")
+    y, q, p = np.asarray(y, float), np.asarray(quantiles, float), np.atleast_1d(check_levels(levels, "levels"))
     if q.shape != (p.size, *y.shape):
         raise ShapeError(
             got=f"quantiles of shape {q.shape}",
@@ -131,7 +139,10 @@ def weighted_quantile_loss(y: ArrayLike, quantiles: ArrayLike, levels: ArrayLike
         )
     loss = pinball_loss(y, q, p.reshape(-1, *([1] * y.ndim)))
     scored = ~np.isnan(loss).any(0)
-    return float(2 * loss[:, scored].sum(1).mean() / np.abs(y[scored]).sum())
+    if not scored.any():
+        raise EmptyDataError(got="no value that is not missing", expected="at least one")
+    size = float(np.abs(y[scored]).sum())
+    return float(2 * loss[:, scored].sum(1).mean() / size) if size > 0 else math.nan
 
 
 def interval_score(y: ArrayLike, lower: ArrayLike, upper: ArrayLike, level: ArrayLike) -> NDArray[np.float64]:
@@ -174,7 +185,7 @@ def ranked_probability_score(y: ArrayLike, probs: ArrayLike) -> NDArray[np.float
 def _labels(y: ArrayLike, probs: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
     p, label = np.asarray(probs, float), np.asarray(y)
     missing = np.isnan(label) | (label == -1)
-    outside = ~missing & ((label < 0) | (label >= p.shape[-1]))
+    outside = ~missing & ((label < 0) | (label >= p.shape[-1]) | (label != np.floor(label)))
     if outside.any():
         raise ParameterError(
             got=f"label {label[outside].flat[0]:g}", expected=f"labels 0 to {p.shape[-1] - 1}", remedy="-1 is missing."
@@ -183,8 +194,15 @@ def _labels(y: ArrayLike, probs: ArrayLike) -> tuple[NDArray[np.float64], NDArra
 
 
 def rmse(y: ArrayLike, point: ArrayLike) -> float:
-    """sqrt(mean (y - point)^2) over the values that are not missing."""
-    return math.sqrt(_mean_seen((np.asarray(y, float) - np.asarray(point, float)) ** 2))
+    """sqrt(mean (y - point)^2) over the values that are not missing.
+
+    Raises
+    ------
+    ShapeError
+        One is neither a single number nor of the shape of the other; so do `mase` and `smape`.
+    """
+    y, point = _paired(y, point)
+    return math.sqrt(_mean_seen((y - point) ** 2))
 
 
 def mase(y: ArrayLike, point: ArrayLike, history: ArrayLike, period: int = 1) -> float:
@@ -208,8 +226,8 @@ def mase(y: ArrayLike, point: ArrayLike, history: ArrayLike, period: int = 1) ->
     ShapeError
         The history is not longer than one period.
     """
-    error = np.abs(np.asarray(y, float) - np.asarray(point, float))
-    return _mean_seen(error / naive_scale(history, period), default=math.nan)
+    y, point = _paired(y, point)
+    return _mean_seen(np.abs(y - point) / naive_scale(history, period), default=math.nan)
 
 
 def naive_scale(history: ArrayLike, period: int = 1) -> NDArray[np.float64]:
@@ -224,13 +242,16 @@ def naive_scale(history: ArrayLike, period: int = 1) -> NDArray[np.float64]:
 
     Raises
     ------
+    ParameterError
+        The period is no whole number.
     ShapeError
         The history is not longer than one period.
     EmptyDataError
         No two values lie one period apart.
     """
-    past = np.asarray(history, float)
-    if not 1 <= period < len(past):
+    past = np.atleast_1d(np.asarray(history, float))
+    whole_number("period", period, 1, "The number of steps in a season.")
+    if not period < len(past):
         raise ShapeError(
             got=f"a history of {len(past)} steps with period={period}",
             expected="a history longer than one period",
@@ -256,7 +277,7 @@ def symmetric_error(y: ArrayLike, point: ArrayLike) -> NDArray[np.float64]:
 
 def smape(y: ArrayLike, point: ArrayLike) -> float:
     """mean of `symmetric_error` over the values that are not missing, a share between 0 and 2 (not in percent)."""
-    return _mean_seen(symmetric_error(y, point))
+    return _mean_seen(symmetric_error(*_paired(y, point)))
 
 
 def variogram_score(
@@ -281,22 +302,35 @@ def variogram_score(
     ------
     ParameterError
         ``p`` is not positive.
+    ShapeError
+        The samples are not of the shape of ``y``.
     """
     if not p > 0:
         raise ParameterError(got=f"p={p!r}", expected="a positive order", remedy="Try 0.5.")
-    y, x = np.asarray(y, float), np.asarray(samples, float)
+    y, x = cloud_around(y, samples)
     shape, d = y.shape[:-1], y.shape[-1]
-    flat, cloud = y.reshape(-1, d), np.moveaxis(x, 0, -2).reshape(-1, x.shape[0], d)
+    flat, cloud = y.reshape(-1, d), np.moveaxis(x, 0, -1).reshape(-1, d, x.shape[0])
     w = np.broadcast_to(1.0 if weights is None else np.asarray(weights, float), (*shape, d, d)).reshape(-1, d, d)
-    step = max(1, _BLOCK // max(1, x.shape[0] * d))
     score = np.zeros(len(flat))
     for row, (target, paths) in enumerate(zip(flat, cloud, strict=True)):
-        for start in range(0, d, step):
-            part = slice(start, start + step)
-            expected = (np.abs(paths[:, part, None] - paths[:, None, :]) ** p).mean(0)
-            seen = np.abs(target[part, None] - target[None, :]) ** p
-            score[row] += (w[row, part] * (seen - expected) ** 2).sum()
+        for i in range(d - 1):
+            rest = slice(i + 1, None)
+            expected = (np.abs(paths[rest] - paths[i]) ** p).mean(1)
+            seen = np.abs(target[rest] - target[i]) ** p
+            score[row] += ((w[row, i, rest] + w[row, rest, i]) * (seen - expected) ** 2).sum()
     return score.reshape(shape)
+
+
+def _paired(y: ArrayLike, point: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Arrays of one shape, or one of them a single number: broadcasting a column against a row pairs all with all."""
+    a, b = np.asarray(y, float), np.asarray(point, float)
+    if a.ndim and b.ndim and a.shape != b.shape:
+        raise ShapeError(
+            got=f"values of shape {a.shape} and forecasts of shape {b.shape}",
+            expected="one forecast a value",
+            remedy="Reshape one of them, such as by .ravel().",
+        )
+    return a, b
 
 
 def _mean_seen(values: NDArray[np.float64], default: float | None = None) -> float:

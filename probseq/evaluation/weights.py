@@ -7,9 +7,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import linalg, optimize
 
 from probseq._random import RandomState, numpy_generator
+from probseq._types import whole_number
 from probseq.errors import EmptyDataError, ShapeError
 
 __all__ = ["pseudo_bma_weights", "stacking_weights"]
+
+# Numbers held at once by the bootstrap.
+_BLOCK = 1 << 20
 
 
 def stacking_weights(log_prob: ArrayLike, *, tol: float = 1e-10, max_iter: int = 200) -> NDArray[np.float64]:
@@ -107,11 +111,13 @@ def pseudo_bma_weights(
     """
     # A floor, so that models which are each impossible somewhere still rank by how often.
     scores = np.maximum(_relative_scores(log_prob), -1e9)
-    n = len(scores)
-    if n_bootstrap:
-        shares = numpy_generator(random_state).dirichlet(np.ones(n), size=n_bootstrap)
-    else:
-        shares = np.full((1, n), 1 / n)
-    total = n * (shares @ scores)
+    n, left = len(scores), whole_number("n_bootstrap", n_bootstrap, 0, "Try 1000.")
+    generator, block = numpy_generator(random_state), max(1, _BLOCK // n)
+    # Shares of all values for every draw at once would be n_bootstrap times as large as the scores.
+    means = [] if left else [scores.mean(0, keepdims=True)]
+    while left:
+        means.append(generator.dirichlet(np.ones(n), size=min(block, left)) @ scores)
+        left -= min(block, left)
+    total = n * np.concatenate(means)
     weights = np.exp(total - total.max(1, keepdims=True))
     return (weights / weights.sum(1, keepdims=True)).mean(0)

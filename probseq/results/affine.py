@@ -93,6 +93,12 @@ class AffineBackend(Backend):
         """The x behind values y of the image."""
         return self._image.source(y)
 
+    def image_of_ends(self, ends: np.ndarray) -> np.ndarray:
+        """Lower and upper ends (n, t, k, 2, part) of intervals of x as those of the image."""
+        scale, shift = self.scale[..., None, None], self.shift[..., None, None]
+        moved = ends * scale + shift
+        return np.where(scale < 0, moved[..., ::-1, :], moved)
+
     def mean(self) -> np.ndarray:
         return self._image.of(self.inner.mean())
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from probseq.errors import ParameterError, ShapeError
+from probseq.results.backends import Backend
 
 __all__ = ["FUNCTIONS", "Grouping", "checked_function", "name_of"]
 
@@ -51,6 +52,14 @@ class Grouping:
         variables = np.ones((1, self.n_variables)) if self.over == "variable" else np.eye(self.n_variables)
         total = np.kron(steps, variables)
         return total / total.sum(1, keepdims=True) if how == "mean" else total
+
+    def finite(self, backend: Backend) -> tuple[np.ndarray, np.ndarray]:
+        """Where sums, means and extremes have a mean and a variance, (n, t', k'): where all their values have."""
+        n, t, k = backend.shape
+        laid = (n, t, k) if self.over == "variable" else (n, t // self.every, self.every, k)
+        each = (np.isfinite(one).reshape(laid).all(2) for one in (backend.mean(), backend.variance()))
+        mean, variance = (one.reshape(n, *self.shape) for one in each)
+        return mean, variance
 
     def reduce(self, paths: np.ndarray, function: Callable[..., np.ndarray]) -> np.ndarray:
         """A function with ``axis=`` of the groups of paths (path, n, t, k); (path, n, t', k').

@@ -17,7 +17,12 @@ from probseq.results.scored import ScoredForecasts
 __all__ = ["ForecastArithmetic"]
 
 _OPERANDS = (int, float, np.number, list, tuple, np.ndarray, pd.Series, pd.DataFrame, xr.DataArray)
-_REFLECTED = {"add": "__radd__", "subtract": "__rsub__", "multiply": "__rmul__"}
+_OPERATORS = {
+    "add": ("__add__", "__radd__"),
+    "subtract": ("__sub__", "__rsub__"),
+    "multiply": ("__mul__", "__rmul__"),
+    "divide": ("__truediv__", None),
+}
 
 
 class ForecastArithmetic(ScoredForecasts):
@@ -26,6 +31,9 @@ class ForecastArithmetic(ScoredForecasts):
     Everything stays as exact as it was: joint laws, draws, densities (with their Jacobian). What is multiplied has no
     ``units`` any more; numbers carry the history along, arrays do not.
     """
+
+    # Series and DataFrames on the left hand over as a whole, with their stamps, rather than value by value.
+    __pandas_priority__ = 5000
 
     def __mul__(self, other: Any) -> Self:
         factor = self._operand(other, "*")
@@ -59,13 +67,14 @@ class ForecastArithmetic(ScoredForecasts):
         return self._image(-1.0, 0.0)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        """``np.log(forecast)`` is ``forecast.map(np.log)``; an array on the left of an operator is as on the right."""
+        """``np.log(forecast)`` is ``forecast.map(np.log)``; ``np.add`` and an array on the left are the operators."""
         if method != "__call__" or options:
             return NotImplemented
         if len(inputs) == 1:
             return self.map(ufunc)  # type: ignore[attr-defined]
-        name = _REFLECTED.get(ufunc.__name__)
-        return getattr(self, name)(inputs[0]) if name is not None and inputs[1] is self else NotImplemented
+        left, right = _OPERATORS.get(ufunc.__name__, (None, None))
+        name, other = (left, inputs[1]) if inputs[0] is self else (right, inputs[0])
+        return NotImplemented if name is None else getattr(self, name)(other)
 
     def __array__(self, *args: Any, **options: Any) -> np.ndarray:
         raise UnsupportedError(
@@ -84,7 +93,7 @@ class ForecastArithmetic(ScoredForecasts):
             )
         if isinstance(other, bool | str) or not isinstance(other, _OPERANDS):
             return None
-        scalar = isinstance(other, int | float | np.number) or (isinstance(other, np.ndarray) and other.ndim == 0)
+        scalar = isinstance(other, int | float | np.number) or np.ndim(other) == 0
         found: Any = float(other) if scalar else self._values(other)  # type: ignore[arg-type]
         if not np.all(np.isfinite(found) | ~self._real()):
             raise ParameterError(

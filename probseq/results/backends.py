@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Backend", "JointLaw", "LawBackend", "PathsBackend", "category_probs"]
 
+# Counts below this quantile add nothing to a score; to look for it pays where counts are about as many as this.
+_NO_MASS, _MANY = 1e-14, 1000.0
+
 
 class JointLaw(ABC):
     """The joint law over the steps of a forecast."""
@@ -223,7 +226,11 @@ class LawBackend(Backend):
         if self.discrete:
             # The weights of a single-precision mixture add up to one only to 1e-7, so its cdf never comes closer.
             tolerance = 1e-13 if law.mean.dtype == torch.float64 else 1e-5
-            return crps_of.crps_discrete(y, lambda x: _numpy(law.cdf(torch.as_tensor(x))), tolerance=tolerance)
+            large = bool((law.mean > _MANY).any())
+            lowest = self._inverse(np.full(self.shape, _NO_MASS)) if large else 0
+            return crps_of.crps_discrete(
+                y, lambda x: _numpy(law.cdf(torch.as_tensor(x))), lower=lowest, tolerance=tolerance
+            )
         if isinstance(law, Mixture):
             return crps_mixture(y, law)
         if isinstance(law, DiagonalStudentT):
@@ -246,7 +253,8 @@ class LawBackend(Backend):
 class PathsBackend(Backend):
     """Simulated trajectories, (path, n, t, k); every answer is that of their empirical distribution.
 
-    ``finite`` are where mean and variance exist, both (n, k); they are inf elsewhere, and so is a CRPS without a mean.
+    ``finite`` are where mean and variance exist, both (n, t, k) or (n, 1, k); they are inf elsewhere, and so is a CRPS
+    without a mean.
     """
 
     name = "paths"
@@ -277,10 +285,6 @@ class PathsBackend(Backend):
         """The most categories of a variable; None unless all are categories."""
         return max(size or 0 for size in self.categories) if self.nominal else None
 
-    @property
-    def _sorted(self) -> np.ndarray:
-        return np.sort(self.paths, 0)
-
     def mean(self) -> np.ndarray:
         return self._where_finite(0, self.paths.mean(0))
 
@@ -288,15 +292,22 @@ class PathsBackend(Backend):
         return self._where_finite(1, self.paths.var(0))
 
     def _where_finite(self, which: int, value: np.ndarray) -> np.ndarray:
-        return value if self.finite is None else np.where(self.finite[which][:, None], value, np.inf)
+        return value if self.finite is None else np.where(self.finite[which], value, np.inf)
+
+    def _rank(self, u: np.ndarray) -> np.ndarray:
+        """Place, from 0, of the path that is the quantile at level u."""
+        n_paths = len(self.paths)
+        return np.clip(np.ceil(u * n_paths - 1e-9).astype(int) - 1, 0, n_paths - 1)
 
     def quantile(self, q: np.ndarray) -> np.ndarray:
-        return np.moveaxis(np.quantile(self.paths, q, axis=0, method="inverted_cdf"), 0, -1)
+        rank = self._rank(q)
+        # The last one is NaN if any is, as sums of paths that were not defined everywhere.
+        ordered = np.partition(self.paths, np.unique([*rank, len(self.paths) - 1]), 0)
+        return np.moveaxis(np.where(np.isnan(ordered[-1]), np.nan, ordered[rank]), 0, -1)
 
     def _inverse(self, u: np.ndarray) -> np.ndarray:
-        p = self.paths.shape[0]
-        rank = np.clip(np.ceil(u * p - 1e-12).astype(int) - 1, 0, p - 1)
-        return np.take_along_axis(self._sorted, rank[None], 0)[0]
+        ordered = np.sort(self.paths, 0)
+        return np.where(np.isnan(ordered[-1]), np.nan, np.take_along_axis(ordered, self._rank(u)[None], 0)[0])
 
     def cdf(self, x: np.ndarray, left: bool = False) -> np.ndarray:
         below = self.paths < x if left else self.paths <= x
@@ -313,7 +324,7 @@ class PathsBackend(Backend):
 
     def marginal(self, variables: list[int]) -> PathsBackend:
         sizes = tuple(self.categories[i] for i in variables)
-        finite = None if self.finite is None else (self.finite[0][:, variables], self.finite[1][:, variables])
+        finite = None if self.finite is None else (self.finite[0][..., variables], self.finite[1][..., variables])
         return PathsBackend(self.paths[..., variables], self._discrete[variables], sizes, finite)
 
     def probs(self) -> np.ndarray:

@@ -69,8 +69,15 @@ class DerivedForecasts(ForecastArithmetic):
             backend: Backend = backend_of(joint)
             method = f"{name}, {EXACT[backend.name]}"
         else:
+            self._warn_of_independence("aggregate")
             paths = grouping.reduce(self._paths(n_paths, random_state), function)
-            backend = PathsBackend(paths, grouping.over == "time" and self._backend.discrete_variables)
+            counted = self._backend.discrete_variables
+            backend = PathsBackend(
+                paths,
+                counted if over == "time" else counted.all(),
+                # Of other functions, such as a median, moments may exist that those of the values do not.
+                finite=grouping.finite(self._backend) if isinstance(how, str) else None,
+            )
             method = f"{name} of {n_paths} paths"
         labels = self._labels if over == "time" else single_variable(self._labels, name)
         index = tuple(one[grouping.every - 1 :: grouping.every] for one in self._index)
@@ -197,8 +204,11 @@ class DerivedForecasts(ForecastArithmetic):
         # Networks compute in single precision; what is known is known as it was given.
         chosen = np.where(np.isnan(values), np.take_along_axis(paths, kept[..., None, None], 0), values)
         old = self._backend
+        finite = old.finite if isinstance(old, PathsBackend) else None
+        if finite is not None:
+            finite = (finite[0] | ~np.isnan(values), finite[1] | ~np.isnan(values))
         return type(self)(
-            PathsBackend(chosen, old.discrete_variables, _categories(old)),
+            PathsBackend(chosen, old.discrete_variables, _categories(old), finite),
             self._labels,
             self._index,
             history=self._history,
@@ -210,7 +220,7 @@ class DerivedForecasts(ForecastArithmetic):
     def map(
         self, function: Callable[[np.ndarray], np.ndarray], n_paths: int = 2000, random_state: RandomState = 0
     ) -> Self:
-        """The forecast of ``function(x)``, value by value, by paths."""
+        """The forecast of ``function(x)``, value by value, by paths, whose moments are finite whatever the function."""
         self._need_numbers("map", "sample()", every=True)
         paths = np.asarray(checked_function(function, "function")(self._paths(n_paths, random_state)), dtype=float)
         if paths.shape != (n_paths, *self._backend.shape):
@@ -219,7 +229,8 @@ class DerivedForecasts(ForecastArithmetic):
                 expected="a function of each value",
                 remedy="Use aggregate() to combine steps.",
             )
-        backend, method = PathsBackend(paths), f"map of {n_paths} paths"
+        # A function of counts has as many values as these.
+        backend, method = PathsBackend(paths, self._backend.discrete_variables), f"map of {n_paths} paths"
         # The unit of x is not that of the function of x.
         labels = replace(self._labels, attrs={})
         mapped = type(self)(backend, labels, self._index, scored=self._scored, method=method, future=self.future)

@@ -215,7 +215,12 @@ class Forecast(ForecastTables):
         return self._label(upper, "pit")
 
     def sample(self, n_paths: int = 1000, random_state: RandomState = None) -> xr.DataArray:
-        """Draw trajectories, dims ``path, sequence, time, variable``."""
+        """Draw trajectories, dims ``path, sequence, time, variable``.
+
+        One-step predictions, each given the true values before it, are drawn one by one; so are the steps of a forecast
+        by quantiles, with a warning.
+        """
+        self._warn_of_independence("sample")
         return self._label(self._paths(n_paths, random_state), "sample", dims=("path", *DIMS))
 
     def decompose(self, n_paths: int = 500, random_state: RandomState = 0) -> xr.Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any, Self
@@ -16,8 +17,9 @@ from probseq.data.labels import stamps_2d
 from probseq.data.sequences import Sequences, sequences
 from probseq.data.timeindex import is_default
 from probseq.data.vocabulary import Vocabulary
-from probseq.errors import ShapeError, UnsupportedError
+from probseq.errors import ApproximationWarning, ShapeError, UnsupportedError
 from probseq.results.backends import Backend, JointLaw, LawBackend, PathsBackend
+from probseq.results.rows import RowsBackend
 from probseq.results.truth import aligned_values, has_stamps, scattered_values
 
 __all__ = ["DIMS", "EXACT", "LabelledLaw"]
@@ -106,6 +108,22 @@ class LabelledLaw:
                 remedy=f"Use forecast(horizon).{method}(), or {instead}.",
             )
 
+    @property
+    def _has_loose_steps(self) -> bool:
+        """Whether the steps of a trajectory are known one by one only, and its paths draw them one by one."""
+        parts = self._backend.parts if isinstance(self._backend, RowsBackend) else [self._backend]
+        by_paths = all(isinstance(part, PathsBackend) for part in parts)
+        return self.future and self.n_steps > 1 and self._joint is None and not by_paths
+
+    def _warn_of_independence(self, method: str) -> None:
+        if self._has_loose_steps:
+            warnings.warn(
+                f"{method}() takes the steps as independent: a forecast made of {self._backend.name} does not know how "
+                "they hang together. Use Forecast.from_paths where they do.",
+                ApproximationWarning,
+                stacklevel=3,
+            )
+
     def _need_numbers(self, method: str, instead: str, every: bool = False) -> None:
         """Raise where no variable is a number; with ``every`` where any is not."""
         nominal = self._backend.nominal_variables
@@ -158,7 +176,7 @@ class LabelledLaw:
 
     def _values(self, y: Any) -> np.ndarray:
         """Values (n, t, k) from one number or from data in any form, matched by names and stamps where there are."""
-        if isinstance(y, int | float | np.number) or (isinstance(y, np.ndarray) and y.ndim == 0):
+        if isinstance(y, int | float | np.number) or (isinstance(y, np.ndarray | xr.DataArray) and y.ndim == 0):
             return np.full(self._backend.shape, float(y))
         return aligned_values(self._data(y), self._labels, self._index, self._backend.shape, self._stamped)
 

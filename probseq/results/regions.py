@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy import stats
@@ -19,6 +19,8 @@ __all__ = ["densest_region", "entropy", "shortest_interval", "simultaneous_band"
 _CELLS = 1000
 # Distribution functions are asked for this many numbers at once.
 _BLOCK = 2_000_000
+# Levels closer than this are one level, and probability below this is none.
+_ROUNDING, _NOTHING = 1e-10, 1e-12
 
 
 def entropy(p: np.ndarray) -> np.ndarray:
@@ -29,10 +31,55 @@ def entropy(p: np.ndarray) -> np.ndarray:
 def shortest_interval(backend: Backend, level: float) -> np.ndarray:
     """Shortest interval of at least this probability, (n, t, k, 2).
 
-    Of paths exactly; of laws by a grid of lower tails that is refined around its best.
+    Of paths and counts exactly; of other laws by a grid of lower tails that is refined around its best.
     """
+    if isinstance(backend, RowsBackend):
+        return backend.joined(lambda part: shortest_interval(part, level))
+    if isinstance(backend, AffineBackend):
+        return backend.image_of_ends(shortest_interval(backend.inner, level)[..., None])[..., 0]
     if isinstance(backend, PathsBackend):
         return _shortest_of_paths(backend.paths, level)
+    counted = np.flatnonzero(backend.discrete_variables)
+    both = np.empty((*backend.shape, 2)) if len(counted) == backend.shape[-1] else _shortest_by_tails(backend, level)
+    for i in counted:
+        both[..., i, :] = _shortest_of_counts(backend.marginal([int(i)]), level)
+    return both
+
+
+def _shortest_of_counts(backend: Backend, level: float) -> np.ndarray:
+    """The shortest interval of one counted variable, (n, t, 2): of the lowest ones where several are as short."""
+    lowest = backend._inverse(np.full(backend.shape, _NOTHING))
+    # None that starts higher than the 1 - level quantile holds enough, none that is longer than the first one is best.
+    highest = backend._inverse(np.full(backend.shape, min(1.0 - level + _ROUNDING, 1.0 - _NOTHING)))
+    highest = highest + backend._inverse(np.full(backend.shape, level)) - lowest
+    both = np.full((*backend.shape[:2], 2), np.nan)
+    for at, counts, up_to, below in _masses(backend, lowest, highest):
+        last = np.searchsorted(up_to, below + level - _ROUNDING)
+        length = np.where(last < len(counts), last - np.arange(len(counts)), len(counts))
+        first = int(length.argmin())
+        both[at] = counts[first], counts[min(first + int(length[first]), len(counts) - 1)]
+    return both
+
+
+def _masses(
+    backend: Backend, lowest: np.ndarray, highest: np.ndarray
+) -> Iterator[tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each sequence and step with one counted variable: its values, P(X <= x) and P(X < x) at these."""
+    spread = highest - lowest
+    finite = np.isfinite(spread)
+    if not finite.any():
+        return
+    start = np.where(finite, lowest, 0.0)
+    asked = start + np.arange(float(spread[finite].max()) + 1.0).reshape(-1, 1, 1, 1)
+    up_to = _blockwise(backend, backend.cdf, asked)
+    below = _blockwise(backend, lambda x: backend.cdf(x, left=True), asked)
+    for at in np.ndindex(backend.shape[:2]):
+        if finite[(*at, 0)]:
+            size = int(spread[(*at, 0)]) + 1
+            yield (at[0], at[1]), asked[:size, *at, 0], up_to[:size, *at, 0], below[:size, *at, 0]
+
+
+def _shortest_by_tails(backend: Backend, level: float) -> np.ndarray:
     low, width = np.zeros(backend.shape), np.full(backend.shape, 1.0 - level)
     fractions = np.linspace(0.02, 0.98, 25).reshape(-1, 1, 1, 1)
     best = np.full(backend.shape, np.inf)
@@ -71,8 +118,13 @@ def densest_region(backend: Backend, level: float) -> np.ndarray:
 
     Source: Hyndman (1996), The American Statistician 50, section 2.
     """
+    if isinstance(backend, RowsBackend):
+        each = [densest_region(part, level) for part in backend.parts]
+        most, widest = max(one.shape[1] for one in each), max(one.shape[-1] for one in each)
+        room = [((0, 0), (0, most - one.shape[1]), (0, 0), (0, 0), (0, widest - one.shape[-1])) for one in each]
+        return np.concatenate([np.pad(one, w, constant_values=np.nan) for one, w in zip(each, room, strict=True)])
     core = core_of(backend)
-    if isinstance(core, PathsBackend | RowsBackend):
+    if isinstance(core, PathsBackend):
         raise UnsupportedError(
             got=f"a region of a forecast made of {backend.name}",
             expected="a forecast with densities, or quantiles",
@@ -87,11 +139,7 @@ def densest_region(backend: Backend, level: float) -> np.ndarray:
     region = np.full((*core.shape, 2, n_parts), np.nan)
     for at in np.ndindex(core.shape):
         region[at][:, : len(found[at])] = np.array(found[at]).T
-    if isinstance(backend, AffineBackend):
-        region = region * backend.scale[..., None, None] + backend.shift[..., None, None]
-        falling = backend.scale[..., None, None] < 0
-        region = np.where(falling, region[..., ::-1, :], region)
-    return region
+    return backend.image_of_ends(region) if isinstance(backend, AffineBackend) else region
 
 
 def _cells(backend: Backend, tail: float) -> tuple[np.ndarray, np.ndarray]:
@@ -107,15 +155,8 @@ def _cells(backend: Backend, tail: float) -> tuple[np.ndarray, np.ndarray]:
         edges[at], mass[at] = grid[(slice(None), *at)], probability[(slice(None), *at)]
     for i in np.flatnonzero(backend.discrete_variables):
         one = backend.marginal([int(i)])
-        low, high = ends[..., i, 0].min(), ends[..., i, 1].max()
-        if not np.isfinite(high - low):
-            continue
-        counts = np.arange(low, high + 1.0)
-        asked = np.broadcast_to(counts.reshape(-1, 1, 1, 1), (len(counts), *one.shape))
-        up_to = _blockwise(one, one.cdf, asked)
-        below = _blockwise(one, lambda x, one=one: one.cdf(x, left=True), asked)  # type: ignore[misc]
-        for at in np.ndindex(backend.shape[:2]):
-            edges[(*at, i)], mass[(*at, i)] = counts, (up_to - below)[(slice(None), *at, 0)]
+        for at, counts, up_to, below in _masses(one, ends[..., i : i + 1, 0], ends[..., i : i + 1, 1]):
+            edges[(*at, i)], mass[(*at, i)] = counts, up_to - below
     return edges, mass
 
 
@@ -162,7 +203,11 @@ def simultaneous_band(backend: Backend, paths: np.ndarray, level: float) -> np.n
     outermost = np.maximum(1.0 - 2.0 * upper, 2.0 * lower - 1.0).max((2, 3))
     size = np.quantile(outermost, level, axis=0, method="higher").reshape(-1, 1, 1)
     tail = np.tile((1.0 - np.clip(size, 0.0, 1.0)) / 2, (1, *backend.shape[1:]))
-    return np.stack([backend._inverse(tail), backend._inverse(1.0 - tail)], -1)
+    stepped = backend.discrete_variables | isinstance(core_of(backend), PathsBackend | RowsBackend)
+    # A value is inside up to the last one below which there is no more than 1 - tail, and steps end at such levels.
+    slack = np.where(stepped, _ROUNDING, 0.0)
+    top = np.minimum(1.0 - tail + slack, np.maximum(1.0 - tail, 1.0 - _NOTHING))
+    return np.stack([backend._inverse(np.maximum(tail - slack, np.minimum(tail, _NOTHING))), backend._inverse(top)], -1)
 
 
 def _distribution(backend: Backend, paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

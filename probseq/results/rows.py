@@ -36,8 +36,8 @@ class RowsBackend(Backend):
     def nominal_variables(self) -> np.ndarray:
         return self.parts[0].nominal_variables
 
-    def _joined(self, answer: Callable[[Backend], np.ndarray], axis: int = 0) -> np.ndarray:
-        """Arrays whose axes ``axis`` and ``axis + 1`` are sequence and time, one below the other."""
+    def joined(self, answer: Callable[[Backend], np.ndarray], axis: int = 0) -> np.ndarray:
+        """Answers of the parts, whose axes ``axis`` and ``axis + 1`` are sequence and time, one below the other."""
         found = [np.asarray(answer(part), dtype=float) for part in self.parts]
         widths = [[(0, 0)] * one.ndim for one in found]
         for width, length in zip(widths, self.lengths, strict=True):
@@ -47,16 +47,16 @@ class RowsBackend(Backend):
 
     def _each(self, answer: Callable[[Backend, np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
         rows = iter(values[i : i + 1, :length] for i, length in enumerate(self.lengths))
-        return self._joined(lambda part: answer(part, next(rows)))
+        return self.joined(lambda part: answer(part, next(rows)))
 
     def mean(self) -> np.ndarray:
-        return self._joined(lambda part: part.mean())
+        return self.joined(lambda part: part.mean())
 
     def variance(self) -> np.ndarray:
-        return self._joined(lambda part: part.variance())
+        return self.joined(lambda part: part.variance())
 
     def quantile(self, q: np.ndarray) -> np.ndarray:
-        return self._joined(lambda part: part.quantile(q))
+        return self.joined(lambda part: part.quantile(q))
 
     def cdf(self, x: np.ndarray, left: bool = False) -> np.ndarray:
         return self._each(lambda part, row: part.cdf(row, left), x)
@@ -68,13 +68,13 @@ class RowsBackend(Backend):
         return self._each(lambda part, row: part.crps(row), y)
 
     def probs(self) -> np.ndarray:
-        return self._joined(lambda part: part.probs())
+        return self.joined(lambda part: part.probs())
 
     def mode(self) -> np.ndarray:
-        return self._joined(lambda part: part.mode())
+        return self.joined(lambda part: part.mode())
 
     def sample(self, n_paths: int, generator: torch.Generator) -> np.ndarray:
-        return self._joined(lambda part: part.sample(n_paths, generator), 1)
+        return self.joined(lambda part: part.sample(n_paths, generator), 1)
 
     def _inverse(self, u: np.ndarray) -> np.ndarray:
         return self._each(lambda part, row: part._inverse(row), u)

@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from probseq._random import RandomState
-from probseq.errors import ParameterError, ShapeError, UnsupportedError
+from probseq._types import number_in
+from probseq.errors import EmptyDataError, ParameterError, ShapeError, UnsupportedError
 from probseq.evaluation import scores as measures
 from probseq.results.affine import core_of
 from probseq.results.labelled import DIMS, LabelledLaw
@@ -80,14 +81,18 @@ class ScoredForecasts(LabelledLaw):
         ------
         UnsupportedError
             Numbers without a ``threshold``, or categories with one.
+        ParameterError
+            A ``threshold`` that is no finite number.
         """
         values = self._values(y)
         if threshold is None:
             return self._label(measures.brier_score(values, self._backend.probs()), "brier_score")
         self._need_numbers("brier_score", "brier_score(y) without a threshold")
-        below = self._backend.cdf(np.full(self._backend.shape, float(threshold)))
-        score = np.where(np.isnan(values), np.nan, (below - (values <= threshold)) ** 2)
-        return self._label(score, "brier_score", coords={"threshold": float(threshold)})
+        given = threshold.item() if isinstance(threshold, xr.DataArray) and threshold.ndim == 0 else threshold
+        limit = number_in("threshold", given, "(-inf, inf)", "Such as threshold=0.0.")
+        below = self._backend.cdf(np.full(self._backend.shape, limit))
+        score = np.where(np.isnan(values), np.nan, (below - (values <= limit)) ** 2)
+        return self._label(score, "brier_score", coords={"threshold": limit})
 
     def ranked_probability_score(self, y: Any) -> xr.DataArray:
         """sum_k (F(k) - 1{y <= k})^2 over ordered categories (in the order of their codes), or over counts."""
@@ -124,6 +129,8 @@ class ScoredForecasts(LabelledLaw):
             The forecast does not know its history.
         ShapeError
             The history is not longer than one period.
+        EmptyDataError
+            No two values of the history lie one period apart.
         """
         self._need_numbers("mase", "log_prob()")
         past = self._history
@@ -252,10 +259,13 @@ class ScoredForecasts(LabelledLaw):
         found: dict[str, _Summand] = {}
         left_out: dict[str, str] = {}
         for name in names:
+            if name in _PATHS and self._has_loose_steps and not strict:
+                left_out[name] = f"a forecast made of {self._backend.name}, step by step"
+                continue
             try:
                 summand = self._one_score(name, y, options)
-            except (UnsupportedError, ShapeError) as error:
-                if strict or (isinstance(error, ShapeError) and name != "mase"):
+            except (UnsupportedError, ShapeError, EmptyDataError) as error:
+                if strict or (isinstance(error, ShapeError | EmptyDataError) and name != "mase"):
                     raise
                 left_out[name] = error.got
                 continue
@@ -305,6 +315,7 @@ class ScoredForecasts(LabelledLaw):
         self._need_numbers(name, "log_prob()", every=True)
         self._need_trajectories(name, "crps(y)")
         self._need_paths(n_paths, 2)
+        self._warn_of_independence(name)
         values, paths = self._values(y), self._paths(n_paths, random_state)
         seen = ~np.isnan(values) & ~np.isnan(paths[0])
         n = values.shape[0]

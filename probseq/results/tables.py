@@ -16,7 +16,7 @@ from probseq._random import RandomState
 from probseq.data.sequences import sequences
 from probseq.data.vocabulary import Vocabulary
 from probseq.distributions.categorical import Categories
-from probseq.errors import DataError, ParameterError
+from probseq.errors import DataError, DataTypeError, ParameterError
 from probseq.evaluation.scores import check_levels
 from probseq.results.backends import Backend, LawBackend, PathsBackend
 from probseq.results.derived import DerivedForecasts
@@ -95,6 +95,8 @@ class ForecastTables(DerivedForecasts):
 
         Raises
         ------
+        DataTypeError
+            Something else than a Dataset.
         DataError
             There is neither ``sample`` nor ``quantiles`` nor ``probability``.
 
@@ -106,6 +108,12 @@ class ForecastTables(DerivedForecasts):
         >>> again.interval(0.8).values.round(2).tolist() == forecast.interval(0.8).values.round(2).tolist()
         True
         """
+        if not isinstance(dataset, xr.Dataset):
+            raise DataTypeError(
+                got=f"an object of type {type(dataset).__name__}",
+                expected="a Dataset",
+                remedy="Write forecasts by to_dataset(), read files by xarray.open_dataset(path).",
+            )
         name = next((name for name in _ALONG if name in dataset), None)
         if name is None:
             raise DataError(

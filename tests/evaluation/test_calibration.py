@@ -55,3 +55,10 @@ def test_uniformity_is_scipys_exact_test():
     found = uniformity_test(u)
     assert found.statistic == pytest.approx(expected.statistic, abs=1e-15)
     assert found.p_value == pytest.approx(expected.pvalue, abs=1e-12)
+
+
+def test_histograms_refuse_levels_and_bins_that_are_none():
+    with pytest.raises(ParameterError, match=r"Write 0\.95"):
+        pit_histogram([0.1, 0.2], level=95)
+    with pytest.raises(ParameterError, match="n_bins"):
+        pit_histogram([0.1, 0.2], n_bins=0)

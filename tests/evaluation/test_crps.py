@@ -209,3 +209,35 @@ def test_values_that_properscoring_prints():
     np.testing.assert_allclose(forecast, [1.45279182, 0.60244136, 0.23369498, 0.60244136, 1.45279182], atol=5e-9)
     baseline = crps_samples(observed, np.zeros((5, 5)), fair=False).mean()
     assert 1 - forecast.mean() / baseline == pytest.approx(0.27597311068630859, abs=1e-14)
+
+
+@pytest.mark.parametrize("y", [-1.5, 0.4, 2.5, 9.75])
+def test_discrete_between_integers_is_the_integral(y):
+    # The integrand is constant between the integers and y.
+    ends = np.sort(np.append(np.arange(-3.0, 80.0), y))
+    cdf = special.pdtr(np.floor(ends[:-1]), 3.0)
+    cdf[ends[:-1] < 0] = 0.0
+    expected = (np.diff(ends) * (cdf - (ends[:-1] >= y)) ** 2).sum()
+    assert crps_discrete(y, lambda k: special.pdtr(np.maximum(k, 0), 3.0) * (k >= 0)) == pytest.approx(
+        expected, abs=1e-12
+    )
+    assert crps_poisson(y, 3.0) == pytest.approx(expected, abs=1e-12)
+
+
+def test_discrete_beyond_its_tail_counts_the_rest_at_once():
+    assert crps_discrete(1e15, lambda k: special.pdtr(k, 3.0)) == pytest.approx(crps_poisson(1e15, 3.0), rel=1e-14)
+
+
+def test_numbers_near_the_ends_of_floating_point():
+    assert crps_normal(1.0, 0.0, 1e-320) == 1.0 and crps_normal(1e160, 0.0, 1.0) == 1e160
+    assert crps_student_t(1e160, 3.0) == 1e160 and crps_student_t(-5.0, 3.0, scale=1e-300) == 5.0
+    # A Poisson law of a large rate is nearly normal.
+    assert crps_poisson(1e12 + 2e6, 1e12) == pytest.approx(crps_normal(2e6, 0.0, 1e6), rel=1e-4)
+
+
+def test_lists_are_arrays_and_other_shapes_are_named():
+    assert crps_samples(0.5, [1.0, 2.0]) == 0.5
+    assert energy_score([0.0, 1.0], [[0.0, 1.0], [3.0, 5.0]]) == 0.0
+    for score in (crps_samples, energy_score):
+        with pytest.raises(ShapeError, match="first axis"):
+            score(np.zeros((2, 3)), np.zeros((5, 3)))

@@ -134,7 +134,7 @@ def test_symmetric_error_by_hand():
 
 
 @pytest.mark.parametrize("p", [0.5, 1.0, 2.0])
-def test_variogram_score_agrees_with_scoringrules(p, monkeypatch):
+def test_variogram_score_agrees_with_scoringrules(p):
     import scoringrules
 
     rng = np.random.default_rng(3)
@@ -144,7 +144,6 @@ def test_variogram_score_agrees_with_scoringrules(p, monkeypatch):
     np.testing.assert_allclose(variogram_score(y, samples, p=p), expected, rtol=0, atol=1e-10)
     weights = rng.uniform(size=(4, 5, 5))
     expected = scoringrules.vs_ensemble(y, x, weights, p=p)
-    monkeypatch.setattr("probseq.evaluation.scores._BLOCK", 1)
     np.testing.assert_allclose(variogram_score(y, samples, p=p, weights=weights), expected, rtol=0, atol=1e-10)
 
 
@@ -154,3 +153,24 @@ def test_variogram_score_sees_no_shift_and_refuses_no_order():
     assert variogram_score(y + 7, x) == pytest.approx(variogram_score(y, x), abs=1e-12)
     with pytest.raises(ParameterError, match="order"):
         variogram_score(y, x, p=0)
+
+
+def test_shapes_are_not_broadcast_into_a_table():
+    column, row = np.zeros((3, 1)), np.array([1.0, 2.0, 3.0])
+    for error in (rmse, smape, lambda y, point: mase(y, point, [1.0, 3.0, 2.0])):
+        with pytest.raises(ShapeError, match="one forecast a value"):
+            error(column, row)
+    assert rmse(row, 2.0) == pytest.approx(np.sqrt(2 / 3))
+
+
+def test_ends_are_named():
+    assert perplexity([-1000.0]) == np.inf
+    assert np.isnan(weighted_quantile_loss([0.0, 0.0], [[1.0, 1.0]], [0.5]))
+    with pytest.raises(EmptyDataError):
+        weighted_quantile_loss([np.nan], [[1.0]], [0.5])
+    with pytest.raises(ParameterError, match=r"label 0\.5"):
+        brier_score([0.5], [[0.3, 0.7]])
+    with pytest.raises(ParameterError, match="period"):
+        naive_scale([1.0, 2.0, 3.0], 1.5)
+    with pytest.raises(ShapeError, match="first axis"):
+        variogram_score(np.zeros(3), np.zeros((5, 4)))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from probseq.errors import EmptyDataError, ShapeError
+from probseq.errors import EmptyDataError, ParameterError, ShapeError
 from probseq.evaluation import pseudo_bma_weights, stacking_weights
 
 
@@ -82,3 +82,12 @@ def test_pseudo_bma_plus_is_less_sure_and_repeats():
 def test_pseudo_bma_ranks_models_that_are_sometimes_impossible():
     log_prob = np.array([[0.0, -np.inf], [0.0, -np.inf], [-np.inf, 0.0]])
     np.testing.assert_allclose(pseudo_bma_weights(log_prob, n_bootstrap=0), [1, 0], atol=1e-12)
+
+
+def test_the_bootstrap_in_blocks_is_the_same(monkeypatch):
+    scores = np.random.default_rng(0).normal(size=(50, 3))
+    whole = pseudo_bma_weights(scores, n_bootstrap=40)
+    monkeypatch.setattr("probseq.evaluation.weights._BLOCK", 170)
+    np.testing.assert_allclose(pseudo_bma_weights(scores, n_bootstrap=40), whole, rtol=1e-13)
+    with pytest.raises(ParameterError, match="n_bootstrap"):
+        pseudo_bma_weights(scores, n_bootstrap=-1)

@@ -17,6 +17,7 @@ from probseq.results import Forecast
 from probseq.results.backends import LawBackend
 
 T = 2
+pytestmark = pytest.mark.filterwarnings("ignore:.* takes the steps as independent:probseq.errors.ApproximationWarning")
 
 
 def tensor(draw, low, high, *shape):

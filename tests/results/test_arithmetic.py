@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 import probseq as ps
-from probseq.errors import ParameterError, UnsupportedError
+from probseq.errors import ParameterError, ShapeError, UnsupportedError
 from probseq.models.marginal import Marginalized
 
 X = 10 + np.cumsum(np.random.default_rng(0).normal(size=60))
@@ -201,3 +201,27 @@ def test_what_cannot_be_done_is_named(arma):
         np.asarray(arma)
     with pytest.raises(UnsupportedError, match="probs"):
         ps.MarkovChain().fit("abracadabra").forecast(2) * 2
+
+
+def test_numpy_functions_and_series_on_the_left_are_operators(arma):
+    mean, term = arma.mean().values, np.array([1.0, 2.0, 3.0])
+    for image, expected in (
+        (np.add(arma, 1), mean + 1),
+        (np.subtract(arma, term), mean - term),
+        (np.subtract(term, arma), term - mean),
+        (np.multiply(2, arma), 2 * mean),
+        (np.divide(arma, 4), mean / 4),
+        (arma - xr.DataArray(2.0), mean - 2),
+    ):
+        assert image.exact
+        assert_allclose(image.mean(), expected, rtol=1e-12)
+    # The stamps of the Series say which value belongs to which step.
+    dated = ps.RandomWalk().fit(pd.Series(X, pd.date_range("2024-01-01", periods=60))).forecast(3)
+    stamps = pd.date_range("2024-03-01", periods=3)
+    shuffled = pd.Series(term, stamps)
+    assert_allclose((shuffled - dated).mean(), term - dated.mean().values, rtol=1e-12)
+    assert_allclose((dated - shuffled).mean(), dated.mean().values - term, rtol=1e-12)
+    with pytest.raises(ShapeError, match="steps of the forecast"):
+        pd.Series(term, stamps + pd.Timedelta("30D")) - dated
+    with pytest.raises(TypeError):
+        np.divide(2, arma)

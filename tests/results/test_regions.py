@@ -11,7 +11,7 @@ from probseq.data.sequences import sequences
 from probseq.distributions.compose import mixture
 from probseq.distributions.counts import PoissonCounts
 from probseq.distributions.gaussian import DiagonalNormal
-from probseq.errors import ParameterError, UnsupportedError
+from probseq.errors import ApproximationWarning, ParameterError, UnsupportedError
 from probseq.results.backends import LawBackend
 from probseq.results.forecast import Forecast
 from probseq.results.quantiles import QuantilesBackend
@@ -115,3 +115,50 @@ def test_ends_of_a_narrow_law_in_many_blocks(monkeypatch):
     whole = shortest_interval(LawBackend(law), 0.5)
     monkeypatch.setattr("probseq.results.regions._BLOCK", 1)
     assert_allclose(shortest_interval(LawBackend(law), 0.5), whole)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5, 2.0, 3.7, 20.0, 150.0])
+@pytest.mark.parametrize("turned", [False, True])
+def test_shortest_interval_of_counts_is_found_by_looking_at_all(rate, turned):
+    forecast = forecast_of(PoissonCounts(rate=torch.tensor([[[rate], [3.0]]]).double()))
+    image = 5 - 2 * forecast if turned else forecast
+    counts = np.arange(int(rate + 12 * rate**0.5) + 9)
+    up_to = stats.poisson.cdf(counts, rate)
+    for level in (0.1, 0.25, 0.5, 0.8, 0.95):
+        low, high = image.interval(level, kind="hdi").values[0]
+        low, high = ((5 - high) / 2, (5 - low) / 2) if turned else (low, high)
+        assert stats.poisson.cdf(high, rate) - stats.poisson.cdf(low - 1, rate) >= level - 1e-9
+        last = np.searchsorted(up_to, up_to - stats.poisson.pmf(counts, rate) + level - 1e-10)
+        assert high - low == (last - counts)[last < len(counts)].min()
+
+
+def test_regions_and_shortest_intervals_of_panels_are_those_of_their_parts():
+    rng = np.random.default_rng(0)
+    data = {"a": rng.normal(size=30), "b": rng.normal(5.0, size=20)}
+    forecast = ps.PerSequence(ps.RandomWalk()).fit(list(data.values())).forecast(2)
+    single = [ps.RandomWalk().fit(one).forecast(2) for one in data.values()]
+    hdi, region = forecast.interval(0.8, kind="hdi").values, forecast.region(0.8).values
+    for i, one in enumerate(single):
+        assert_allclose(hdi[i], one.interval(0.8, kind="hdi").values, rtol=1e-12)
+        assert_allclose(region[i], one.region(0.8).values, rtol=1e-12)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("by_paths", [False, True])
+def test_joint_bands_of_counts_hold_what_they_promise(turned, by_paths):
+    laws = forecast_of(PoissonCounts(rate=torch.full((1, 4, 1), 0.5).double()))
+    with pytest.warns(ApproximationWarning, match="independent"):
+        drawn = laws.sample(4000, random_state=0).values
+    forecast = (
+        ps.Forecast.from_paths(drawn, discrete=True)
+        if by_paths
+        else ps.PoissonProcess().with_parameters(rate=[0.5]).forecast(4, history=[0.0, 1.0])
+    )
+    image = 3 - forecast if turned else forecast
+    for level in (0.3, 0.5, 0.8, 0.9, 0.95):
+        band = image.interval(level, joint=True, n_paths=4000).values
+        low, high = (3 - band[:, 1], 3 - band[:, 0]) if turned else band.T
+        assert (low == 0).all()
+        held = stats.poisson.cdf(high, 0.5).prod()
+        # The counts of one step less far out hold too little together.
+        assert level - 0.03 <= held and stats.poisson.cdf(high - 1, 0.5).prod() < level + 0.03

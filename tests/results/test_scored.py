@@ -5,8 +5,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import probseq as ps
-from probseq.errors import ParameterError, ShapeError, UnsupportedError
-from probseq.evaluation import crps_normal, crps_samples, energy_score, variogram_score
+from probseq.errors import ApproximationWarning, EmptyDataError, ParameterError, ShapeError, UnsupportedError
+from probseq.evaluation import crps_normal, crps_poisson, crps_samples, energy_score, variogram_score
 
 X = 10 + np.cumsum(np.random.default_rng(0).normal(size=60))
 Y = X[-1] + np.array([0.4, -0.3, np.nan, 1.2])
@@ -171,3 +171,33 @@ def test_known_values_do_not_count_as_scored():
     row = scenario.scores(np.where(np.isnan(known), y, known), which=["log_score"]).isel(score=0)
     assert row["n"] == 3
     assert row["mean"].item() == pytest.approx(scenario.log_prob(np.where(np.isnan(known), y, known)).sum().item() / 3)
+
+
+def test_steps_known_one_by_one_are_no_trajectory():
+    loose = ps.Forecast.from_quantiles([0.1, 0.5, 0.9], np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 5.0]]))
+    for ask in (lambda: loose.energy_score([2.0, 3.0]), lambda: loose.aggregate("sum"), lambda: loose.sample(3)):
+        with pytest.warns(ApproximationWarning, match="independent"):
+            ask()
+    table = loose.scores([2.0, 3.0])
+    assert "energy_score" not in table["score"] and "step by step" in table.attrs["left_out"]
+    with pytest.warns(ApproximationWarning, match="independent"):
+        assert loose.scores([2.0, 3.0], which="energy_score")["n"].item() == 1
+
+
+def test_a_count_that_is_not_whole_is_as_far_as_it_is():
+    counts = ps.PoissonProcess().with_parameters(rate=[0.5]).forecast(1, history=[0.0, 1.0])
+    assert_allclose(counts.crps([2.5]), crps_poisson(2.5, 0.5), rtol=1e-12)
+    assert_allclose((2 * counts).crps([5.0]), 2 * counts.crps([2.5]), rtol=1e-12)
+
+
+def test_wrong_thresholds_and_seasons_are_named(arma, walk):
+    for wrong in (np.nan, "a", [1.0, 2.0]):
+        with pytest.raises(ParameterError, match="threshold"):
+            arma.brier_score(Y, threshold=wrong)
+    assert_allclose(arma.brier_score(Y, arma.mean().mean()), arma.brier_score(Y, arma.mean().mean().item()))
+    with pytest.raises(ParameterError, match="period"):
+        arma.mase(Y, period=1.5)
+    gaps = ps.RandomWalk().with_parameters(scale=[1.0]).forecast(2, history=[1.0, np.nan, 2.0])
+    assert "mase" in gaps.scores([1.0, 2.0]).attrs["left_out"]
+    with pytest.raises(EmptyDataError):
+        gaps.scores([1.0, 2.0], which="mase")
