@@ -22,6 +22,7 @@ __all__ = [
     "earthquakes",
     "jsb_chorales",
     "lake_huron",
+    "laser",
     "load",
     "names",
     "old_faithful",
@@ -95,6 +96,25 @@ def lake_huron() -> xr.DataArray:
         long_name="level of Lake Huron",
         units="feet",
         source="Brockwell & Davis, Time Series: Theory and Methods, series A",
+        licence=FACTS,
+    )
+
+
+def laser() -> xr.DataArray:
+    """Intensity of a far-infrared ammonia laser that pulsates chaotically, 10,093 readings of 256 levels.
+
+    ``time`` is the number of the reading, from 1. Series A of the Santa Fe competition: its entrants were given the
+    first 1000 readings and asked for the next 100.
+    """
+    intensity = _table("laser.csv.gz")["intensity"].to_numpy(dtype=float)
+    return _series(
+        intensity,
+        np.arange(1, len(intensity) + 1),
+        "intensity",
+        long_name="intensity of an NH3 laser",
+        units="level",
+        source="Huebner, Abraham & Weiss (1989), Physical Review A 40, 6354-6365; Weigend & Gershenfeld (1993), Time "
+        "Series Prediction, series A",
         licence=FACTS,
     )
 
@@ -247,6 +267,7 @@ _LOADERS: dict[str, Callable[..., xr.DataArray | SequenceList]] = {
         earthquakes,
         jsb_chorales,
         lake_huron,
+        laser,
         old_faithful,
         sp500,
         sunspots,

@@ -15,6 +15,7 @@ SHAPES = {
     "co2": (2284,),
     "earthquakes": (107,),
     "lake_huron": (98,),
+    "laser": (10093,),
     "old_faithful": (299, 2),
     "sp500": (1043,),
     "sunspots": (309,),
@@ -41,6 +42,9 @@ def test_values_from_print():
     quakes = datasets.earthquakes()
     assert quakes.sel(time=[1900, 1901, 1943, 2006]).to_numpy().tolist() == [13, 14, 41, 11]
     assert datasets.lake_huron().sel(time=1875).item() == 580.38
+    laser = datasets.laser()
+    assert laser[:6].to_numpy().tolist() == [86, 141, 95, 41, 22, 21] and laser.dtype == float
+    assert laser.min() == 0 and laser.max() == 255
     assert datasets.old_faithful()[0].to_numpy().tolist() == [80, 4.0166667]
     assert datasets.sunspots().sel(time=1700).item() == 5.0
     assert datasets.co2()[0].item() == 316.1
