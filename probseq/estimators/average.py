@@ -57,13 +57,14 @@ class Average(WithMembers, SequenceEstimator):
     - "stacking": the weights that would have predicted best, argmax_w sum_t log sum_m w_m p_m(x_t | x_<t);
     - "pseudo_bma": w_m proportional to exp(sum_t log p_m(x_t | x_<t)), averaged over the Bayesian bootstrap
       of the steps (pseudo-BMA+);
-    - "online": w_mt proportional to w_{m,t-1}^f p_m(x_t | x_<t) with f = ``forgetting``, so that scores s steps ago
-      count f^s; new data go on moving the weights. f = 1 is Bayesian model averaging;
+    - "online": w_m,t+1 proportional to (w_mt p_m(x_t | x_<t))^f with f = ``forgetting``, so that the score of s steps
+      ago counts f^s; new data go on moving the weights. f = 1 is Bayesian model averaging;
     - "equal", or numbers: weights that are known.
 
     Weights that are fixed draw the model anew at each step, along forecasts and simulated paths, too; these are then
     simulated. "online" weights with f = 1 are those of a latent model that made the whole sequence: a path keeps it,
-    and forecasts are exact where those of the models are. With f < 1 paths move the weights as data would.
+    and forecasts are exact where those of the models are. With f < 1 no latent model has these one-step laws; paths are
+    drawn step by step and move the weights as data would.
 
     Parameters
     ----------
@@ -346,7 +347,7 @@ class Average(WithMembers, SequenceEstimator):
             return stacking_weights(scores)
         if self.weights == "pseudo_bma":
             return pseudo_bma_weights(scores, random_state=0 if self.random_state is None else self.random_state)
-        total = (float(self.forgetting) ** ages) @ np.maximum(scores, -1e9)
+        total = (float(self.forgetting) ** (ages + 1)) @ np.maximum(scores, -1e9)
         share = np.exp(total - total.max())
         return np.asarray(share / share.sum())
 

@@ -32,10 +32,14 @@ class AverageModel(SequenceModel[AverageState]):
     at each step, prod_t sum_m w_m p_m(x_t | x_<t), also along simulated paths; a missing value is then integrated out
     within each model only.
 
-    With ``forgetting`` f < 1 the weights follow w_t proportional to w_{t-1}^f p_m(x_t | x_<t), so that scores s steps
-    ago count f^s: the product of the one-step mixtures is the law, and paths are simulated step by step.
+    With ``forgetting`` f < 1 the weights before step t + 1 are proportional to (w_mt p_m(x_t | x_<t))^f, so that the
+    score of s steps ago counts f^s, and a step without a score draws the weights together. The law is the product of
+    the one-step mixtures. One latent model of the whole sequence would not have it, as the weights that it implies
+    forget nothing. Paths are drawn step by step, a model by the weights of the step and a value from that model, and
+    the value moves the weights as data would. To draw the model anew does not make a path forget more than the weights
+    do: for f = 1 it would give the law of paths that keep their model.
 
-    A step is scored where all models of positive weight score the same values of it; elsewhere it moves no weight.
+    A step is scored where all models of positive weight score the same values of it.
 
     Parameters of the first model keep their names, those of model m = 2, 3, ... are called ``name_m``; ``weights``
     (m,) are the weights at the start of a sequence.
@@ -125,7 +129,7 @@ class AverageModel(SequenceModel[AverageState]):
             scored = seen if scores is None else seen & scores
             laws = [m.predict_next(own, one, u) for (m, own), one in self._with(params, state)]
             each = torch.stack(torch.broadcast_tensors(*(law.log_prob_seen(x, scored) for law in laws)), -1)
-            log_weights = _normalised(_forgotten(log_weights, self.forgetting) + each, log_weights)
+            log_weights = _normalised(self.forgetting * (log_weights + each), log_weights)
         return AverageState(
             tuple(m.update(own, one, x, seen, u) for (m, own), one in self._with(params, state)), log_weights
         )
@@ -186,7 +190,7 @@ class AverageModel(SequenceModel[AverageState]):
         now, along = start.expand(*each.shape[:-2], each.shape[-1]), []
         for t in range(each.shape[-2]):
             along.append(now)
-            after = _normalised(_forgotten(now, self.forgetting) + each[..., t, :], now)
+            after = _normalised(self.forgetting * (now + each[..., t, :]), now)
             now = torch.where(real[:, t].unsqueeze(-1), after, now)
         return torch.stack(along, -2) if along else each, now
 
@@ -277,10 +281,6 @@ def _agreed(masks: Sequence[Tensor], log_weights: Tensor) -> Tensor:
     ignored = (weights == -torch.inf).T.reshape(len(masks), first.shape[0], *(1,) * (first.ndim - 1))
     every, some = (table | ignored).all(0), (table & ~ignored).any(0)
     return every & (every == some).all(-1, keepdim=True)
-
-
-def _forgotten(log_weights: Tensor, forgetting: float) -> Tensor:
-    return log_weights if forgetting == 1.0 else forgetting * log_weights
 
 
 def _normalised(log_weights: Tensor, otherwise: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def test_weights_are_learnt_on_the_last_part_and_models_refitted(stacked, alone)
     pseudo = ps.Average(models(), "pseudo_bma", random_state=0).fit(X)
     np.testing.assert_allclose(given_weights(pseudo), pseudo_bma_weights(held_out, random_state=0), atol=1e-6)
     online = ps.Average(models(), "online", forgetting=0.9).fit(X)
-    total = (0.9 ** np.arange(24)[::-1]) @ held_out
+    total = (0.9 ** np.arange(24, 0, -1)) @ held_out
     np.testing.assert_allclose(given_weights(online), np.exp(total - np.logaddexp.reduce(total)), atol=1e-6)
     assert list(stacked.models_) == ["ar", "hmm", "iid"]
     assert stacked.params_.weights.sel(component="ar").item() == given_weights(stacked)[0]
@@ -87,7 +87,7 @@ def test_online_weights_follow_the_scores(alone, forgetting):
     for row in each:
         before.append(w)
         expected.append(np.log(w @ np.exp(row)))
-        w = w**forgetting * np.exp(row)
+        w = (w * np.exp(row)) ** forgetting
         w /= w.sum()
     np.testing.assert_allclose(online.log_prob_steps(NEW), expected, atol=1e-6)
     along = online.component_weights(NEW)

@@ -1,14 +1,20 @@
 """The average of models, against mixtures made by hand and the checks of every model."""
 
+import itertools
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from probseq.distributions.emissions import Observation
 from probseq.errors import IncompatibleError
 from probseq.models.arma import ARMAModel
 from probseq.models.average import AverageModel
-from probseq.models.base import Batch
+from probseq.models.base import Batch, SequenceModel
+from probseq.models.baseline import MarkovChainModel
+from probseq.results.joint import make_batch
 from probseq.testing.cases import ModelCase
 from probseq.testing.models import model_checks
 
@@ -159,8 +165,50 @@ def test_forgotten_scores_count_less():
     params = model.join(values(), torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64))
     data = batch(model)
     each = torch.stack([m.log_prob_steps(own, data).values for m, own in zip(components(), values())], -1)
-    ages = torch.arange(11.0, -1.0, -1.0, dtype=torch.float64)
+    ages = torch.arange(12.0, 0.0, -1.0, dtype=torch.float64)  # before the next step
     total = (0.8**ages @ each) + 0.8**12 * params["weights"].log()
     np.testing.assert_allclose(
         model.filter(params, data).log_weights.exp(), torch.softmax(total, -1), rtol=1e-10, atol=1e-14
     )
+
+
+def walks_of_bits(weights, adapt, forgetting):
+    """All paths of four bits from two Markov chains, and the product of the one-step mixtures by hand, (16,)."""
+    chains = np.array([[[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]], [[0.3, 0.7], [0.6, 0.4], [0.8, 0.2]]])
+    paths, chances = list(itertools.product((0, 1), repeat=4)), []
+    for path in paths:
+        w, chance, last = np.array(weights), 1.0, 2  # the third row is that of the start
+        for bit in path:
+            each = chains[:, last, bit]
+            chance *= w @ each
+            if adapt:
+                w = (w * each) ** forgetting / ((w * each) ** forgetting).sum()
+            last = bit
+        chances.append(chance)
+    model = AverageModel([MarkovChainModel(Observation(1, "counting", 0.0, 2)) for _ in range(2)], adapt, forgetting)
+    params = model.join(
+        [{"transition": torch.from_numpy(one)} for one in chains], torch.tensor(weights, dtype=torch.float64)
+    )
+    return model, params, np.array(paths, dtype=float), np.array(chances)
+
+
+@pytest.mark.parametrize(("adapt", "forgetting"), [(True, 1.0), (True, 0.5), (False, 1.0)])
+def test_paths_have_the_law_of_the_product_of_the_steps(adapt, forgetting):
+    model, params, paths, chances = walks_of_bits([0.6, 0.4], adapt, forgetting)
+    assert abs(chances.sum() - 1) < 1e-12
+    data = make_batch(model, paths[..., None], np.full(16, 4))
+    np.testing.assert_allclose(model.log_prob(params, data).exp(), chances, rtol=1e-12)
+    n = 20_000
+    start = model.initial_state(params, n)
+
+    def surprise(sampler):
+        """P-value of the numbers of paths of each kind."""
+        x, _ = sampler(params, start, 4, torch.Generator().manual_seed(0))
+        codes = (x[..., 0].long() * torch.tensor([8, 4, 2, 1])).sum(-1)
+        return stats.chisquare(np.bincount(codes.numpy(), minlength=16), n * chances).pvalue
+
+    anew = partial(SequenceModel._sample, model, u=None, temper=None)
+    assert surprise(model.sample) > 1e-3
+    assert surprise(anew) > 1e-3, "to draw the model anew at each step is the same law"
+    kept, _, _, _ = walks_of_bits([0.6, 0.4], True, 1.0)
+    assert (surprise(kept.sample) > 1e-3) == (adapt and forgetting == 1)
