@@ -135,8 +135,12 @@ class ARMAProfile(IntegratedProfile):
                 remedy="Pass a longer series, or lower the orders of differencing.",
             )
         self._check_terms()
-        values = self._unexplained()[self.scored]
-        if math.sqrt(float(np.mean(values**2))) <= 1e-13 * self.largest:
+        left = float(np.mean(self._unexplained()[self.scored] ** 2))
+        self.settled_by_covariates = math.sqrt(left) <= 1e-13 * self.largest
+        if not self.settled_by_covariates:
+            return
+        by_terms = float(np.mean(self._unexplained(covariates=False)[self.scored] ** 2))
+        if left == 0.0 or math.sqrt(by_terms) <= 1e-13 * self.largest:
             raise DataError(
                 got="a series that does not vary" + (f" after {n} differences" if n else ""),
                 expected="values with some variance" + (" around the terms" if self.model.terms.moving else ""),
@@ -160,14 +164,15 @@ class ARMAProfile(IntegratedProfile):
                     remedy="Pass a longer series, or leave terms out.",
                 )
 
-    def _unexplained(self) -> np.ndarray:
+    def _unexplained(self, covariates: bool = True) -> np.ndarray:
         """(Differenced) responses less their least-squares fit by the regressors, zero where not scored."""
         w = np.where(self.scored, self.differences, 0.0)
-        if self.n_columns == 1:
+        n_regressors = self.n_columns - 1 if covariates else self.n_terms
+        if n_regressors == 0:
             return w
-        if self.n_columns == 2 and self.model.constant:
+        if n_regressors == 1 and self.model.constant:
             return np.where(self.scored, w - w.sum() / self.scored.sum(), 0.0)
-        rows = self.regressors.transpose(0, 2, 1)
+        rows = self.regressors[:, :n_regressors].transpose(0, 2, 1)
         inside = rows[self.scored]
         # Columns of one size: what is small is then small because others explain it.
         sizes = np.sqrt((inside**2).sum(0)).clip(1e-300)
@@ -328,7 +333,10 @@ class ARMAProfile(IntegratedProfile):
         model = self.model
         seasons = (1, 1, model.period, model.period)
         parts = zip(_NAMES, model.own_lags, self._factors(x), seasons, strict=True)
-        return root_problems([Factor(*part) for part in parts])
+        found = root_problems([Factor(*part) for part in parts])
+        if not self.settled_by_covariates:
+            return found
+        return (*found, "The covariates explain the series but for rounding: its scale is that of rounding.")
 
 
 def _pseudo_inverse(matrix: np.ndarray) -> np.ndarray:

@@ -355,6 +355,18 @@ def test_gapped_fit_with_covariates_agrees_with_the_model(generator):
     assert draws.covariance.shape == (6, 6)
 
 
+@pytest.mark.parametrize("order", [(0, 0, 0), (1, 0, 0), (1, 1, 0)])
+def test_covariates_that_explain_everything_are_named(order, generator):
+    u = torch.randn(1, 40, 2, dtype=torch.float64, generator=generator)
+    y = (10.0 + 2.0 * u[..., 0] - u[..., 1]).numpy()
+    draws = fit(make_model(order, n_covariates=2), make_batch(*y, u=u))
+    assert any("explain the series but for rounding" in m for m in draws.messages)
+    assert np.allclose(draws.params["coefficients"].squeeze(), [2.0, -1.0], rtol=1e-9)
+    assert 0 < float(draws.params["scale"]) < 1e-13 * np.abs(y).max() and np.isfinite(draws.log_prob)
+    with pytest.raises(DataError, match="does not vary"):
+        fit(make_model(order, n_covariates=2), make_batch(np.full(40, 3.0), u=u))
+
+
 def test_unit_and_cancelling_roots_are_named(generator):
     noise = torch.randn(300, dtype=torch.float64, generator=generator).numpy()
     over = fit(make_model((0, 1, 1), constant=False), make_batch(noise))
