@@ -158,7 +158,9 @@ class TrainingModule(pl.LightningModule):
         if not piece.batch.n:
             return 0.0 * vector.sum()
         params, state = self.law.params(self.specs, vector), self._carried_state(piece, i)
-        values, final = self.model._training_log_prob(params, _padded(piece.batch), piece.scored, state, self._noise(1))
+        values, final = self.model._training_log_prob(
+            params, _padded(piece.batch), piece.scored, state, self._noise(1), self.done
+        )
         if piece.carried is not None:
             self.carried[i] = (piece.carried.lane, map_state(torch.Tensor.detach, final))
         return (values * piece.weight).sum()
@@ -267,8 +269,7 @@ class TrainingModule(pl.LightningModule):
             params = unflatten(self.specs, self.law.centre())
             total = 0.0
             for mini in held.split(-(-held.scored.shape[0] * held.scored.shape[1] // _STEPS_AT_ONCE)):
-                law, _ = self.model.predictive(params, _padded(mini.batch))
-                values = law.training_score(mini.batch.x, mini.scored).sum(-1)
+                values = self.model._validation_log_prob(params, _padded(mini.batch), mini.scored)
                 total += float((values * mini.weight).sum())
             score = total / float((held.scored.sum((-2, -1)) * held.weight).sum())
         scores = self.record.validation

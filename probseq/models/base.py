@@ -20,6 +20,9 @@ __all__ = ["Batch", "Scan", "SequenceModel", "Steps", "map_state"]
 
 S = TypeVar("S")
 
+# Numbers that a trajectory of states may hold at a time where only some of them are kept.
+_STATE_ENTRIES = 4_000_000
+
 
 class Batch(NamedTuple):
     """Padded sequences as tensors.
@@ -178,6 +181,27 @@ class SequenceModel(ABC, Generic[S]):
             return Scan(map_state(lambda leaf: leaf.unsqueeze(draw + 1).narrow(draw + 1, 0, 0), state), state)
         return Scan(map_state(lambda *leaves: torch.stack(leaves, draw + 1), *states), state)
 
+    def _states_at(self, params: Params, batch: Batch, steps: Tensor, state: S) -> S:
+        """The states after the first ``steps`` (n, m) steps of each sequence, in any order, leaves (*draw, n, m, ...).
+
+        p(x_{s+1} | x_{1:s}) is ``predict_next`` of what is kept for s, from 0 to the length of the sequence.
+        """
+        d, ends = len(self._draw(params)), batch.lengths.unsqueeze(-1)
+        every = (slice(None),) * d
+        kept = map_state(lambda leaf: leaf.unsqueeze(d + 1).repeat_interleave(steps.shape[1], d + 1), state)
+        width = max(1, _STATE_ENTRIES // max(1, _n_numbers(state)))
+        for start in range(0, batch.t, width):
+            stop = min(start + width, batch.t)
+            scan = self._scan(params, batch.slice_time(start, stop), state)
+            state = scan.final
+            inside = (steps > start) & (steps <= stop)
+            last = inside & ((steps == ends) | (steps == stop))
+            i, j = torch.nonzero(inside & ~last, as_tuple=True)
+            _copy_leaves(scan.states, (*every, i, steps[i, j] - start), kept, (*every, i, j))
+            i, j = torch.nonzero(last, as_tuple=True)
+            _copy_leaves(scan.final, (*every, i), kept, (*every, i, j))
+        return kept
+
     def _log_prob_steps(self, params: Params, batch: Batch, state: S) -> Steps[S]:
         """Time folds into the batch: one ``predict_next`` on the trajectory gives every factor at once."""
         scan = self._scan(params, batch, state)
@@ -194,16 +218,28 @@ class SequenceModel(ABC, Generic[S]):
         return self._fold(params, batch, self._scan(params, batch, state))
 
     def _training_log_prob(
-        self, params: Params, batch: Batch, scored: Tensor, state: S | None, generator: torch.Generator
+        self,
+        params: Params,
+        batch: Batch,
+        scored: Tensor,
+        state: S | None,
+        generator: torch.Generator,
+        done: float = 1.0,
     ) -> tuple[Tensor, S]:
         """What gradient training maximises: log p of the values ``scored`` (n, t, k) by sequence, (n,), final state.
 
-        Families whose training needs noise of its own (dropout) override it.
+        Families whose training needs noise of its own (dropout), or has a bound in place of log p, override it.
+        ``done`` is the fraction of the training that lies behind.
         """
         start = self.initial_state(params, batch.n) if state is None else state
         scan = self._scan(params, batch, start)
         law, _ = self._fold(params, batch, scan)
         return law.training_score(batch.x, scored).sum(-1), scan.final
+
+    def _validation_log_prob(self, params: Params, batch: Batch, scored: Tensor) -> Tensor:
+        """By which training is judged on data held back: as `_training_log_prob`, without noise."""
+        law, _ = self.predictive(params, batch)
+        return law.training_score(batch.x, scored).sum(-1)
 
     def _forecast_marginals(self, params: Params, state: S, u: Tensor | None, horizon: int) -> Distribution | None:
         """Exact laws of x_{T+1}, ..., x_{T+h} given the state, batch shape (*draw, n, h); None if not available."""
@@ -336,6 +372,18 @@ class SequenceModel(ABC, Generic[S]):
             values.append(x)
             state = self.update(params, state, x, torch.ones_like(x, dtype=torch.bool), u_t)
         return torch.stack(values, -2), state
+
+
+def _copy_leaves(source: Any, at: tuple[Any, ...], target: Any, to: tuple[Any, ...]) -> None:
+    def write(whole: Tensor, part: Tensor) -> Tensor:
+        whole[to] = part[at]
+        return whole
+
+    map_state(write, target, source)
+
+
+def _n_numbers(state: Any) -> int:
+    return state.numel() if isinstance(state, Tensor) else sum(map(_n_numbers, state))
 
 
 def _where_sequence(mask: Tensor, new: Tensor, old: Tensor, draw: int) -> Tensor:

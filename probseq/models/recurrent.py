@@ -371,6 +371,7 @@ class RecurrentModel(SequenceModel[RecurrentState]):
         scored: Tensor,
         state: RecurrentState | None,
         generator: torch.Generator,
+        done: float = 1.0,
     ) -> tuple[Tensor, RecurrentState]:
         """As `log_prob`, with the noise of dropout where the network has some.
 

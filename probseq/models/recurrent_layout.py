@@ -22,7 +22,7 @@ _CELLS = "layers"
 class Piece(NamedTuple):
     """Weights start .. stop-1 of the flat vector, which together have a shape.
 
-    kind : {"embedding", "input", "recurrent", "bias", "norm", "attention", "head", "head_bias", "constant"}
+    kind : {"embedding", "input", "recurrent", "bias", "norm", "attention", "head", "head_bias", "constant", "dense", ...}
     """
 
     start: int
@@ -40,15 +40,15 @@ class Part(NamedTuple):
     location: float | Tensor = 0.0
 
 
-def cell_parts(cells: CellLayout) -> dict[str, Part]:
+def cell_parts(cells: CellLayout, block: str = _CELLS) -> dict[str, Part]:
     """The parts of stacked cells in the order of their flat vector: "layers.0.input", "layers.0.recurrent", ...
 
     A matrix has the prior scale 0.5 / sqrt(columns), a bias 0.3; the gain of a norm is near 1.
     """
     each = [("input", "input"), ("recurrent", "recurrent"), ("bias_input", "bias"), ("bias_recurrent", "bias")]
-    names = [(f"{_CELLS}.{layer}.{name}", kind) for layer in range(cells.n_layers) for name, kind in each]
+    names = [(f"{block}.{layer}.{name}", kind) for layer in range(cells.n_layers) for name, kind in each]
     if cells.layer_norm:
-        names += [(f"{_CELLS}.{i}.norm_{name}", "norm") for i in range(cells.n_layers) for name in ("gain", "shift")]
+        names += [(f"{block}.{i}.norm_{name}", "norm") for i in range(cells.n_layers) for name in ("gain", "shift")]
     parts = {}
     for (name, kind), shape in zip(names, cells.shapes, strict=True):
         scale = 0.5 * shape[1] ** -0.5 if len(shape) > 1 else 0.3
@@ -64,6 +64,8 @@ class NetworkLayout:
     parts : mapping of name to Part, in order
     dtype : torch.dtype
         Of the prior.
+    blocks : tuple of str
+        First words of the names of stacked cells: ``split`` leaves the pieces of each such stack in one flat vector.
 
     Attributes
     ----------
@@ -71,7 +73,7 @@ class NetworkLayout:
     location, scale : (m,), of the normal prior with independent coordinates
     """
 
-    def __init__(self, parts: Mapping[str, Part], dtype: torch.dtype) -> None:
+    def __init__(self, parts: Mapping[str, Part], dtype: torch.dtype, blocks: tuple[str, ...] = (_CELLS,)) -> None:
         sizes = [math.prod(part.shape) for part in parts.values()]
         stops = list(accumulate(sizes))
         self.pieces = {
@@ -85,14 +87,15 @@ class NetworkLayout:
         self._groups: dict[str, tuple[int, tuple[int, ...]]] = {}
         for name, piece in self.pieces.items():
             size = piece.stop - piece.start
-            if name.partition(".")[0] == _CELLS:
-                known = self._groups.get(_CELLS, (0, ()))[0]
-                self._groups[_CELLS] = (known + size, (known + size,))
+            block = name.partition(".")[0]
+            if block in blocks:
+                known = self._groups.get(block, (0, ()))[0]
+                self._groups[block] = (known + size, (known + size,))
             else:
                 self._groups[name] = (size, piece.shape)
 
     def split(self, weights: Tensor) -> dict[str, Tensor]:
-        """Views (*draw, *shape) of (*draw, m) by name; those of the cells are one flat vector, "layers"."""
+        """Views (*draw, *shape) of (*draw, m) by name; each stack of cells is one flat vector, such as "layers"."""
         draw = weights.shape[:-1]
         views = weights.split([size for size, _ in self._groups.values()], -1)
         return {name: view.view(*draw, *shape) for view, (name, (_, shape)) in zip(views, self._groups.items())}

@@ -37,7 +37,7 @@ def effective_size(log_weights: Tensor) -> Tensor:
     return torch.exp(-torch.logsumexp(2.0 * weights, -1))
 
 
-def resample(log_weights: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def resample(log_weights: Tensor, generator: torch.Generator | None = None, begin: Tensor | None = None) -> Tensor:
     r"""Systematic resampling: numbers a_1 <= ... <= a_P of the particles that go on, all of weight 1 / P afterwards.
 
     With U uniform on [0, 1), a_i is the particle whose interval of the cumulated weights holds (i - 1 + U) / P:
@@ -47,6 +47,8 @@ def resample(log_weights: Tensor, generator: torch.Generator | None = None) -> T
     ----------
     log_weights : (..., particle), nats, up to a constant; -inf is a weight of zero
     generator : where U is drawn from, one for each leading index
+    begin : (...) float64 or None
+        The numbers U themselves, where they are known.
 
     Returns
     -------
@@ -59,9 +61,10 @@ def resample(log_weights: Tensor, generator: torch.Generator | None = None) -> T
     """
     weights = normalised(log_weights.detach().double()).exp()
     n = weights.shape[-1]
-    home = weights.device if generator is None else generator.device
-    begin = torch.rand(*weights.shape[:-1], 1, generator=generator, dtype=torch.float64, device=home)
-    places = (torch.arange(n, device=weights.device) + begin.to(weights.device)) / n
+    if begin is None:
+        home = weights.device if generator is None else generator.device
+        begin = torch.rand(*weights.shape[:-1], generator=generator, dtype=torch.float64, device=home)
+    places = (torch.arange(n, device=weights.device) + begin.to(weights.device).unsqueeze(-1)) / n
     # Rounding may leave the last place beyond the sum: it belongs to the last particle that has any weight.
     last = n - 1 - (weights.flip(-1) > 0).long().argmax(-1, keepdim=True)
     return torch.minimum(torch.searchsorted(weights.cumsum(-1), places, right=True), last)

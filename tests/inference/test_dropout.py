@@ -123,7 +123,7 @@ def test_one_mask_serves_all_steps_and_sequences_of_a_draw():
     emission = Normal()
 
     class CountingNet(RecurrentModel):
-        def _training_log_prob(self, params, batch, scored, state, generator):
+        def _training_log_prob(self, params, batch, scored, state, generator, done=1.0):
             used.append((params["weights"].detach().clone(), batch.n))
             return super()._training_log_prob(params, batch, scored, state, generator)
 

@@ -44,7 +44,7 @@ class Line(RecurrentModel):
     def _initial_guess(self, batch, generator):
         return {"weights": 3.0 * torch.randn(2 * self.copies, generator=generator, **DOUBLE)}
 
-    def _training_log_prob(self, params, batch, scored, state, generator):
+    def _training_log_prob(self, params, batch, scored, state, generator, done=1.0):
         level, slope = params["weights"].unflatten(-1, (self.copies, 2)).unbind(-1)
         gap = batch.x - level - slope * batch.u
         return (-0.5 * (gap.square() + math.log(2 * math.pi)) * scored).sum((-2, -1)), state

@@ -37,7 +37,7 @@ class Recorded(RecurrentModel):
 
     calls: list
 
-    def _training_log_prob(self, params, batch, scored, state, generator):
+    def _training_log_prob(self, params, batch, scored, state, generator, done=1.0):
         values, final = super()._training_log_prob(params, batch, scored, state, generator)
         self.calls.append((params["weights"].detach().clone(), state, values.detach(), final))
         return values, final

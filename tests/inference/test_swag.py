@@ -131,7 +131,7 @@ def test_noise_of_mini_batches_makes_the_spread():
     """On a quadratic likelihood, w' = w - rate * (w - mean of the mini-batch), which is simulated for comparison."""
 
     class Level(RecurrentModel):
-        def _training_log_prob(self, params, batch, scored, state, generator):
+        def _training_log_prob(self, params, batch, scored, state, generator, done=1.0):
             gap = batch.x[..., 0] - params["weights"][0]
             return -0.5 * (gap.square() * scored[..., 0]).sum(-1), state
 

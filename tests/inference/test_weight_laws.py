@@ -231,7 +231,7 @@ def test_local_noise_is_of_training_only():
 class CountingNet(RecurrentModel):
     """Keeps the weights and sequences of every pass in training."""
 
-    def _training_log_prob(self, params, batch, scored, state, generator):
+    def _training_log_prob(self, params, batch, scored, state, generator, done=1.0):
         self.used.append((params["weights"].detach().clone(), batch.x[:, 1, 0].tolist()))
         return super()._training_log_prob(params, batch, scored, state, generator)
 
