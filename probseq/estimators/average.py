@@ -66,6 +66,9 @@ class Average(WithMembers, SequenceEstimator):
     and forecasts are exact where those of the models are. With f < 1 no latent model has these one-step laws; paths are
     drawn step by step and move the weights as data would.
 
+    Models of several parameter draws weigh these by what is seen, each for itself, and not at all where a method is
+    called with ``weights="frozen"``.
+
     Parameters
     ----------
     models : dict of name -> estimator, or list
@@ -353,19 +356,34 @@ class Average(WithMembers, SequenceEstimator):
 
     def _after_training(self, model: AverageModel, fitted: Mapping[str, SequenceEstimator]) -> Any:
         """The state behind the training data, which have weighed neither the models nor their draws."""
-        states = []
-        for own in fitted.values():
-            if self.prefit or own.training_state_ is None:
-                return self._reset(model)
-            states.append(map_state(lambda leaf: leaf.unsqueeze(0), own.training_state_))
+        states = [own.training_state_ for own in fitted.values()]
+        if self.prefit or any(one is None for one in states):
+            states = self._held_components(self.training_state_)
         n = self.training_state_.log_weights.shape[0]
         start = self.model_.params["weights"].log().unsqueeze(-2)
-        inner = AverageState(tuple(states), start.expand(1, n, start.shape[-1]))
-        return self.model_._pack(inner, self.training_state_.log_weights)
+        return self._packed(states, start.expand(1, n, start.shape[-1]), self.training_state_)
 
-    def _reset(self, model: AverageModel) -> Any:
-        """The replayed state with the weights of the start."""
-        inner = self.model_._unpack(self.training_state_)
-        fresh = tuple(part.fresh(one) for part, one in zip(model.models, inner.components, strict=True))  # type: ignore[attr-defined]
-        start = self.model_.params["weights"].log().unsqueeze(-2).expand_as(inner.log_weights)
-        return self.model_._pack(AverageState(fresh, start), self.training_state_.log_weights)
+    # draws of the models ----------------------------------------------------------------------------------------------
+
+    def _weighed(self, weights: str) -> Marginalized:
+        """As for every estimator; the draws are those of each model, and keep their weights where these are frozen."""
+        model = super()._weighed(weights)
+        if weights == "adapt":
+            return model
+        each = [own._weighed(weights) for own in self._fitted_models.values()]
+        return Marginalized(self._assemble(each), model.params, model.log_weights, adapt=False)
+
+    def _held(self, state: Any, weights: str) -> Any:
+        if weights == "adapt":
+            return state
+        return self._packed(self._held_components(state), self.model_._unpack(state).log_weights, state)
+
+    def _held_components(self, state: Any) -> list[Any]:
+        """The state of each model, its draws weighed as after its fit."""
+        components = self.model_._unpack(state).components
+        alone = [map_state(lambda leaf: leaf.squeeze(0), one) for one in components]
+        return [own._held(one, "frozen") for own, one in zip(self._fitted_models.values(), alone, strict=True)]
+
+    def _packed(self, states: Sequence[Any], log_weights: torch.Tensor, like: Any) -> Any:
+        components = tuple(map_state(lambda leaf: leaf.unsqueeze(0), one) for one in states)
+        return self.model_._pack(AverageState(components, log_weights), like.log_weights)

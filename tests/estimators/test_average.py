@@ -231,3 +231,50 @@ def test_bad_questions(stacked):
         stacked.with_parameters(weights=[1.0])
     with pytest.raises(DataError):
         ps.Average(models()).fit([[1.0], [2.0]])
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Models with several draws each."""
+    return {
+        name: ps.ARMA(order, inference=ps.Collapsed(n_draws=4), random_state=0).fit(X)
+        for name, order in (("one", (1, 0)), ("two", (0, 1)))
+    }
+
+
+@pytest.mark.parametrize("given", [[0.3, 0.7], "online"])
+def test_frozen_weights_are_those_of_the_draws_of_each_model(drawn, given):
+    average = ps.Average(drawn, given, 0.9, prefit=True).fit(X)
+    for weights in ("adapt", "frozen"):
+        each = np.stack([m.log_prob_steps(NEW, weights=weights).values for m in drawn.values()], -1)
+        w, expected = given_weights(average), []
+        for row in each:
+            expected.append(np.log(w @ np.exp(row)))
+            if given == "online":
+                w = (w * np.exp(row)) ** 0.9
+                w /= w.sum()
+        found = average.log_prob_steps(NEW, weights=weights)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        np.testing.assert_allclose(average.predictive(NEW, weights=weights).log_prob(NEW), expected, rtol=1e-10)
+        after = [m.log_prob_steps(NEW[:1], history=X[:50], weights=weights).values for m in drawn.values()]
+        step = average.log_prob_steps(NEW[:1], history=X[:50], weights=weights)
+        if given != "online":
+            np.testing.assert_allclose(step, np.log(given_weights(average) @ np.exp(after)), rtol=1e-12)
+    adapt, frozen = (average.forecast(1, history=X[:50], weights=w).mean().values for w in ("adapt", "frozen"))
+    assert adapt != frozen
+    if given != "online":
+        means = [m.forecast(1, history=X[:50], weights="frozen").mean().values for m in drawn.values()]
+        np.testing.assert_allclose(frozen, given_weights(average) @ means, rtol=1e-12)
+
+
+def test_averages_of_averages_hold_all_draws(drawn):
+    inner = ps.Average(drawn, "equal", prefit=True).fit(X)
+    outer = ps.Average({"inner": inner, "iid": ps.IID().fit(X)}, [0.5, 0.5], prefit=True).fit(X)
+    each = [m.log_prob_steps(NEW, weights="frozen").values for m in (inner, outer.models_["iid"])]
+    expected = np.logaddexp(*each) - np.log(2)
+    np.testing.assert_allclose(outer.log_prob_steps(NEW, weights="frozen"), expected, rtol=1e-12)
+    state = outer._held(outer.filter(NEW).tree, "frozen")
+    again = outer._held(outer.filter(X[:5]).tree, "frozen")
+    inside = [outer.model_._unpack(one).components[0].inner.components[0].log_weights for one in (state, again)]
+    np.testing.assert_array_equal(*inside)
+    np.testing.assert_allclose(inside[0].exp(), 0.25, rtol=1e-12)
