@@ -79,13 +79,16 @@ class LabelledLaw:
     def __repr__(self) -> str:
         n, t, k = self._backend.shape
         index = self._index[0]
-        span = f"{_stamp(index[0])} .. {_stamp(index[-1])}" if len(index) else "no steps"
+        ends = [_stamp(one) for one in (*index[:1], *index[1:][-1:])]
+        apart = not all(one.equals(index) for one in self._index[1:])
+        span = "stamps differ" if apart else " .. ".join(ends) or "none"
         kinds = self._backend.discrete_variables
         numbers = "counts" if self.discrete else "measurements and counts" if kinds.any() else "values"
+        numbers = "numbers and categories" if self._backend.nominal_variables.any() else numbers
         what = "categories" if self._backend.nominal else numbers
         size = f"{t} step{'s' * (t != 1)} ({span})"
-        size += f", {n} sequences" if self._labels.many else ""
-        size += f", {k} variables" if not self._labels.flat else ""
+        size += f", {n} sequence{'s' * (n != 1)}" if self._labels.many else ""
+        size += f", {k} variable{'s' * (k != 1)}" if not self._labels.flat else ""
         return f"<Forecast of {what}: {size}; {self.method}>"
 
     def _paths(self, n_paths: int, random_state: RandomState) -> np.ndarray:
@@ -227,4 +230,5 @@ def _method(backend: Backend) -> str:
 
 
 def _stamp(value: Any) -> str:
-    return f"{value:%Y-%m-%d}" if hasattr(value, "strftime") else str(value)
+    whole_day = isinstance(value, pd.Timestamp) and value == value.normalize()
+    return f"{value:%Y-%m-%d}" if whole_day else str(value)

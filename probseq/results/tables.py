@@ -29,7 +29,8 @@ _LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 _SHOWN = 12
 # Notebooks do not wait for the quantiles of more values than these.
 _MOST_VALUES = 5000
-_ALONG = {"sample": "path", "quantiles": "quantile", "probability": "category"}
+# What a law is read from, best first.
+_ALONG = {"probability": "category", "sample": "path", "quantiles": "quantile"}
 
 
 class ForecastTables(DerivedForecasts):

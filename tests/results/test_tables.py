@@ -152,3 +152,30 @@ def test_notebooks_show_what_it_is(made):
     assert "probability" in ps.MarkovChain().fit("abracadabra").forecast(2)._repr_html_()
     many = ps.IID().fit(X).predictive(np.resize(X, 6000))._repr_html_()
     assert "6000 steps" in many and "table" not in many
+
+
+@pytest.mark.parametrize(
+    ("index", "span"),
+    [
+        (pd.period_range("2024-01", periods=30, freq="M"), "(2026-07 .. 2026-09)"),
+        (pd.date_range("2024-01-01", periods=30), "(2024-01-31 .. 2024-02-02)"),
+        (pd.date_range("2024-01-01", periods=30, freq="h", tz="UTC"), "(2024-01-02 06:00:00+00:00 .. "),
+        (pd.RangeIndex(5, 35), "(35 .. 37)"),
+    ],
+)
+def test_a_forecast_shows_its_stamps(index, span):
+    forecast = ps.RandomWalk().fit(pd.Series(np.arange(30.0) ** 0.5, index)).forecast(3)
+    assert span in repr(forecast) and span.split(" ")[0][1:] in forecast._repr_html_()
+
+
+def test_a_forecast_shows_one_step_and_different_ends():
+    walk = ps.RandomWalk().with_parameters(scale=[1.0])
+    assert "1 step (2);" in repr(walk.forecast(1, history=[0.0, 1.0]))
+    assert "3 steps (stamps differ), 2 sequences" in repr(walk.forecast(3, history=[[0.0, 1.0], [1.0, 2.0, 3.0]]))
+
+
+def test_categories_come_back_also_beside_paths():
+    forecast = ps.MarkovChain().fit("abracadabra").forecast(3)
+    again = ps.Forecast.from_dataset(forecast.to_dataset(n_paths=5))
+    np.testing.assert_allclose(again.probs(), forecast.probs(), rtol=1e-12)
+    assert again.log_prob("abr").values == pytest.approx(forecast.log_prob("abr").values)
