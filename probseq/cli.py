@@ -73,6 +73,7 @@ def compare(
     with _readable(console):
         _check_target(out)
         with console.status("Loading"):
+            from probseq.comparison.display import as_text
             from probseq.report import read_source, run_study, write_report
             from probseq.report.findings import findings
 
@@ -86,7 +87,7 @@ def compare(
         for name, texts in study.warnings.items():
             for text in texts:
                 console.print(f"[yellow]{name}:[/] {_safe(text)}")
-        _print_frame(study.comparison.display_table(), "model", study.comparison.caption)
+        typer.echo(as_text(study.comparison.display_table(), study.comparison.caption, []))
         for text in findings(study):
             typer.echo(f"- {text}")
         written = write_report(study, out, _command())

@@ -1,4 +1,6 @@
+import copy
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -122,6 +124,18 @@ def test_findings_follow_the_numbers(study):
     for name, ratio in ratios.items():
         assert f"{name} ({ratio:.1f})" in (ahead if ratio > 2 and ahead else level or ahead)
     assert any("rest on 12 values" in text for text in said)
+
+
+def test_findings_say_where_the_confidence_set_and_two_errors_part(study):
+    comparison = copy.copy(study.comparison)
+    table = comparison.table = comparison.table.copy()
+    wide, close = table.index[1:3]
+    table["confidence_set"] = [True, True, False, False]
+    table["difference"], table["se"] = [0.0, -3.0, -1.0, -3.0], [np.nan, 1.0, 1.0, 1.0]
+    said = next(text for text in findings(replace(study, comparison=comparison)) if "among the best" in text)
+    assert f"so it keeps {wide}; nine in ten" in said and said.endswith(f"it leaves {close} out.")
+    table["confidence_set"] = [True, False, True, False]
+    assert not any("among the best" in text for text in findings(replace(study, comparison=comparison)))
 
 
 def test_scores_of_the_far_forecast_are_its_own(study):

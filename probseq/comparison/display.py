@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import html
 import io
+import shutil
+import textwrap
 
 import numpy as np
 import pandas as pd
 
 __all__ = ["as_html", "as_text", "readable"]
 
-# What fits on a screen: the others (crps_p, pinball, pseudo_bma) are in the table itself.
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+_BETWEEN = 3
+"""Characters between two columns."""
+
+# What people look at first: the others (crps_p, pinball, pseudo_bma) are in the table itself.
 _COLUMNS = {
     "nats": "nats per {per}",
     "perplexity": "perplexity",
@@ -28,6 +34,8 @@ _COLUMNS = {
     "draws": "draws in effect",
     "note": "note",
 }
+# What a narrow terminal does without, the first of them first.
+_SPARED = ("seconds", "parameters", "draws", "frozen", "cover50", "pit_p", "weight", "confidence_set", "cover90")
 _DIGITS = {
     "nats": 3,
     "perplexity": 1,
@@ -61,33 +69,75 @@ def readable(table: pd.DataFrame, per: str) -> pd.DataFrame:
     return out
 
 
-def as_text(shown: pd.DataFrame, caption: str, notes: list[str]) -> str:
-    """A table for a terminal, with a caption and a line for every note."""
+def as_text(shown: pd.DataFrame, caption: str, notes: list[str], width: int | None = None) -> str:
+    """A table for a terminal, with a caption and a line for every note.
+
+    ``width`` is in characters, of this terminal by default and without limit where there is none. Columns that do not
+    fit are named below instead.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
-    table.add_column("model")
-    for title in shown.columns:
-        table.add_column(title, justify="right")
-    for name, row in shown.iterrows():
-        table.add_row(str(name), *row.tolist())
+    wide = width or shutil.get_terminal_size((0, 0)).columns
+    left, missing = _fitting(shown, wide) if wide else (shown, [])
+    widths = {title: max(map(len, [title, *left[title]])) for title in left.columns}
+    if wide and _width(left, widths) > wide:
+        widths = {title: _narrowest(left, title) for title in left.columns}
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("model", overflow="fold")
+    for title in left.columns:
+        table.add_column(_bound(title), justify="right", width=widths[title])
+    for name, row in left.iterrows():
+        table.add_row(Text(str(name)), *map(Text, row))
     stream = io.StringIO()
     Console(
         file=stream,
-        width=max(100, 18 + 12 * len(shown.columns)),
+        width=wide or _width(left, widths),
         no_color=True,
         force_terminal=False,
         force_jupyter=False,
     ).print(table)
-    return "\n".join([stream.getvalue().rstrip(), *notes])
+    below = [caption, *notes]
+    if missing:
+        below.append(f"A wider terminal also shows {'; '.join(missing)}.")
+    drawn = "\n".join(line.rstrip() for line in stream.getvalue().replace(_NO_BREAK, " ").splitlines()).strip("\n")
+    return "\n".join([drawn, "", *(textwrap.fill(line, wide) if wide else line for line in below)])
+
+
+def _fitting(shown: pd.DataFrame, width: int) -> tuple[pd.DataFrame, list[str]]:
+    """The columns of a table that fit beside each other, and the titles of the others."""
+    spared = [_COLUMNS[column] for column in _SPARED if _COLUMNS[column] in shown.columns]
+    needed = {title: _narrowest(shown, title) for title in shown.columns}
+    missing: list[str] = []
+    while len(missing) < len(spared) and _width(shown, needed) > width:
+        missing.append(spared[len(missing)])
+        del needed[missing[-1]]
+    return shown[list(needed)], missing
+
+
+def _width(shown: pd.DataFrame, widths: dict[str, int]) -> int:
+    """Characters of a line of a table whose columns are so wide."""
+    names = max(len(str(name)) for name in ["model", *shown.index])
+    return 1 + sum(width + _BETWEEN for width in [names, *widths.values()])
+
+
+def _narrowest(shown: pd.DataFrame, title: str) -> int:
+    return max(map(len, [*_bound(title).split(" "), *shown[title]]))
+
+
+def _bound(title: str) -> str:
+    """A title with what stays on one line held together."""
+    for part in ("± s.e.", "50 %", "90 %", "PIT p", "fit, s"):
+        title = title.replace(part, part.replace(" ", _NO_BREAK))
+    return title
 
 
 def as_html(shown: pd.DataFrame, caption: str, notes: list[str]) -> str:
     """The same for a notebook."""
     items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-    return f"{shown.to_html()}<p>{caption}</p><ul>{items}</ul>"
+    return f"{shown.to_html()}<p>{html.escape(caption)}</p><ul>{items}</ul>"
 
 
 def _digits(values: pd.Series, wanted: int) -> int:

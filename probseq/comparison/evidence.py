@@ -15,7 +15,7 @@ from probseq.estimators.base import SequenceEstimator
 from probseq.evaluation.scores import pinball_loss
 from probseq.results.forecast import Forecast
 
-__all__ = ["LEVELS", "QUANTILES", "Evidence", "Measure", "Numeric", "collect", "score_numbers"]
+__all__ = ["LEVELS", "QUANTILES", "Evidence", "Measure", "Numeric", "collect", "score_numbers", "uniforms"]
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 ENDS = {0.5: (0.25, 0.75), 0.9: (0.05, 0.95)}
@@ -33,13 +33,16 @@ class Measure:
         "lebesgue" or "counting", for all variables or for each; "none" where no likelihood was maximised.
     unit : str
         Unit of the data, for densities.
-    vocabulary : tuple
+    vocabulary : frozenset
         Tokens, for token data; the end of a sequence is one of them if it is scored.
+    end : bool
+        Whether it is.
     """
 
     base: str | tuple[str, ...]
     unit: str = ""
-    vocabulary: tuple[Any, ...] = ()
+    vocabulary: frozenset[Any] = frozenset()
+    end: bool = False
 
     def __str__(self) -> str:
         if isinstance(self.base, tuple):
@@ -49,7 +52,9 @@ class Measure:
             return "no likelihood"
         if self.base == "lebesgue":
             return f"density per {self.unit}" if self.unit else "density"
-        return f"probability over {len(self.vocabulary)} tokens" if self.vocabulary else "probability of whole numbers"
+        if not self.vocabulary:
+            return "probability of whole numbers"
+        return f"probability over {len(self.vocabulary)} tokens{', the end of a text one of them' * self.end}"
 
 
 @dataclass(frozen=True)
@@ -139,10 +144,12 @@ def collect(name: str, estimator: SequenceEstimator, data: Sequences, history: A
     if not tokens:
         forecast = estimator._predictive(data, state)
         numeric = score_numbers(forecast, data.values, scored)
-    words = () if data.vocabulary is None else tuple(data.vocabulary.tokens)
+    vocabulary = data.vocabulary
+    words = frozenset() if vocabulary is None else frozenset(vocabulary.tokens)
+    ends = vocabulary is not None and vocabulary.end is not None
     observation = estimator.model_.observation
     unit = "" if observation.discrete else str(data.attrs.get("units", ""))
-    measure = Measure(observation.measure, unit, words) if estimator.has_likelihood else Measure("none")
+    measure = Measure(observation.measure, unit, words, ends) if estimator.has_likelihood else Measure("none")
     return Evidence(
         name,
         data,
@@ -173,8 +180,18 @@ def _remarks(estimator: SequenceEstimator, data: Sequences) -> list[str]:
     return found
 
 
-def score_numbers(forecast: Forecast, values: np.ndarray, scored: np.ndarray) -> Numeric | None:
-    """CRPS, pinball loss, PIT and what the central intervals cover at values (n, t, k); None for categories."""
+def uniforms(shape: tuple[int, ...]) -> np.ndarray:
+    """The numbers that make PIT values of counts uniform: the same for every model."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
+
+
+def score_numbers(
+    forecast: Forecast, values: np.ndarray, scored: np.ndarray, u: np.ndarray | None = None
+) -> Numeric | None:
+    """CRPS, pinball loss, PIT and what the central intervals cover at values (n, t, k); None for categories.
+
+    ``u`` (n, t, k) are the ``uniforms`` of these values, where they are part of more.
+    """
     backend = forecast._backend
     if backend.nominal:
         return None
@@ -187,7 +204,7 @@ def score_numbers(forecast: Forecast, values: np.ndarray, scored: np.ndarray) ->
     upper = backend.cdf(y)
     discrete = backend.discrete_variables
     lower = np.where(discrete, backend.cdf(y, left=True), upper) if discrete.any() else upper
-    u = torch.rand(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
+    u = uniforms(y.shape) if u is None else u
     pit = np.clip(lower + u * (upper - lower), 0.0, 1.0)
     quantiles = backend.quantile(np.array(QUANTILES))
     pinball = pinball_loss(y[..., None], quantiles, np.array(QUANTILES)).mean(-1)

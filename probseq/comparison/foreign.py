@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 import pandas as pd
 
-from probseq.comparison.evidence import LEVELS, Evidence, Measure, Numeric, score_numbers
+from probseq.comparison.evidence import LEVELS, Evidence, Measure, Numeric, score_numbers, uniforms
 from probseq.data.sequences import Sequences
 from probseq.errors import DataTypeError, ShapeError, UnsupportedError
 from probseq.results.forecast import Forecast
@@ -80,7 +80,7 @@ def collect_foreign(name: str, forecaster: ForeignForecaster, data: Sequences, p
     log_prob, scored = np.full((n, t), np.nan), np.zeros((n, t, k), dtype=bool)
     crps, pinball, pit = (np.full((n, t, k), np.nan) for _ in range(3))
     inside = {level: np.zeros((n, t, k), dtype=bool) for level in LEVELS}
-    measure, reason = Measure("none"), ""
+    measure, reason, u = Measure("none"), "", uniforms((n, t, k))
     for i in range(n):
         for s in range(int(data.lengths[i])):
             end = int(before[i]) + s
@@ -89,7 +89,7 @@ def collect_foreign(name: str, forecaster: ForeignForecaster, data: Sequences, p
                 continue
             forecast = _one_step(name, forecaster, joined, i, end)
             y = data.values[i : i + 1, s : s + 1]
-            found = score_numbers(forecast, y, seen[None, None])
+            found = score_numbers(forecast, y, seen[None, None], u[i : i + 1, s : s + 1])
             if found is None:
                 raise UnsupportedError(
                     got=f"a forecast of categories by {name!r}", expected="numbers", remedy="Compare numbers."

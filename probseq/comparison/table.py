@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ import xarray as xr
 
 from probseq._types import one_of
 from probseq.comparison.display import as_html, as_text, readable
-from probseq.comparison.evidence import LEVELS, Evidence
+from probseq.comparison.evidence import LEVELS, Evidence, Measure
 from probseq.data.sequences import Sequences
-from probseq.errors import DataError, ParameterError
+from probseq.errors import DataError, ParameterError, UnsupportedError
 from probseq.evaluation.calibration import uniformity_test
 from probseq.evaluation.confidence import model_confidence_set
 from probseq.evaluation.scores import check_levels
@@ -43,6 +44,7 @@ class Comparison:
     def __init__(self, evidence: list[Evidence], per: str) -> None:
         self.per = per
         self.measure = _common_measure(evidence)
+        evidence = _of_one_length(evidence, self.measure)
         self.comparable = [e for e in evidence if e.measure == self.measure]
         self.evidence = {e.name: e for e in evidence}
         self._steps = _intersection(evidence)
@@ -64,9 +66,9 @@ class Comparison:
         totals = {e.name: self._mean(e.log_prob, unit) for e in self.comparable}
         order = sorted(totals, key=lambda name: (not math.isnan(totals[name]), totals[name]), reverse=True)
         if self.measure.base == "none":
-            order.sort(key=lambda name: self._numeric(self.evidence[name])["crps"])
+            order.sort(key=self._mean_crps)
         self.best = order[0]
-        others = [e.name for e in self.evidence.values() if e.name not in totals]
+        others = sorted((name for name in self.evidence if name not in totals), key=self._mean_crps)
         weights, self._confidence = self._weights(), self._confidence_p()
         rows = {name: self._row(self.evidence[name], unit, weights) for name in [*order, *others]}
         self.table = pd.DataFrame.from_dict(rows, orient="index")
@@ -76,7 +78,12 @@ class Comparison:
         """By what a total is divided."""
         if self.per == "value":
             return float(values.sum())
-        return float(self.n_steps) if self.per == "step" else float(len(values))
+        return float(self.n_steps) if self.per == "step" else float(self._steps.any(1).sum())
+
+    def _mean_crps(self, name: str) -> float:
+        """For sorting: models without one come last."""
+        found = self._numeric(self.evidence[name])["crps"]
+        return math.inf if math.isnan(found) else found
 
     def _mean(self, steps: np.ndarray, unit: float) -> float:
         return float(steps[self._steps].sum() / unit)
@@ -93,9 +100,24 @@ class Comparison:
 
         With ``score="crps"`` or "pinball", where less is better, its ``p_value`` is that of Diebold and Mariano (1995)
         with the correction of Harvey, Leybourne and Newbold (1997).
+
+        Raises
+        ------
+        ParameterError
+            For a model or a score that is not there.
+        UnsupportedError
+            For a score that one of them does not have, or log scores under different measures.
         """
-        first, second = (self._scores(self._of(n), score) for n in (name, self.best if other is None else other))
-        return paired_difference(first, second)
+        pair = [self._of(n) for n in (name, self.best if other is None else other)]
+        scores = [self._scores(e, score) for e in pair]
+        apart = score == "log_score" and pair[0].measure != pair[1].measure
+        if apart or any(np.isnan(each[self._steps]).all() for each in scores):
+            raise UnsupportedError(
+                got=f"the {score} of {pair[0].name} ({pair[0].measure}) and of {pair[1].name} ({pair[1].measure})",
+                expected="two models that have it, under one measure",
+                remedy='Write score="crps" for models of numbers.',
+            )
+        return paired_difference(*scores)
 
     def _scores(self, e: Evidence, score: str) -> np.ndarray:
         """Scores of the common steps (n, t), whose mean is the one of the table; NaN elsewhere."""
@@ -140,7 +162,8 @@ class Comparison:
         if not counted:
             notes.append(f"{e.reason}, so it has no nats: compare its CRPS")
         elif not same:
-            notes.append(f"log score is a {e.measure}, not a {self.measure}")
+            other = "other " if str(e.measure) == str(self.measure) else ""
+            notes.append(f"log score is a {other}{e.measure}, not a {self.measure}")
         if same and e.name == self.best and len(self.comparable) > 1:
             notes.append("selected as the best, so its lead is flattered")
         gap = se = math.nan
@@ -153,8 +176,7 @@ class Comparison:
             estimate = self.difference(e.name)
             gap, se = estimate.mean, estimate.standard_error
             if not estimate.reliable:
-                few = f"{estimate.n_values} values" if estimate.method == "hac" else f"{int(estimate.df) + 1} sequences"
-                notes.append(f"s.e. unreliable: {few}")
+                notes.append(f"s.e. unreliable: {_few(estimate)}")
         surprise = math.exp(-self._mean(e.log_prob, float(self.n_values))) if e.tokens and same else math.nan
         row: dict[str, Any] = {"nats": nats, "perplexity": surprise, "difference": gap, "se": se}
         sure = self._confidence.get(e.name)
@@ -251,8 +273,12 @@ class Comparison:
 
     @property
     def notes(self) -> list[str]:
-        """One line for every model that needs one."""
-        return [f"{name}: {note}" for name, note in self.table["note"].items() if note]
+        """Every remark once, behind the names of the models that it is about."""
+        about: dict[str, list[str]] = {}
+        for name, note in self.table["note"].items():
+            for part in filter(None, str(note).split("; ")):
+                about.setdefault(part, []).append(str(name))
+        return [f"{', '.join(names)}: {part}" for part, names in about.items()]
 
     def __repr__(self) -> str:
         return as_text(self.display_table(), self.caption, self.notes)
@@ -305,11 +331,28 @@ class Comparison:
         return plot_comparison(steps, best, ax, label)
 
 
-def _common_measure(evidence: list[Evidence]) -> Any:
+def _common_measure(evidence: list[Evidence]) -> Measure:
     """The measure under which most models score; the first one's among equals, no likelihood where none has one."""
     counts = Counter(e.measure for e in evidence if e.measure.base != "none") or Counter(e.measure for e in evidence)
     most = max(counts.values())
     return next(e.measure for e in evidence if counts[e.measure] == most)
+
+
+def _few(estimate: MeanEstimate) -> str:
+    n, word = (estimate.n_values, "value") if estimate.method == "hac" else (int(estimate.df) + 1, "sequence")
+    return f"{n} {word}{'' if n == 1 else 's'}"
+
+
+def _of_one_length(evidence: list[Evidence], measure: Measure) -> list[Evidence]:
+    """Texts whose end is a token have a step more: models that do not count as others do get no scores."""
+    reference = next(e for e in evidence if e.measure == measure)
+    whole = reference.scored.shape
+    return [
+        e
+        if e.measure == measure or e.scored.shape == whole or not e.tokens
+        else replace(e, data=reference.data, log_prob=np.full(whole[:2], np.nan), scored=reference.scored, frozen=None)
+        for e in evidence
+    ]
 
 
 def _intersection(evidence: list[Evidence]) -> np.ndarray:

@@ -28,11 +28,11 @@ def model_confidence_set(
     model of the largest t_i leaves, with the largest p-value of the tests so far; the last one has p = 1. A model that
     gave probability zero leaves first, with p = 0.
 
-    One sequence is resampled in moving blocks along time, several as wholes. Approximate: first order in the number of
+    One sequence is resampled in blocks along a circle of time, several as wholes. Approximate: first order in the number of
     values, or of sequences.
 
-    Source: Hansen, Lunde and Nason (2011), Econometrica 79, section 3.1.2 (the statistic T_max); blocks of Kuensch
-    (1989), Annals of Statistics 17.
+    Source: Hansen, Lunde and Nason (2011), Econometrica 79, section 3.1.2 (the statistic T_max); circular
+    blocks of Politis and Romano (1992).
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def model_confidence_set(
     table, generator = table[..., possible], numpy_generator(random_state)
     filled = np.flatnonzero(seen.any(1))
     if len(filled) == 1:
-        mean, draws = _moving_blocks(table[filled[0]][seen[filled[0]]], block, n_bootstrap, generator)
+        mean, draws = _circular_blocks(table[filled[0]][seen[filled[0]]], block, n_bootstrap, generator)
     else:
         sums = np.where(seen[..., None], table, 0.0).sum(1)
         mean, draws = _whole_sequences(sums[filled], seen[filled].sum(1), n_bootstrap, generator)
@@ -91,7 +91,7 @@ class _Errors(NamedTuple):
     degrees: float
 
 
-def _moving_blocks(
+def _circular_blocks(
     table: NDArray[np.float64], block: int | None, n_bootstrap: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.float64], _Errors]:
     """Mean scores (m,) of the steps (t, m), and the errors of such a mean."""
@@ -99,15 +99,16 @@ def _moving_blocks(
     size = default_lag(n) + 1 if block is None else whole_number("block", block, 1, "Try block=10.")
     size = max(1, min(size, n // 2))
     mean = table.mean(0)
-    total = np.concatenate([np.zeros((1, table.shape[1])), np.cumsum(table - mean, 0)])
+    # The end is followed by the beginning, so that every step is in as many blocks.
+    around = np.concatenate([table, table[: size - 1]]) - mean
+    total = np.concatenate([np.zeros((1, table.shape[1])), np.cumsum(around, 0)])
     blocks = (total[size:] - total[:-size]) / size
     each = math.ceil(n / size)
     draws = [
-        blocks[generator.integers(0, len(blocks), (min(_CHUNK, n_bootstrap - done), each))].mean(1)
+        blocks[generator.integers(0, n, (min(_CHUNK, n_bootstrap - done), each))].mean(1)
         for done in range(0, n_bootstrap, _CHUNK)
     ]
-    # Steps near the ends are in fewer blocks, so that the mean over blocks is not the mean over steps.
-    return mean, _widened(np.concatenate(draws) - blocks.mean(0), n, size - 1)
+    return mean, _widened(np.concatenate(draws), n, size - 1)
 
 
 def _whole_sequences(

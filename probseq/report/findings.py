@@ -20,7 +20,15 @@ _SURE = 2.0
 
 def findings(study: Study) -> list[str]:
     """Sentences, the most important first; a model is called by its short name."""
-    parts = [_winner(study), _rivals(study), _apart(study), _baselines(study), _moments(study), _forecasts(study)]
+    parts = [
+        _winner(study),
+        _rivals(study),
+        _set(study),
+        _apart(study),
+        _baselines(study),
+        _moments(study),
+        _forecasts(study),
+    ]
     return [text for text in [*parts, *_calibration(study), _draws(study), _care(study)] if text]
 
 
@@ -71,6 +79,31 @@ def _rivals(study: Study) -> str:
     if unknown:
         parts.append(f"no standard error could be computed for {_listed(unknown)}")
     return "; ".join(parts) + "." if parts else ""
+
+
+def _set(study: Study) -> str:
+    """Where two standard errors and the model confidence set seem to disagree."""
+    table, best = study.comparison.table, study.comparison.best
+    kept, dropped = [], []
+    for name in table.index:
+        gap, error = -float(table["difference"][name]), float(table["se"][name])
+        inside = table["confidence_set"][name]
+        if name == best or inside is None or not error > 0:
+            continue
+        if inside and gap > _SURE * error:
+            kept.append(str(name))
+        elif not inside and gap <= _SURE * error:
+            dropped.append(str(name))
+    if not kept and not dropped:
+        return ""
+    text = 'The column "among the best" asks another question, of all models at once: which of them hold the best one '
+    text += "with 90 % probability? "
+    if kept:
+        text += f"The largest of many gaps is wide by chance, so it keeps {_listed(kept)}"
+    if dropped:
+        text += "; nine" if kept else "Nine"
+        text += f" in ten is less than two standard errors ask for, so it leaves {_listed(dropped)} out"
+    return f"{text}."
 
 
 def _apart(study: Study) -> str:

@@ -105,7 +105,7 @@ def _findings(study: Study) -> str:
 
 def _ranking(study: Study) -> str:
     comparison = study.comparison
-    notes = "".join(f"<li>{escape(note)}</li>" for note in _grouped(comparison.table["note"]))
+    notes = "".join(f"<li>{escape(note)}</li>" for note in comparison.notes)
     bars = ""
     if len(comparison.comparable) > 1:
         height = 0.7 + 0.36 * len(comparison.comparable)
@@ -127,15 +127,6 @@ def _ranking(study: Study) -> str:
         f"{_table(comparison.display_table(), 'model', 'ranked')}<p class=note>{escape(comparison.caption)} Each value "
         f"is predicted from everything before it.</p><ul class=note>{notes}</ul><div class=grid>{bars}</div>"
     )
-
-
-def _grouped(notes: pd.Series) -> list[str]:
-    """Every remark once, after the names that it is about."""
-    by_text: dict[str, list[str]] = {}
-    for name, note in notes.items():
-        for part in filter(None, str(note).split("; ")):
-            by_text.setdefault(part, []).append(str(name))
-    return [f"{', '.join(names)}: {text}" for text, names in by_text.items()]
 
 
 def _fans(study: Study) -> str:

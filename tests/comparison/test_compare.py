@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import probseq as ps
-from probseq.errors import DataError, NotFittedError, ParameterError
+from probseq.errors import DataError, NotFittedError, ParameterError, UnsupportedError
 from probseq.evaluation import clustered_mean, hac_mean, stacking_weights
 
 TRAIN, TEST = np.split(np.random.default_rng(0).standard_normal(160).cumsum(), [100])
@@ -116,11 +116,11 @@ def test_weights_are_learnt_on_other_values_than_they_are_scored_on(models):
     assert found.stacked["stacked"] == pytest.approx(mixed, abs=1e-6)
 
 
-def test_the_table_is_text_and_html(models):
-    found = ps.compare({"<b>": models["rw"], "iid": models["iid"]}, TEST, history=TRAIN)
-    assert "nats per value" in repr(found)
+def test_the_table_is_text_and_a_frame(models, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    found = ps.compare(models, TEST, history=TRAIN)
+    assert "nats per value" in repr(found) and "among the best" in repr(found)
     assert "60 values" in found.caption
-    assert "<b>:" not in found._repr_html_()
     assert found.to_dataframe() is not found.table
 
 
@@ -152,3 +152,51 @@ def test_models_of_text_are_compared_by_perplexity():
     assert np.isnan(found.table["crps"]).all()
     numbers = ps.compare({"walk": ps.RandomWalk().fit([1.0, 2.0, 4.0, 3.0])}, [3.0, 5.0, 4.0])
     assert numbers.table["perplexity"].isna().all() and "perplexity" not in repr(numbers)
+
+
+def test_scores_under_different_measures_have_no_difference():
+    counts = np.random.default_rng(3).poisson(4.0, 60)
+    fits = {"poisson": ps.PoissonProcess().fit(counts), "normal": ps.IID().fit(counts)}
+    found = ps.compare(fits, counts)
+    with pytest.raises(UnsupportedError, match='score="crps"'):
+        found.difference("normal", "poisson")
+    assert np.isfinite(found.difference("normal", score="crps").mean)
+    words = ps.compare([ps.MarkovChain(1).fit("abab"), ps.MarkovChain(2).fit("abba")], "abab")
+    with pytest.raises(UnsupportedError, match="the crps of"):
+        words.difference(words.table.index[1], score="crps")
+
+
+def test_models_that_are_not_comparable_are_ordered_by_crps():
+    counts = np.random.default_rng(3).poisson(4.0, 60)
+    bad = ps.IID().with_parameters(mean=[20.0], scale=[1.0])
+    far = ps.IID().with_parameters(mean=[9.0], scale=[1.0])
+    fits = {"bad": bad, "far": far, "poisson": ps.PoissonProcess().fit(counts)}
+    fits |= {f"poisson {i}": fits["poisson"] for i in range(3)}
+    assert ps.compare(fits, counts).table.index[-2:].tolist() == ["far", "bad"]
+
+
+def test_texts_with_and_without_their_end_do_not_meet():
+    texts = ["abab", "abba", "baba"]
+    closed = ps.MarkovChain(1).fit(texts)
+    open_ = ps.MarkovChain(1).fit(ps.sequences(texts, end=False))
+    for fits in ({"closed": closed, "open": open_}, {"open": open_, "closed": closed}):
+        first, other = fits
+        table = ps.compare(fits, texts).table
+        assert table.loc[first, "nats"] == pytest.approx(fits[first].score(texts))
+        assert np.isnan(table.loc[other, "nats"]) and "end of a text" in table.loc[other, "note"]
+
+
+def test_vocabularies_are_sets():
+    coded = [ps.Vocabulary(tokens) for tokens in (("a", "b"), ("b", "a"), ("a", "c"))]
+    fits = [ps.MarkovChain(1).fit(ps.sequences(["aa", "aaa"], vocabulary=v, end=False)) for v in coded]
+    table = ps.compare({"ab": fits[0], "ba": fits[1], "ac": fits[2]}, ["aaaa", "a"]).table
+    assert table.loc["ab", "nats"] == pytest.approx(table.loc["ba", "nats"])
+    assert np.isnan(table.loc["ac", "nats"]) and "other probability over 2 tokens" in table.loc["ac", "note"]
+
+
+def test_a_sequence_that_is_not_scored_is_none():
+    panel = [TEST[:20], TEST[20:40], np.full(5, np.nan)]
+    fits = {"rw": ps.RandomWalk().fit(TRAIN), "iid": ps.IID().fit(TRAIN)}
+    found = ps.compare(fits, panel, per="sequence")
+    total = np.nansum(fits["iid"].log_prob_steps(panel).values[:2, 1:])
+    assert found.table.loc["iid", "nats"] == pytest.approx(total / 2)

@@ -80,6 +80,15 @@ def test_several_variables_and_sequences():
     assert list(other.asked[0].columns) == ["a", "b"] and len(other.asked) == 11 + 12 + 13
 
 
+def test_randomised_pit_of_counts_is_that_of_a_model_of_ours():
+    counts = pd.Series(np.random.default_rng(2).poisson(2.0, 80).astype(float))
+    own = ps.PoissonProcess().fit(counts)
+    other = Outsider(ps.PoissonProcess()).fit(counts)
+    found = ps.compare({"own": own, "other": other}, counts)
+    np.testing.assert_allclose(found.pit("other"), found.pit("own"), rtol=1e-9)
+    assert found.table["pit_p"].min() > 0.05
+
+
 class Wrong(Outsider):
     def forecast(self, horizon, history):
         return self.model if not callable(self.model) else self.model(history)

@@ -31,7 +31,6 @@ def test_confidence_set_is_that_of_the_paired_scores(models, found):
     assert found.confidence_set(0.9) == [name for name in found.table.index if p[name] >= 0.1]
     assert set(found.confidence_set(0.9)) <= set(found.confidence_set(0.999))
     assert not found.table.loc["iid", "confidence_set"]
-    assert "among the best" in repr(found)
 
 
 def test_crps_is_tested_by_paired_differences(models, found):
