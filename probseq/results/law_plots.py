@@ -9,6 +9,7 @@ import pandas as pd
 
 from probseq.errors import UnsupportedError
 from probseq.plotting import PALETTE, plot_bars, plot_ridge
+from probseq.plotting.canvas import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ __all__ = ["draw_bars", "draw_ridge", "draw_shades", "step_names"]
 _TAIL = 0.002
 _POINTS, _BINS = 160, 30
 _MOST_COUNTS = 400
+_MOST_ROWS = 30
 
 
 def step_names(index: pd.Index, future: bool) -> list[str]:
@@ -64,6 +66,10 @@ def _densities(one: Backend, ends: np.ndarray, sequence: int) -> tuple[list[np.n
     edges = np.linspace(np.nanmin(ends), np.nanmax(ends), n + 1)
     cdf = np.stack([one.cdf(np.full(one.shape, x)) for x in edges])[:, sequence, : len(ends), 0]
     density = np.diff(cdf, axis=0) / (edges[1] - edges[0] or 1.0)
+    # What is known for certain would make every other step flat.
+    certain = ends[:, 1] <= ends[:, 0]
+    if certain.any() and not certain.all():
+        density[:, certain] = np.minimum(density[:, certain], density[:, ~certain].max())
     middle = (edges[1:] + edges[:-1]) / 2
     return [middle] * len(ends), list(density.T)
 
@@ -88,16 +94,27 @@ def draw_bars(forecast: Forecast, sequence: int, truth: np.ndarray | None, panel
     plot_bars(steps, names, p, truth=came, xlabel="steps ahead" if forecast.future else "", ax=panel)
 
 
-def draw_shades(forecast: Forecast, sequence: int, panel: Axes) -> None:
-    """Probability of each category (rows) at each step (columns) of the first variable, as shades."""
+def draw_shades(forecast: Forecast, sequence: int, truth: np.ndarray | None, panel: Axes) -> None:
+    """Probability of each category (rows) at each step (columns) of the first variable, and the categories that came.
+
+    Of more than 30 those are drawn that came, or are most probable at some step.
+    """
     from matplotlib.colors import LinearSegmentedColormap
 
     p, names = _categories(forecast, sequence)
-    shown = np.argsort(-p.max(0), kind="stable")[:30]
+    came = np.full(len(p), np.nan) if truth is None else truth[:, 0]
+    shown = np.argsort(-p.max(0) - np.isin(np.arange(p.shape[-1]), came), kind="stable")[:_MOST_ROWS]
+    shown = shown[np.argsort(-p[:, shown].max(0), kind="stable")]
     shades = LinearSegmentedColormap.from_list("probability", ["white", PALETTE[0]])
     image: Any = panel.imshow(p[:, shown].T, aspect="auto", cmap=shades, vmin=0.0, interpolation="nearest")
     panel.set_yticks(range(len(shown)), [names[c] for c in shown])
-    panel.set_xlabel("steps ahead")
-    ticks = range(0, len(p), max(1, len(p) // 10))
-    panel.set_xticks(ticks, [str(1 + i) for i in ticks])
+    steps, rows = np.nonzero(came[:, None] == shown)
+    if len(steps):
+        panel.plot(steps, rows, "o", ms=5, mfc="white", mec=INK, label="observed")
+        panel.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small")
+    panel.set_xlabel("steps ahead" if forecast.future else "")
+    ticks = range(0, len(p), max(1, -(-len(p) // 10)))
+    named = step_names(forecast._index[sequence], forecast.future)
+    long = max(map(len, named), default=0) > 5
+    panel.set_xticks(ticks, [named[i] for i in ticks], rotation=30 if long else 0, ha="right" if long else "center")
     panel.figure.colorbar(image, ax=panel, label="probability")

@@ -71,7 +71,7 @@ def plot_forecast(
     seen = None if truth is None else forecast._values(truth)[sequence, :length]
     if kind in ("bars", "shades"):
         [panel] = _panels(ax, 1)
-        draw_bars(forecast, sequence, seen, panel) if kind == "bars" else draw_shades(forecast, sequence, panel)
+        draw_bars(forecast, sequence, seen, panel) if kind == "bars" else draw_shades(forecast, sequence, seen, panel)
         return panel
     panels = _panels(ax, k, tall=kind == "ridge")
     names = [unit_label(forecast._labels, j) for j in range(k)]

@@ -170,3 +170,27 @@ def test_pictures_that_do_not_fit_are_named(walk):
         ps.MarkovChain().fit("abracadabra").forecast(2).plot(kind="fan")
     with pytest.raises(UnsupportedError, match="ridge"):
         walk[0].forecast(2).plot(kind="bars")
+
+
+def test_shades_show_what_came_and_name_their_steps():
+    panel = ps.MarkovChain().fit("abracadabra").forecast(3).plot("abr")
+    [came] = panel.lines
+    names = [tick.get_text() for tick in panel.get_yticklabels()]
+    assert [names[int(row)] for row in came.get_ydata()] == list("abr") and came.get_xdata().tolist() == [0, 1, 2]
+    words = pd.Series([*"abracadabra"], pd.date_range("2024-01-01", periods=11))
+    model = ps.MarkovChain().fit(words)
+    panel = model.predictive(words).plot()
+    assert panel.get_xticklabels()[0].get_text() == "2024-01-01" and panel.get_xlabel() == ""
+    assert not panel.lines
+
+
+def test_what_is_certain_leaves_the_other_ridges_their_height(walk):
+    known = ps.RandomWalk().with_parameters(scale=[1.0]).forecast(3, history=[0.0, 1.0]).given([np.nan, 1.5, np.nan])
+    panel = known.plot(kind="ridge")
+    tops = [np.ptp(path.vertices[:, 1]) for one in panel.collections for path in one.get_paths()]
+    assert min(tops) > 0.5 * max(tops)
+
+
+def test_paths_of_one_step_are_seen(walk):
+    panel = ps.RandomWalk().with_parameters(scale=[1.0]).forecast(1, history=[0.0, 1.0]).plot(kind="paths", n_paths=5)
+    assert sum(line.get_marker() == "_" for line in panel.lines) == 5
