@@ -63,9 +63,10 @@ def leave_future_out(
     Returns
     -------
     Dataset
-        ``log_score`` (origin, sequence) in nats on the scale of the data; ``pareto_k`` (origin), NaN where the model
-        was fitted; ``elpd``, the sum of the scores, and its ``standard_error`` (along time by Newey and West, with many
-        sequences clustered by these); ``fitted_at`` (origin). ``origin`` counts the known steps.
+        ``log_score`` (origin, sequence) in nats on the scale of the data; ``pareto_k`` (origin), NaN where the draws
+        are those of a fit to all that was seen; ``elpd``, the sum of the scores, and its ``standard_error`` (along
+        time by Newey and West, with many sequences clustered by these); ``fitted_at`` (origin). ``origin`` counts the
+        known steps.
 
     Raises
     ------
@@ -104,15 +105,11 @@ def leave_future_out(
         current = _fit(model, data, plan, 0)
         fits = [current]
         for i, steps in enumerate(plan.labels.tolist()):
-            weights = current.log_weights
-            if steps > current.steps:
-                seen = current.values[:, :, current.steps : steps].sum((1, 2))
-                smoothed = psis(current.log_weights + seen)
-                weights, k_hat[i] = smoothed.log_weights, float(smoothed.k_hat)
-                if k_hat[i] > k_threshold:
-                    current = _fit(model, data, plan, i)
-                    fits.append(current)
-                    weights, k_hat[i] = current.log_weights, np.nan
+            weights, k_hat[i] = _reweighed(current, steps)
+            if k_hat[i] > k_threshold:
+                current = _fit(model, data, plan, i)
+                fits.append(current)
+                weights, k_hat[i] = current.log_weights, np.nan
             ahead = slice(steps, steps + h)
             scored = current.scored[:, ahead].any(1) & plan.valid[i]
             joint = logsumexp(weights[:, None] + current.values[:, :, ahead].sum(-1), axis=0)
@@ -139,6 +136,15 @@ class _Fit(NamedTuple):
     values: np.ndarray
     scored: np.ndarray
     message: str
+
+
+def _reweighed(fit: _Fit, steps: int) -> tuple[np.ndarray, float]:
+    """Log weights of the draws given ``steps`` steps, and the shape of their tail: NaN where nothing tells them apart."""
+    seen = fit.values[:, :, fit.steps : steps].sum((1, 2))
+    if (seen == seen[0]).all():
+        return fit.log_weights, math.inf if np.isneginf(seen[0]) else math.nan
+    smoothed = psis(fit.log_weights + seen)
+    return smoothed.log_weights, float(smoothed.k_hat)
 
 
 def _fit(model: SequenceEstimator, data: Sequences, plan: Origins, i: int) -> _Fit:

@@ -28,8 +28,10 @@ def model_confidence_set(
     model of the largest t_i leaves, with the largest p-value of the tests so far; the last one has p = 1. A model that
     gave probability zero leaves first, with p = 0.
 
-    One sequence is resampled in blocks along a circle of time, several as wholes. Approximate: first order in the number of
-    values, or of sequences.
+    One sequence is resampled in blocks along a circle of time, several as wholes. A bootstrap errs too little, and its
+    se_i are uncertain themselves: so its errors are widened by ``hac_factor``, and drawn as Student t of
+    ``hac_degrees`` degrees of freedom, as in ``hac_mean`` (sequences as blocks of one). For two models p is then nearly
+    that of ``paired_difference``. Approximate: first order in the number of values, or of sequences.
 
     Source: Hansen, Lunde and Nason (2011), Econometrica 79, section 3.1.2 (the statistic T_max); circular
     blocks of Politis and Romano (1992).

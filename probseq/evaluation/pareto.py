@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
+from probseq._types import positive_number
 from probseq.errors import ParameterError, ShapeError
 
 __all__ = ["SmoothedWeights", "psis"]
@@ -49,13 +50,14 @@ def psis(log_ratios: ArrayLike, relative_efficiency: float = 1.0) -> SmoothedWei
     ShapeError
         For no draws.
     ParameterError
-        For ratios that are NaN or +inf, or all zero.
+        For log ratios that are NaN or +inf, or all -inf, and an efficiency that is no positive number.
     """
     ratios = np.asarray(log_ratios, float)
     if ratios.ndim < 1 or ratios.shape[-1] == 0:
         raise ShapeError(got=f"ratios of shape {ratios.shape}", expected="(..., draw) with at least one draw")
     if np.isnan(ratios).any() or np.isposinf(ratios).any() or np.isneginf(ratios).all(-1).any():
         raise ParameterError(got="log ratios that are NaN, +inf or all -inf", expected="finite ones, or some -inf")
+    positive_number("relative_efficiency", relative_efficiency)
     n = ratios.shape[-1]
     tail = math.ceil(min(n / 5, 3 * math.sqrt(n / relative_efficiency)))
     rows = ratios.reshape(-1, n) - ratios.reshape(-1, n).max(-1, keepdims=True)

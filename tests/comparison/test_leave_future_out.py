@@ -96,6 +96,15 @@ def test_without_a_threshold_every_origin_has_a_fit_of_its_own():
     assert_allclose(found["log_score"], [exact(origin) for origin in range(94, 98)], rtol=1e-10)
 
 
+def test_missing_steps_ask_for_no_new_fit():
+    y = HURON.astype(float).copy()
+    y[90:95] = np.nan
+    found = ps.leave_future_out(ps.ARMA((1, 0), inference=AR4.inference, random_state=0), y, min_steps=90)
+    assert (found["fitted_at"] == 90).all()
+    assert np.isnan(found["log_score"][:5]).all() and np.isnan(found["pareto_k"][:6]).all()
+    assert np.isfinite(found["log_score"][5:]).all() and (found["pareto_k"][6:] < 0.7).all()
+
+
 def test_conjugate_model_is_exact_in_closed_form():
     """Poisson counts with a Gamma(a, b) prior: x_t+1 given x_1:t is negative binomial."""
     rng = np.random.default_rng(0)

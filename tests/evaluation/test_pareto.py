@@ -39,5 +39,8 @@ def test_equal_and_impossible_draws():
     for wrong in (np.full(5, -np.inf), np.array([0.0, np.nan]), np.array([0.0, np.inf])):
         with pytest.raises(ParameterError, match="log ratios"):
             psis(wrong)
+    for efficiency in (0.0, -1.0, np.nan):
+        with pytest.raises(ParameterError, match="relative_efficiency"):
+            psis(np.zeros(50), efficiency)
     with pytest.raises(ShapeError):
         psis(np.zeros((3, 0)))
