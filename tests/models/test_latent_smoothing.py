@@ -21,14 +21,17 @@ def test_paths_have_the_moments_of_the_kalman_smoother():
     batch = batch._replace(seen=batch.seen & batch.real.unsqueeze(-1))
     batch.seen[0, 5:8] = False
     exact = linear.smooth({}, batch)
-    model, params = as_network(linear, proposal="prior", n_particles=3000)
-    paths = smooth_paths(model, params, batch, 400, torch.Generator().manual_seed(0))
-    assert paths.shape == (400, 2, 20, LATENT)
+    found = []
+    for seed in range(5):
+        model, params = as_network(linear, proposal="prior", n_particles=1000, seed=seed)
+        found.append(smooth_paths(model, params, batch, 100, torch.Generator().manual_seed(seed)))
+    paths = torch.cat(found)
+    assert paths.shape == (500, 2, 20, LATENT)
     assert not bool(paths[:, 1, 13:].any())
     for i, length in enumerate(batch.lengths.tolist()):
         std = exact.cov[i, :length].diagonal(dim1=-2, dim2=-1).sqrt()
         off = (paths[:, i, :length].mean(0) - exact.mean[i, :length]) / std
-        assert float(off.square().mean().sqrt()) < 0.15
+        assert float(off.square().mean().sqrt()) < 0.2
         ratio = paths[:, i, :length].std(0) / std
         assert float((ratio - 1.0).square().mean().sqrt()) < 0.1
 
