@@ -16,9 +16,10 @@ from probseq._random import RandomState, torch_generator
 from probseq._types import whole_number
 from probseq.data.sequences import Sequences
 from probseq.distributions.params import Params
-from probseq.errors import ConvergenceWarning, DegenerateWarning, ParameterError, UnsupportedError
+from probseq.errors import ConvergenceWarning, DegenerateWarning, UnsupportedError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.pipeline import fit_transforms, model_inputs
+from probseq.evaluation.scores import check_levels
 from probseq.inference.em import EM
 from probseq.inference.optimize import MLE
 from probseq.models.base import Batch
@@ -55,10 +56,7 @@ class Bootstrap:
 
     def interval(self, level: float = 0.9) -> xr.Dataset:
         """Percentile intervals, with a ``bound`` dimension (lower, upper)."""
-        if not 0 < level < 1:
-            raise ParameterError(
-                got=f"interval({level!r})", expected="a probability in (0, 1)", remedy="Write 0.9 for 90 %."
-            )
+        level = float(check_levels(level))
         ends = self.params.quantile([(1 - level) / 2, (1 + level) / 2], "draw").rename(quantile="bound")
         return ends.assign_coords(bound=["lower", "upper"])
 

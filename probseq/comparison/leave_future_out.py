@@ -139,7 +139,7 @@ class _Fit(NamedTuple):
 
 
 def _reweighed(fit: _Fit, steps: int) -> tuple[np.ndarray, float]:
-    """Log weights of the draws given ``steps`` steps, and the shape of their tail: NaN where nothing tells them apart."""
+    """Log weights of the draws given ``steps`` steps, and their tail's shape, NaN where nothing tells them apart."""
     seen = fit.values[:, :, fit.steps : steps].sum((1, 2))
     if (seen == seen[0]).all():
         return fit.log_weights, math.inf if np.isneginf(seen[0]) else math.nan

@@ -33,7 +33,9 @@ def to_arviz(model: SequenceEstimator, X: Any = None, *, lengths: Any = None, co
         Groups ``posterior`` (chain, draw, ...), ``log_likelihood`` and ``observed_data``. ``log_likelihood`` has one
         term ``x`` a sequence, log p(x_1:T | theta) in nats on the scale of the data, so that leaving one out leaves out
         a sequence. For one series its terms are log p(x_t | x_<t, theta), with a warning: the future of a value tells
-        of it, so that leaving a term out is not leaving a value out. Use ``leave_future_out`` there.
+        of it, so that leaving a term out is not leaving a value out. Use ``leave_future_out`` there. Values that a
+        model conditions on are in no term: ``arviz.compare`` is for models that score the same ones, whose number is
+        the attribute ``n_values``.
 
     Raises
     ------
@@ -69,7 +71,7 @@ def to_arviz(model: SequenceEstimator, X: Any = None, *, lengths: Any = None, co
     chains = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1])}
     groups = {
         "posterior": _by_chain(model.params_, chains),
-        "log_likelihood": _terms(data, values.reshape(*shape, *values.shape[1:]), steps.scored.any(-1).numpy(), chains),
+        "log_likelihood": _terms(data, values.reshape(*shape, *values.shape[1:]), steps.scored.numpy(), chains),
         "observed_data": data.to_dataarray().rename("x").to_dataset(),
     }
     if data.n_sequences == 1:
@@ -112,12 +114,13 @@ def _by_chain(params: xr.Dataset, chains: dict[str, np.ndarray]) -> xr.Dataset:
 
 def _terms(data: Sequences, values: np.ndarray, scored: np.ndarray, chains: dict[str, np.ndarray]) -> xr.Dataset:
     """Terms of a sum over sequences (chain, draw, sequence), or of one series (chain, draw, time), in nats."""
+    attrs, scored = {"units": "nats", "n_values": int(scored.sum())}, scored.any(-1)
     if data.n_sequences > 1:
         array, dim, label = values.sum(-1), "sequence", np.array([str(name) for name in data.names])
         kept = scored.any(-1)
     else:
         array, dim, label, kept = values[:, :, 0], "time", data.index[0].to_numpy(), scored[0]
-    part = xr.DataArray(array, {**chains, dim: label}, ("chain", "draw", dim), attrs={"units": "nats"})
+    part = xr.DataArray(array, {**chains, dim: label}, ("chain", "draw", dim), attrs=attrs)
     return part.isel({dim: np.flatnonzero(kept)}).to_dataset(name="x")
 
 

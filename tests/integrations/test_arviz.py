@@ -63,6 +63,14 @@ def test_chains_and_one_series():
         assert_allclose(terms.values.reshape(40, -1)[i], one.log_prob_steps(y), rtol=1e-9)
 
 
+def test_values_that_are_conditioned_on_are_in_no_term():
+    many = [RNG.normal(size=9).cumsum() for _ in range(5)]
+    law = ps.Laplace(n_draws=50)
+    level = ps.to_arviz(ps.ARMA((1, 0, 0), inference=law, random_state=0).fit(many)).log_likelihood["x"]
+    steps = ps.to_arviz(ps.ARMA((1, 1, 0), inference=law, random_state=0).fit(many)).log_likelihood["x"]
+    assert (level.n_values, steps.n_values) == (45, 40)
+
+
 def test_a_tree_from_arviz_1_on(monkeypatch):
     model = ps.IID(ps.Poisson(), inference=LAPLACE, random_state=0).fit(COUNTS)
     monkeypatch.setattr(arviz, "__version__", "1.0.0")
