@@ -18,6 +18,7 @@ from probseq.comparison.foreign import ForeignForecaster
 from probseq.comparison.held_forecasts import HeldForecasts, Question, fit_and_forecast
 from probseq.comparison.one_by_one import forecast_one_by_one
 from probseq.comparison.origins import Origins, plan_origins
+from probseq.data.labels import dataset
 from probseq.data.sequences import Sequences, sequences
 from probseq.errors import ConvergenceWarning, DataWarning, HorizonError, ParameterError, ProbseqError, ProbseqWarning
 from probseq.estimators.base import SequenceEstimator
@@ -101,13 +102,15 @@ def backtest(
     Returns
     -------
     Dataset
-        ``log_score`` (model, origin, horizon, sequence), nats of each step by itself, on the scale of the data, and
-        ``crps``, ``mean``, ``quantiles``, ``coverage`` (1 where the central interval held the value) and ``truth``,
-        with a ``variable`` dimension where the data have one; ``mode`` for categories. ``sequence`` is there if many
-        came in. NaN stands where nothing was forecast or came; in ``log_score`` also behind the first step where
-        laws are known by paths only, and for models without likelihood. ``origin`` counts the known steps (or is the
-        stamp that was asked for); ``fitted_at`` is the origin at which the parameters were fitted, ``method`` says how
-        the laws of a model were found.
+        ``log_score`` (model, origin, horizon, sequence), nats of each step by itself, on the scale of the data;
+        ``joint_log_score`` (model, origin, sequence), nats of what came over the whole horizon together: the sum of
+        its one-step conditionals; ``crps``, ``mean``, ``quantiles``, ``coverage`` (1 where the central interval held
+        the value) and ``truth``, with a ``variable`` dimension where the data have one; ``mode`` for categories.
+        ``sequence`` is there if many came in. NaN stands where nothing was forecast or came; in both log scores for
+        models without likelihood, in ``log_score`` behind the first step where laws are known by paths only, and in
+        ``joint_log_score`` over gaps that a model cannot run over. ``origin`` counts the known steps (or is the stamp
+        that was asked for); ``fitted_at`` is the origin at which the parameters were fitted, ``method`` says how the
+        laws of a model were found.
 
     Raises
     ------
@@ -180,12 +183,15 @@ def _is_fitted(model: Model) -> bool:
 
 
 def _fractions(name: str, given: Any) -> tuple[float, ...]:
-    values = np.atleast_1d(np.asarray(given, dtype=float))
-    if values.ndim != 1 or not np.all((values > 0) & (values < 1)) or len(np.unique(values)) < len(values):
+    try:
+        values = np.atleast_1d(np.asarray(given, dtype=float)).tolist()
+    except (TypeError, ValueError):
+        values = [given]
+    if not all(isinstance(one, float) and 0 < one < 1 for one in values) or len(set(values)) < len(values):
         raise ParameterError(
             got=f"{name}={given!r}", expected="different numbers between 0 and 1", remedy="Write 0.9 for 90 %."
         )
-    return tuple(values.tolist())
+    return tuple(values)
 
 
 def _warn_of_leaks(name: str, model: Model, data: Sequences, known: np.ndarray) -> None:
@@ -305,13 +311,16 @@ def _dataset(
     per = {name: [found[name, i] for i in range(len(plan.groups))] for name in named}
 
     def stacked(what: str) -> np.ndarray:
-        return np.stack([np.concatenate([getattr(one, what) for one in parts]) for parts in per.values()])
+        each = [[getattr(one, what) for one in parts] for parts in per.values()]
+        rows = [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in each]
+        return rows[0][None] if len(rows) == 1 else np.stack(rows)
 
     units = {"units": data.attrs["units"]} if "units" in data.attrs else {}
     step = ("model", "origin", "horizon", "sequence")
     value = (*step, "variable")
     parts: dict[str, Any] = {
         "log_score": (step, stacked("log_score"), {"units": "nats"}),
+        "joint_log_score": (("model", "origin", "sequence"), stacked("joint_log_score"), {"units": "nats"}),
         "crps": (value, stacked("crps"), units),
         "mean": (value, stacked("mean"), units),
         "quantiles": ((*value, "quantile"), stacked("quantiles"), units),
@@ -328,18 +337,29 @@ def _dataset(
     for name, (dims, array, attrs) in parts.items():
         only = tuple(0 if dim in unused else slice(None) for dim in dims)
         parts[name] = (tuple(dim for dim in dims if dim not in unused), array[only], attrs)
-    coords: dict[str, Any] = {
-        "model": np.array(list(named), dtype=object),
-        "origin": plan.labels,
-        "horizon": np.arange(1, asked.horizon + 1),
-        "fitted_at": ("origin", plan.fitted_at()),
-        "method": ("model", np.array([ways[0].method for ways in per.values()], dtype=object)),
-        **plan.stamps(data, asked.horizon),
+    labels: dict[str, Any] = {
+        "model": tuple(named),
+        "origin": _counted(plan.labels),
+        "horizon": range(1, asked.horizon + 1),
     }
     if data.many:
-        coords["sequence"] = pd.Index(list(data.names), tupleize_cols=False)
+        labels["sequence"] = pd.Index(list(data.names), tupleize_cols=False)
     if not data.flat:
-        coords["variable"] = pd.Index(list(data.variables), tupleize_cols=False)
+        labels["variable"] = pd.Index(list(data.variables), tupleize_cols=False)
     if "quantiles" in parts:
-        coords["quantile"], coords["level"] = np.array(asked.quantiles), np.array(asked.levels)
-    return xr.Dataset(parts, coords)
+        labels["quantile"], labels["level"] = asked.quantiles, asked.levels
+    coords = {
+        "fitted_at": (("origin",), plan.fitted_at()),
+        "method": (("model",), tuple(next((one.method for one in ways if one.method), "") for ways in per.values())),
+        **plan.stamps(data, asked.horizon),
+    }
+    return dataset(parts, labels, coords)
+
+
+def _counted(labels: np.ndarray) -> np.ndarray | range:
+    """Numbers of steps at equal distances as a range, whose labels are kept."""
+    if labels.dtype.kind not in "iu" or len(labels) < 2:
+        return labels
+    step = int(labels[1] - labels[0])
+    even = range(int(labels[0]), int(labels[-1]) + 1, step)
+    return even if len(even) == len(labels) and bool((np.diff(labels) == step).all()) else labels

@@ -11,6 +11,7 @@ import torch
 from sklearn.base import clone
 
 from probseq._random import numpy_generator
+from probseq.comparison.joint_scores import joint_log_score
 from probseq.comparison.origins import Origins
 from probseq.data.sequences import Sequences
 from probseq.errors import UnsupportedError
@@ -18,14 +19,13 @@ from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.history import without_inputs
 from probseq.estimators.per_sequence import PerSequence
 from probseq.estimators.pipeline import model_inputs
-from probseq.models.base import Batch, SequenceModel, map_state
+from probseq.models.base import Batch, map_state
 from probseq.results.backends import Backend, LawBackend
 from probseq.results.joint import make_batch
 
 __all__ = ["HeldForecasts", "Question", "answer", "fit_and_forecast", "fit_to_past", "note_numbers"]
 
-# Numbers that a trajectory of states, and the paths of one batch of forecasts, may hold at a time.
-_STATE_ENTRIES = 4_000_000
+# Numbers that the paths of one batch of forecasts may hold at a time.
 _PATH_ENTRIES = 20_000_000
 
 
@@ -60,6 +60,7 @@ class HeldForecasts:
     Parameters
     ----------
     log_score : (m, h, n), nats of each step by itself
+    joint_log_score : (m, n), nats of all steps together
     crps, mean, mode : (m, h, n, k); the mode is the most probable code of a category
     quantiles : (m, h, n, k, Q)
     coverage : (m, h, n, k, L), whether the central interval held the value
@@ -68,6 +69,7 @@ class HeldForecasts:
     """
 
     log_score: np.ndarray
+    joint_log_score: np.ndarray
     crps: np.ndarray
     mean: np.ndarray
     mode: np.ndarray
@@ -80,9 +82,8 @@ class HeldForecasts:
     def blank(cls, m: int, n: int, k: int, asked: Question) -> Self:
         """Nothing known yet."""
         step, value = (m, asked.horizon, n), (m, asked.horizon, n, k)
-        shapes = (step, value, value, value, (*value, len(asked.quantiles)), (*value, len(asked.levels)))
-        log_score, crps, mean, mode, quantiles, coverage = (np.full(shape, np.nan) for shape in shapes)
-        return cls(log_score, crps, mean, mode, quantiles, coverage)
+        shapes = (step, (m, n), value, value, value, (*value, len(asked.quantiles)), (*value, len(asked.levels)))
+        return cls(*(np.full(shape, np.nan) for shape in shapes))  # type: ignore[arg-type]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """As arrays by name, for a file."""
@@ -115,7 +116,8 @@ def fit_and_forecast(
         one = _of_one_model(own, fitted, data.select([i]), origins.cuts[group][:, [i]], valid, asked)
         for part, whole in zip(one.arrays().values(), found.arrays().values(), strict=True):
             if whole.ndim:
-                whole[:, :, [i]] = part
+                at = (slice(None), [i]) if whole.ndim == 2 else (slice(None), slice(None), [i])
+                whole[at] = part
         method = one.method if method in ("", one.method) else "one model a series"
         if one.message:
             messages.append(f"{name}: {one.message}")
@@ -143,25 +145,28 @@ def _of_one_model(
     if fitted:
         own, message, given = model, "", data.variables
         data = own._read(data if own.model_.n_covariates else without_inputs(data))
-        past = data.select(known).slice_time(0, first[known])
+        past = (data if len(known) == len(first) else data.select(known)).slice_time(0, first[known])
         with torch.no_grad():
             started = own._after(past)
     else:
         given = data.variables
         own, data = fit_to_past(model, data, first, asked.window)
         started, message = own.training_state_, " ".join(own.draws_.messages)
-    state = own.model_.initial_state({}, data.n_sequences)
-    rows = torch.as_tensor(known)
-    state = own._held(map_state(lambda leaf, new: leaf.index_copy(0, rows, new), state, started), asked.weights)
-    along = _states_at(own._weighed(asked.weights), *_between(own, data, first, cuts, valid), state)
+    if len(known) < len(first):
+        rows, fresh = torch.as_tensor(known), own.model_.initial_state({}, len(first))
+        started = map_state(lambda leaf, new: leaf.index_copy(0, rows, new), fresh, started)
+    state = own._held(started, asked.weights)
+    batch, steps = _between(own, data, first, cuts, valid)
+    with torch.no_grad():
+        along = own._weighed(asked.weights)._states_at({}, batch, steps, state)
     answers = HeldForecasts.blank(len(valid), data.n_sequences, data.n_variables, asked)
     method = answer(own, data, cuts, valid, along, asked, answers)
-    parts = answers.arrays()
     if data.variables != given and set(data.variables) == set(given):
         # A model that was fitted before reads the variables in the order of its fit.
         place = [data.variables.index(name) for name in given]
-        parts = {name: part[:, :, :, place] if part.ndim > 3 else part for name, part in parts.items()}
-    return HeldForecasts.from_arrays({**parts, "method": np.asarray(method), "message": np.asarray(message)})
+        parts = {name: part[:, :, :, place] for name, part in answers.arrays().items() if part.ndim > 3}
+        answers = replace(answers, **parts)
+    return replace(answers, method=method, message=message)
 
 
 def _between(
@@ -174,33 +179,6 @@ def _between(
     rows, inputs = np.arange(data.n_sequences)[:, None], model_inputs(data)
     batch = make_batch(own.model_, data.values[rows, at], lengths, None if inputs is None else inputs[rows, at])
     return batch, torch.as_tensor(offsets.T)
-
-
-def _states_at(model: SequenceModel[Any], batch: Batch, offsets: torch.Tensor, state: Any) -> Any:
-    """The states after ``offsets`` (n, m) steps of a batch, leaves (n, m, ...), from one pass over it."""
-    m = offsets.shape[1]
-    kept = map_state(lambda leaf: leaf.unsqueeze(1).repeat_interleave(m, 1), state)
-    size = sum(leaf[0].numel() for leaf in _leaves(state)) * batch.n
-    width = max(1, _STATE_ENTRIES // max(1, size))
-    for start in range(0, batch.t, width):
-        part = batch.slice_time(start, min(start + width, batch.t))
-        with torch.no_grad():
-            scan = model._scan({}, part, state)
-        state, steps = scan.final, offsets - start
-        inside = (steps > 0) & (steps <= part.lengths.unsqueeze(-1))
-        ends = inside & (steps == part.lengths.unsqueeze(-1))
-        i, j = torch.nonzero(inside & ~ends, as_tuple=True)
-        p, q = torch.nonzero(ends, as_tuple=True)
-        for whole, before, last in zip(_leaves(kept), _leaves(scan.states), _leaves(scan.final), strict=True):
-            whole[i, j] = before[i, steps[i, j]]
-            whole[p, q] = last[p]
-    return kept
-
-
-def _leaves(state: Any) -> list[torch.Tensor]:
-    if isinstance(state, torch.Tensor):
-        return [state]
-    return [leaf for part in state for leaf in _leaves(part)]
 
 
 def answer(
@@ -235,11 +213,13 @@ def answer(
         some = slice(first, first + chunk)
         part = map_state(lambda leaf, s=some: leaf[s], tree)
         told = None if u is None else u[some]
-        _, backend, how = own._ahead(part, h, told, asked.n_paths, generator)
+        joint, backend, how = own._ahead(part, h, told, asked.n_paths, generator)
         method = how or backend.name
         # One axis of pairs of an origin and a sequence becomes two, with the horizon between them.
         at_origin, at_row = origin[some], row[some]
         answers.log_score[at_origin, :, at_row] = _log_score(own, part, told, backend, y[some])
+        if own.has_likelihood:
+            answers.joint_log_score[at_origin, at_row] = joint_log_score(joint, y[some], there[some].sum(-1))
         note_numbers(backend, y[some], there[some], asked, answers, at_origin, at_row)
     return method
 

@@ -12,7 +12,7 @@ from probseq.comparison.foreign import ForeignForecaster
 from probseq.comparison.held_forecasts import HeldForecasts, Question, note_numbers
 from probseq.comparison.origins import Origins
 from probseq.data.sequences import Sequences
-from probseq.errors import DataTypeError, ShapeError, UnsupportedError
+from probseq.errors import DataError, DataTypeError, ShapeError, UnsupportedError
 from probseq.results.forecast import Forecast
 
 __all__ = ["forecast_one_by_one"]
@@ -52,9 +52,20 @@ def forecast_one_by_one(
                 answers.log_score[j, :, i] = found._backend.log_prob(y)[0]
             except UnsupportedError:
                 pass  # paths and quantiles have no density
+            answers.joint_log_score[j, i] = _joint(found, y)
             there = (cuts[j, i] + np.arange(h) < data.lengths[i])[None]
             note_numbers(found._backend, y, there, asked, answers, *at)
     return HeldForecasts.from_arrays({**answers.arrays(), "method": np.asarray(method)})
+
+
+def _joint(found: Forecast, y: np.ndarray) -> float:
+    """Nats of all steps together, NaN where the forecast does not know them or nothing came."""
+    if found._joint is None or np.isnan(y).all():
+        return np.nan
+    try:
+        return float(found._joint.log_prob(y)[0])
+    except (UnsupportedError, DataError):
+        return np.nan
 
 
 def _history(data: Sequences, i: int, start: int, stop: int) -> pd.Series | pd.DataFrame:

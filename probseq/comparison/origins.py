@@ -121,9 +121,11 @@ def _evenly(data: Sequences, horizon: int, min_steps: int | None, stride: int) -
 
 def _asked(data: Sequences, origins: Any) -> tuple[np.ndarray, np.ndarray]:
     """Labels (m,) and cuts (m, n) of origins that were named."""
-    given = origins if isinstance(origins, pd.Index) else pd.Index(np.atleast_1d(origins))
+    given: Any = origins if isinstance(origins, pd.Index) else np.atleast_1d(origins)
     if not len(given):
         raise ParameterError(got="origins=[]", expected="at least one origin", remedy="Leave origins= out.")
+    if given.dtype.kind not in "iu" and not isinstance(given, pd.Index):
+        given = pd.Index(given)
     if given.dtype.kind in "iu" or all(is_default(index) for index in data.index):
         if given.dtype.kind not in "iu" or (given < 1).any():
             raise ParameterError(
@@ -132,7 +134,8 @@ def _asked(data: Sequences, origins: Any) -> tuple[np.ndarray, np.ndarray]:
                 + ("" if given.dtype.kind in "iu" else "; the data carry no stamps"),
                 remedy="Try origins=[50, 60].",
             )
-        cuts = np.minimum(given.to_numpy()[:, None], data.lengths)
+        given = np.asarray(given)
+        cuts = np.minimum(given[:, None], data.lengths)
     else:
         try:
             given = _like(given, data.index[0])
@@ -143,9 +146,9 @@ def _asked(data: Sequences, origins: Any) -> tuple[np.ndarray, np.ndarray]:
                 expected="numbers of steps, or stamps as the data have them",
                 remedy="Check their type.",
             ) from error
-    if not given.is_monotonic_increasing or given.has_duplicates:
+    if not (given[1:] > given[:-1]).all():
         raise ParameterError(got=f"origins={list(given)}", expected="increasing origins", remedy="Sort them.")
-    return given.to_numpy(), cuts
+    return np.asarray(given), cuts
 
 
 def _like(given: pd.Index, index: pd.Index) -> pd.Index:

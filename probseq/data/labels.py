@@ -16,7 +16,7 @@ from probseq.errors import ShapeError
 if TYPE_CHECKING:
     from probseq.data.batch import Sequences
 
-__all__ = ["DIMS", "label", "stamps_2d", "to_list"]
+__all__ = ["DIMS", "dataset", "label", "stamps_2d", "to_list"]
 
 DIMS = ("draw", "path", "sequence", "time", "horizon", "variable", "state", "quantile", "bound", "category")
 
@@ -172,6 +172,56 @@ def _filled(frame: _Frame, array: np.ndarray, name: Hashable, attrs: Mapping[Has
     variables = {key: variable.copy(deep=False) for key, variable in frame.variables.items()}
     data = xr.Variable(frame.dims, array, attrs)
     return xr.DataArray(data, variables, name=name, indexes=frame.indexes, fastpath=True)
+
+
+def dataset(
+    variables: Mapping[str, tuple[tuple[str, ...], np.ndarray, Mapping[Hashable, Any]]],
+    labels: Mapping[str, Any],
+    coords: Mapping[str, tuple[tuple[str, ...], Any]],
+) -> xr.Dataset:
+    """A Dataset of arrays that are known to fit together, without the search for what does not.
+
+    Parameters
+    ----------
+    variables : name -> dimensions, array, attributes
+    labels : dimension -> its labels, an array or Index; tuples and ranges are kept from call to call
+    coords : name -> dimensions and array of further coordinates; tuples as above
+    """
+    held: dict[Hashable, xr.Variable] = {}
+    indexes: dict[Hashable, Any] = {}
+    for dim, given in labels.items():
+        index, variable = (_kept_labels if isinstance(given, tuple | range) else _labels)(dim, given)
+        # Not the kept variable itself, to which users may add attributes.
+        held[dim], indexes[dim] = xr.IndexVariable((dim,), variable._data, fastpath=True), index
+    for name, (dims, given) in coords.items():
+        held[name] = _kept_words(dims, given).copy(deep=False) if isinstance(given, tuple) else xr.Variable(dims, given)
+    names = set(held)
+    held.update({name: xr.Variable(*parts) for name, parts in variables.items()})
+    # The public way aligns all variables and merges their coordinates, which takes longer than many a backtest.
+    return xr.Dataset._construct_direct(held, names, indexes=indexes)
+
+
+def _labels(dim: str, given: Any) -> tuple[Any, xr.Variable]:
+    array = _array(given) if isinstance(given, tuple) else given
+    if isinstance(array, np.ndarray) and array.dtype.kind in "iufmM":
+        index = xr.indexes.PandasIndex(array, dim)
+        return index, index.create_variables()[dim]
+    variable = xr.Variable((dim,), array)
+    index = xr.indexes.PandasIndex.from_variables({dim: variable}, options={})
+    return index, index.create_variables({dim: variable})[dim]
+
+
+def _words(dims: tuple[str, ...], given: tuple[Any, ...]) -> xr.Variable:
+    return xr.Variable(dims, _array(given))
+
+
+def _array(given: tuple[Any, ...]) -> np.ndarray:
+    # Words would otherwise become strings of a fixed length.
+    return np.array(given, dtype=float if all(isinstance(one, float) for one in given) else object)
+
+
+_kept_labels = lru_cache(maxsize=64)(_labels)
+_kept_words = lru_cache(maxsize=64)(_words)
 
 
 def _numbers(key: Hashable, at: Any, count: range) -> tuple[Any, Any]:

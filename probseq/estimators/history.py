@@ -25,6 +25,8 @@ __all__ = [
 
 def without_inputs(data: Sequences) -> Sequences:
     """The data without their covariates and static features."""
+    if data.covariates is None and data.static is None:
+        return data
     return replace(data, covariates=None, covariate_names=(), static=None, static_names=())
 
 

@@ -20,10 +20,12 @@ def progress_bar(
     doing, unit : what is done, and to what, such as "fitting" and "series"
     wanted : True or False; None shows a bar in a terminal for at least ``least`` parts
     """
+    if wanted is False or (wanted is None and n < least):
+        return nullcontext(lambda: None)
     from rich.console import Console
 
     console = Console(stderr=True)
-    shown = (console.is_terminal and n >= least) if wanted is None else wanted
+    shown = console.is_terminal if wanted is None else wanted
     return _Bar(n, doing, unit, console) if shown else nullcontext(lambda: None)
 
 

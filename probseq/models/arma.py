@@ -16,6 +16,7 @@ from probseq.distributions.params import Params, ParamSpec, Positive, Real
 from probseq.errors import CovariateError, ShapeError
 from probseq.kernels.arima import state_space
 from probseq.kernels.kalman import DIFFUSE_ZERO, SCORED, System, advance, condition, filter_states
+from probseq.kernels.kalman_stops import filter_to_stops
 from probseq.models.arma_filter import differentiable, filtered, fresh_state, plain_polynomials
 from probseq.models.arma_forecast import forecast_joint, forecast_marginals
 from probseq.models.arma_likelihood import ARMAProfile
@@ -244,6 +245,21 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood, IntegratedLike
         a, b, c = (torch.from_numpy(part).reshape(*draw, *part.shape[1:]) for part in (means, covs, diffuses))
         return Scan(ARMAState(a, b, c, state.age.unsqueeze(-1) + step), final)
 
+    def _states_at(self, params: Params, batch: Batch, steps: Tensor, state: ARMAState) -> ARMAState:
+        draw = self._draw(params)
+        y = self._flat(self._levels(params, batch, state.age), 1) - self._means(params).detach().numpy()[:, None, None]
+        seen, stops = batch.seen[..., 0].numpy(), steps.numpy()
+        order = np.argsort(stops, axis=-1, kind="stable")
+        work = Workspace(state, draw)
+        k, m, size = self.state_size, self.n_differences, (len(y), *stops.shape)
+        means, covs, diffuses = np.empty((*size, k)), np.empty((*size, k, k)), np.empty((*size, m, m))
+        for d, system, shift in self._draws(params):
+            for i in range(batch.n):
+                start, kept = work.take(d, np.array([i])), (means[d, i], covs[d, i], diffuses[d, i])
+                filter_to_stops(system, shift, y[d, i], seen[i], *start, stops[i], order[i], *kept)
+        a, b, c = (torch.from_numpy(part).reshape(*draw, *part.shape[1:]) for part in (means, covs, diffuses))
+        return ARMAState(a, b, c, state.age.unsqueeze(-1) + steps)
+
     def _log_prob_fresh(self, params: Params, batch: Batch) -> Steps[ARMAState]:
         age = torch.zeros(*self._draw(params), batch.n, dtype=torch.long)
         quick = None if differentiable(params, batch.x, batch.u) else filtered(self, params, batch, age)
@@ -373,4 +389,6 @@ class ARMAModel(SequenceModel[ARMAState], ConcentratedLikelihood, IntegratedLike
     @staticmethod
     def _flat(tensor: Tensor, trailing: int) -> np.ndarray:
         """(*draw, n, ...) as an array (D, n, ...) with ``trailing`` dimensions after n."""
-        return np.ascontiguousarray(tensor.detach().reshape(-1, *tensor.shape[tensor.ndim - 1 - trailing :]).numpy())
+        shape = tensor.shape
+        at = len(shape) - 1 - trailing
+        return np.ascontiguousarray(tensor.detach().reshape(math.prod(shape[:at]), *shape[at:]).numpy())

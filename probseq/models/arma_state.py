@@ -54,6 +54,8 @@ class Workspace:
     def groups(self, d: int, flags: np.ndarray | None = None) -> list[np.ndarray]:
         """Sequences of draw d that share covariance, infinite part and flag, so that one filter serves them all."""
         n = self.mean.shape[1]
+        if flags is None and (self.cov[d] == self.cov[d, :1]).all() and (self.diffuse[d] == self.diffuse[d, :1]).all():
+            return [np.arange(n)]
         found: dict[tuple[bytes, bytes, bool], list[int]] = {}
         for i in range(n):
             flag = bool(flags[i]) if flags is not None else True

@@ -135,6 +135,19 @@ class Marginalized(SequenceModel[MarginalState]):
         along, last = self._weights_along(state.log_weights, law.log_prob_seen(batch.x, scored))
         return Scan(MarginalState(states, along), self._pack(scan.final, last))
 
+    def _states_at(self, params: Params, batch: Batch, steps: Tensor, state: MarginalState) -> MarginalState:
+        inner, log_weights = self._unpack(state), state.log_weights
+        if self.n_draws == 1 or not self.adapt:
+            weights = log_weights.unsqueeze(1).expand(-1, steps.shape[1], -1)
+        elif self.exact:
+            along, last = self._weights_along(log_weights, self.model._log_prob_steps(self.params, batch, inner).values)
+            weights = torch.cat([along, last.unsqueeze(1)], 1)[torch.arange(batch.n).unsqueeze(-1), steps]
+        else:
+            # Estimates of another run would not belong to the states of this one.
+            return super()._states_at(params, batch, steps, state)
+        kept = self.model._states_at(self.params, batch, steps, inner)
+        return MarginalState(map_state(lambda leaf: leaf.movedim(0, 2), kept), weights)
+
     def _log_prob_steps(self, params: Params, batch: Batch, state: MarginalState) -> Steps[MarginalState]:
         steps = self.model._log_prob_steps(self.params, batch, self._unpack(state))
         return self._averaged(steps, state.log_weights)

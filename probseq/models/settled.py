@@ -67,6 +67,9 @@ class SettledModel(SequenceModel[Any]):
         scan = self.inner._scan({}, self._batch(batch), _lowered(state))
         return Scan(_lifted(scan.states), _lifted(scan.final))
 
+    def _states_at(self, params: Params, batch: Batch, steps: Tensor, state: Any) -> Any:
+        return _lifted(self.inner._states_at({}, self._batch(batch), steps, _lowered(state)))
+
     def _log_prob_steps(self, params: Params, batch: Batch, state: Any) -> Steps[Any]:
         steps = self.inner._log_prob_steps({}, self._batch(batch), _lowered(state))
         error = None if steps.error is None else steps.error.double().unsqueeze(0)

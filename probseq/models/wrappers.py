@@ -152,6 +152,9 @@ class ElementwiseModel(WrapperModel):
     def _scan(self, params: Params, batch: Batch, state: Any) -> Scan[Any]:
         return self.inner._scan(params, self._inner_batch(batch), state)
 
+    def _states_at(self, params: Params, batch: Batch, steps: Tensor, state: Any) -> Any:
+        return self.inner._states_at(params, self._inner_batch(batch), steps, state)
+
     def _log_prob_steps(self, params: Params, batch: Batch, state: Any) -> Steps[Any]:
         inner_batch = self._inner_batch(batch)
         steps = self.inner._log_prob_steps(params, inner_batch, state)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from probseq.distributions.params import flatten, take_draw, unflatten
 from probseq.distributions.stacked import is_stacked, single_steps
-from probseq.models.base import Batch, SequenceModel
+from probseq.models.base import Batch, SequenceModel, map_state
 from probseq.models.marginal import Marginalized
 from probseq.results.joint import make_batch
 from probseq.testing.cases import ModelCase, StepLoop, repeat_state, stream
@@ -49,6 +49,23 @@ def check_scan_equals_step_loop(case: ModelCase) -> None:
                 for law, name in ((laws, "predictive"), (folded, "_scan")):
                     _close(law[i, t].cdf(point[0]), expected, case, f"sequence {i}, step {t}: {name} differs")
         _same_future(case, _row(steps.final, i), loop.final, f"sequence {i}: the last state of log_prob_steps differs")
+
+
+def check_states_at_steps(case: ModelCase) -> None:
+    """States that are kept after some steps, in any order, are those of the step loop."""
+    model, batch = case.model, case.batch
+    ends = batch.lengths.unsqueeze(-1)
+    steps = torch.cat([ends, torch.minimum(torch.tensor([case.start + 2, 0, case.start + 1]), ends)], -1)
+    kept = model._states_at(case.values, batch, steps, model.initial_state(case.values, batch.n))
+    draws = len(model._draw(case.values))
+    for i, row in case.rows(batch):
+        after = [model.initial_state(case.values, 1)]
+        for t in range(row.t):
+            u = None if row.u is None else row.u[:, t]
+            after.append(model.update(case.values, after[-1], row.x[:, t], row.seen[:, t], u))
+        for j, step in enumerate(steps[i].tolist()):
+            state = map_state(lambda leaf, i=i, j=j: leaf.select(draws, i).narrow(draws, j, 1), kept)
+            _same_future(case, state, after[step], f"sequence {i}: the state after {step} steps is not the step loop's")
 
 
 def check_batch_permutation(case: ModelCase) -> None:
@@ -255,6 +272,7 @@ def check_marginalized(case: ModelCase) -> None:
     inner.__dict__.update(whole=case.whole, batch=case.batch)
     for check in (
         check_scan_equals_step_loop,
+        check_states_at_steps,
         check_time_split,
         check_sample_follows_law,
         check_forecast_marginals,
@@ -273,6 +291,7 @@ CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
         check_scan_equals_step_loop,
+        check_states_at_steps,
         check_batch_permutation,
         check_padding,
         check_time_split,

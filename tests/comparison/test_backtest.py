@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from numpy.testing import assert_allclose
-from scipy.stats import norm
+from scipy.stats import multivariate_normal, norm
 from sklearn.base import clone
 
 import probseq as ps
@@ -24,6 +24,7 @@ def same(row, forecast, y):
     """One origin of a backtest against a forecast object."""
     assert_allclose(row["mean"], forecast.mean(), rtol=1e-9)
     assert_allclose(row["log_score"], forecast.log_prob(y), rtol=1e-9)
+    assert_allclose(row["joint_log_score"], forecast.log_prob(y, joint=True), rtol=1e-9)
     assert_allclose(row["crps"], forecast.crps(y), rtol=1e-7)
     assert_allclose(row["quantiles"], forecast.quantile(row["quantile"].values.tolist()), rtol=1e-9)
     for level in row["level"].values:
@@ -80,6 +81,9 @@ def test_sequences_of_different_lengths_with_covariates():
         forecast = alone.forecast(4, history=past, covariates=filled)
         assert_allclose(row["mean"][:steps], forecast.mean()[:steps], rtol=1e-9)
         assert np.isnan(row[["mean", "log_score", "crps"]].to_array()[:, steps:]).all()
+        chain = alone.log_prob_steps(y[25 : 25 + steps], history=past, covariates=inputs[s][25 : 25 + steps])
+        assert_allclose(row["joint_log_score"], chain.sum(), rtol=1e-9)
+    assert np.isnan(found["joint_log_score"].sel(origin=30).isel(sequence=2)).all()
     assert np.isnan(found["truth"].sel(origin=30).isel(sequence=2)).all()
     assert np.isfinite(found["log_score"].sel(origin=30).isel(sequence=1, horizon=0)).all()
     with pytest.raises(CovariateError) as raised:
@@ -129,10 +133,35 @@ def test_paths_texts_and_several_variables():
     assert np.isfinite(found["log_score"].isel(horizon=0)).all() and np.isnan(found["log_score"][..., 1:]).all()
     steps = alone.log_prob_steps(both, history=None)
     assert_allclose(found["log_score"].isel(model=0, horizon=0), steps[found["origin"].values], rtol=1e-5)
+    chains = [steps[o : o + 3].sum() for o in found["origin"].values]
+    assert_allclose(found["joint_log_score"].isel(model=0), chains, rtol=1e-5)
     text = "abracadabra" * 4
     words = ps.backtest(ps.MarkovChain(1), text, 2, min_steps=30)
     assert "crps" not in words and np.isfinite(words["log_score"]).all()
     assert set(np.unique(words["mode"])) <= set(range(6))
+
+
+def test_the_joint_score_integrates_missing_values_out():
+    y = AIR.values[:60].astype(float)
+    y[[45, 47]] = np.nan
+    model = ps.ARMA(order=(1, 1, 1), trend="n").with_parameters(ar=[0.3], ma=[0.2], scale=9.0)
+    found = ps.backtest(model, y, 4, origins=[40, 43, 44])
+    for origin in found["origin"].values:
+        came = y[origin : origin + 4]
+        seen = np.flatnonzero(~np.isnan(came))
+        # The levels ahead are sums of ARMA(1, 1) differences: their covariance from the weights of the innovations.
+        forecast = model.forecast(4, history=y[:origin])
+        psi = np.cumsum(np.r_[1.0, 0.5 * 0.3 ** np.arange(3)])
+        rows = np.tril(psi[np.maximum(np.arange(4)[:, None] - np.arange(4), 0)])
+        law = multivariate_normal(forecast.mean().values[seen], 81.0 * (rows @ rows.T)[np.ix_(seen, seen)])
+        expected = law.logpdf(came[seen])
+        assert_allclose(found["joint_log_score"].isel(model=0).sel(origin=origin), expected, rtol=1e-6)
+    differenced = ps.HMM(1, transform=ps.Difference()).fit(y[:40])
+    jumps = ps.backtest(differenced, y[:48], 4, origins=[40, 44])["joint_log_score"].isel(model=0)
+    assert np.isnan(jumps).values.tolist() == [False, True]
+    cut = ps.backtest(differenced, y[:45], 4, origins=[40, 43])["joint_log_score"].isel(model=0)
+    steps = differenced.log_prob_steps(y[43:45], history=y[:43])
+    assert_allclose(cut.sel(origin=43), steps.sum(), rtol=1e-9)
 
 
 class Drift:
@@ -156,12 +185,25 @@ def test_forecasters_from_elsewhere_and_wrappers():
         warnings.simplefilter("ignore")
         found = ps.backtest({"drift": Drift(), "bands": bands}, AIR, 2, min_steps=100, stride=8, refit=2, n_jobs=1)
     assert np.isnan(found["log_score"]).all() and np.isfinite(found["crps"]).all()
+    assert np.isnan(found["joint_log_score"]).all()
     alone = Drift().fit(AIR.values[:116])
     row = found.sel(model="drift", origin=124)
     assert int(row["fitted_at"]) == 116
     assert_allclose(row["mean"], AIR.values[123] + alone.slope * np.array([1, 2]), rtol=1e-3)
     truth = AIR.values[124:126]
     assert_allclose(row["crps"], alone.forecast(2, AIR[:124].to_series()).crps(truth), rtol=1e-9)
+
+    class Own(Drift):
+        def fit(self, y):
+            self.model = ps.ARMA((1, 0)).fit(y)
+            return self
+
+        def forecast(self, horizon, history):
+            return self.model.forecast(horizon, history=history)
+
+    both = ps.backtest({"own": Own(), "arma": ps.ARMA((1, 0))}, AIR, 2, min_steps=130, refit=4)
+    for name in ("log_score", "joint_log_score", "crps"):
+        assert_allclose(*both[name].values, rtol=1e-9)
 
     class Short(Drift):
         def forecast(self, horizon, history):

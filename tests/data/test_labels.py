@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from probseq.data.labels import dataset
 from probseq.data.sequences import sequences, to_list
 from probseq.errors import ShapeError
 
@@ -163,3 +164,38 @@ def test_results_of_one_shape_share_nothing_that_users_change() -> None:
         assert one.attrs == {"unit": "m"} and not one.time.attrs and list(one.coords) == ["time"]
         assert (one == 0.0).all()
     assert list(first.sel(time=slice(1, 2)).time) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        np.arange(5, 8),
+        DAYS,
+        DAYS.to_numpy(),
+        DAYS.tz_localize("CET"),
+        DAYS.tz_localize("CET").to_numpy(),
+        DAYS.to_period("M") + np.arange(3),
+        pd.Index(["a", "b", 3], dtype=object),
+    ],
+    ids=str,
+)
+def test_a_dataset_is_what_xarray_makes_of_its_parts(stamps):
+    parts = {
+        "score": (("model", "time"), np.arange(6.0).reshape(2, 3), {"units": "nats"}),
+        "law": (("time", "quantile"), np.ones((3, 1)), {}),
+    }
+    coords = {"told": (("model",), ("exact", "paths")), "since": (("time",), np.array([1, 1, 2]))}
+    labels = {"model": ("first", "b"), "time": stamps, "quantile": (0.5,), "horizon": range(1, 3)}
+    made = dataset(parts, labels, coords)
+    words = {
+        "model": np.array(["first", "b"], dtype=object),
+        "told": ("model", np.array(coords["told"][1], dtype=object)),
+    }
+    plain = xr.Dataset(parts, {**labels, **coords, **words, "quantile": [0.5]})
+    xr.testing.assert_identical(made, plain)
+    assert {name: one.dtype for name, one in made.variables.items()} == {n: o.dtype for n, o in plain.variables.items()}
+    assert made.sizes == plain.sizes and list(made.indexes) == list(labels)
+    made["model"].attrs["note"] = "mine"
+    again = dataset(parts, labels, coords)
+    assert not again["model"].attrs and again.sel(model="b", quantile=0.5)["law"].dims == ("time",)
+    again.to_dataframe()
