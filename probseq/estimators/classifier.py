@@ -150,23 +150,24 @@ class SequenceClassifier(ClassifierMixin, Composed):
     def predict_log_proba(self, X: Any, *, lengths: Any = None, covariates: Any = None) -> np.ndarray:
         """log P(c | x_1:T), shape (sequence, class), classes in the order of ``classes_``.
 
-        A sequence without a scored value has the prior, as has, with a warning, one that no class thinks possible.
+        A sequence without a scored value has the prior, as has, with a warning, one that no class thinks possible to
+        which the prior gives a chance.
         """
         self._check_fitted()
         data = self._read(X, lengths, covariates)
-        likelihood = self._class_log_prob(data)
-        impossible: np.ndarray = (likelihood == -np.inf).all(1)
+        with np.errstate(divide="ignore"):
+            prior = np.log(self.class_prior_)
+        joint = self._class_log_prob(data) + prior
+        impossible: np.ndarray = (joint == -np.inf).all(1)
         if impossible.any():
             name = data.names[int(np.argmax(impossible))]
             warnings.warn(
-                f"{int(impossible.sum())} sequence(s), such as {name!r}, have probability zero in every class; their "
-                "probabilities are the prior.",
+                f"{int(impossible.sum())} sequence(s), such as {name!r}, have probability zero in every class that the "
+                "prior allows; their probabilities are the prior.",
                 DataWarning,
                 stacklevel=2,
             )
-            likelihood = np.where(impossible[:, None], 0.0, likelihood)
-        with np.errstate(divide="ignore"):
-            joint = likelihood + np.log(self.class_prior_)
+            joint = np.where(impossible[:, None], prior, joint)
         return joint - np.logaddexp.reduce(joint, 1, keepdims=True)
 
     def predict_proba(self, X: Any, *, lengths: Any = None, covariates: Any = None) -> np.ndarray:

@@ -151,6 +151,9 @@ def test_what_is_missing_or_impossible_has_the_prior():
     texts = ps.SequenceClassifier(ps.MarkovChain(smoothing=0.0)).fit(["ab", "ab", "ba"], [0, 0, 1])
     with pytest.warns(DataWarning, match="probability zero in every class"):
         assert_allclose(texts.predict_proba(["aabb", "ab"]), [[2 / 3, 1 / 3], [1.0, 0.0]])
+    sure = ps.SequenceClassifier(ps.MarkovChain(smoothing=0.0), {0: 1.0, 1: 0.0}).fit(["ab", "ab", "ba"], [0, 0, 1])
+    with pytest.warns(DataWarning, match="that the prior allows"):
+        assert_allclose(sure.predict_proba(["ba", "ab"]), [[1.0, 0.0], [1.0, 0.0]])
 
 
 def test_long_sequences_tell_processes_apart_that_short_ones_do_not():
