@@ -145,7 +145,7 @@ class Surprise(FittedModel):
         above = len(known) - np.searchsorted(known, score, side="left")
         p = np.where(np.isnan(score), np.nan, (1 + above) / (len(known) + 1))
         dims = ("sequence", "time")
-        parts = {"surprise": score, "p_value": p, "anomaly": p <= rate}
+        parts = {"surprise": score, "p_value": p, "anomaly": p <= rate + 1e-12}
         return xr.Dataset({name: data.label(values, dims, name=name) for name, values in parts.items()})
 
 

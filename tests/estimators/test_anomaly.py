@@ -100,6 +100,15 @@ def test_which_step_and_which_variable():
     assert said.variable_p_value.dims == ("time", "variable")
 
 
+def test_both_ways_to_ask_agree_also_where_a_rate_is_not_exact():
+    """299 values and a rate of 1 - 0.9: a p-value of 0.1, which is not below the rate as floats are."""
+    found = ps.AnomalyDetector(ps.IID(), 1 - 0.9).fit(normals(50), calibration=normals(299, seed=1))
+    new = found.estimator_.params_["mean"].item() + np.linspace(1.2, 3.0, 400)
+    p = found.anomalies(new).p_value
+    assert (np.abs(p - 0.1) < 1e-12).any()
+    assert_array_equal(found.predict(new), found.anomalies(new).anomaly)
+
+
 def test_missing_values_are_never_flagged():
     found = ps.AnomalyDetector(ps.IID(), 0.9).fit(normals(100))
     x = np.full(30, np.nan)
