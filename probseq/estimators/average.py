@@ -26,7 +26,7 @@ from probseq.errors import (
     UnsupportedError,
 )
 from probseq.estimators.arma import ARMA
-from probseq.estimators.average_scores import held_out_scores, split_off, suited, unique_names
+from probseq.estimators.average_scores import held_out_scores, read_as_models, split_off, suited, unique_names
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.fitted import TRAINING, check_y
 from probseq.estimators.hmm import HMM
@@ -209,7 +209,12 @@ class Average(WithMembers, SequenceEstimator):
 
     def _average(self, models: Sequence[SequenceModel[Any]]) -> AverageModel:
         online = isinstance(self.weights, str) and self.weights == "online"
-        return AverageModel(models, online, float(self.forgetting) if online else 1.0)
+        return AverageModel(models, online, float(self.forgetting) if online else 1.0, known=not self._learns)
+
+    @property
+    def _learns(self) -> bool:
+        """Whether the weights come from the data."""
+        return isinstance(self.weights, str) and self.weights != "equal"
 
     def _assemble(self, models: Sequence[Marginalized]) -> AverageModel:
         """The average of fitted models."""
@@ -294,9 +299,11 @@ class Average(WithMembers, SequenceEstimator):
         check_y(y, data)
         data.require_values()
         self._check_arguments()
-        templates, words = self._named(), self.weights
+        templates = self._named()
+        if self.prefit:
+            data = read_as_models(templates, data)
         each = sequence_weights(weights, data)
-        learns = isinstance(words, str) and words != "equal" and len(templates) > 1
+        learns = self._learns and len(templates) > 1
         scores, ages = np.zeros((0, len(templates))), np.zeros(0)
         if self.prefit:
             fitted = dict(templates)

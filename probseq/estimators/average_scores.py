@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from probseq.data.sequences import Sequences
-from probseq.errors import DataError
+from probseq.data.sequences import Sequences, sequences
+from probseq.errors import DataError, IncompatibleError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.history import without_inputs
 
-__all__ = ["held_out_scores", "split_off", "suited", "unique_names"]
+__all__ = ["held_out_scores", "read_as_models", "split_off", "suited", "unique_names"]
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
@@ -31,6 +31,31 @@ def suited(model: SequenceEstimator, data: Sequences) -> Sequences:
     if not data.n_covariates and not data.static_names:
         return data
     return data if model._build(model._info(data)).n_covariates else without_inputs(data)
+
+
+def read_as_models(models: Mapping[str, SequenceEstimator], data: Sequences) -> Sequences:
+    """The data with the codes of fitted models, all of which can take them.
+
+    Raises
+    ------
+    IncompatibleError
+        For models whose codes mean different tokens.
+    DataError
+        For data that one of them cannot take.
+    """
+    words = {model.vocabulary_ for model in models.values()}
+    if len(words) > 1:
+        raise IncompatibleError(
+            got="models of different vocabularies",
+            expected="one vocabulary, since their probabilities of a code are averaged",
+            remedy="Fit them to texts that ps.sequences(texts, vocabulary=...) has read.",
+        )
+    vocabulary = words.pop()
+    if vocabulary is not None and data.vocabulary is not None:
+        data = sequences(data, vocabulary=vocabulary)
+    for model in models.values():
+        model._checked(data if model.model_.n_covariates else without_inputs(data))
+    return data
 
 
 def split_off(data: Sequences, fraction: float) -> tuple[Sequences, Sequences]:

@@ -53,6 +53,8 @@ class AverageModel(SequenceModel[AverageState]):
     adapt : bool
     forgetting : float
         In (0, 1].
+    known : bool
+        Whether the weights are given and no parameters to learn.
 
     Raises
     ------
@@ -60,7 +62,13 @@ class AverageModel(SequenceModel[AverageState]):
         For no model, or models of different variables, measures or covariates.
     """
 
-    def __init__(self, models: Sequence[SequenceModel[Any]], adapt: bool = True, forgetting: float = 1.0) -> None:
+    def __init__(
+        self,
+        models: Sequence[SequenceModel[Any]],
+        adapt: bool = True,
+        forgetting: float = 1.0,
+        known: bool = False,
+    ) -> None:
         first = models[0] if models else None
         if first is None or any(_kind(m) != _kind(first) for m in models):
             raise IncompatibleError(
@@ -68,7 +76,7 @@ class AverageModel(SequenceModel[AverageState]):
                 expected="models of the same variables, base measure and covariates",
                 remedy="Build them from the same data.",
             )
-        self.models, self.adapt, self.forgetting = tuple(models), adapt, forgetting
+        self.models, self.adapt, self.forgetting, self.known = tuple(models), adapt, forgetting, known
         self.observation, self.n_covariates = first.observation, first.n_covariates
         double = any(m.dtype == torch.float64 for m in models)
         self.dtype = torch.float64 if double else first.dtype
@@ -77,6 +85,7 @@ class AverageModel(SequenceModel[AverageState]):
         self.missing = next(
             (kind for kind in ("particles", "pattern") if any(m.missing == kind for m in models)), "exact"
         )
+        self.starts_itself = self._keeps_model and all(m.starts_itself for m in models)
         self.n_settled = sum(m.n_settled for m in models)
         self._names = [
             {name: name if i == 0 else f"{name}_{i + 1}" for name in model.parameters()}
@@ -89,7 +98,8 @@ class AverageModel(SequenceModel[AverageState]):
         return self.adapt and self.forgetting == 1.0
 
     def parameters(self) -> dict[str, ParamSpec]:
-        specs = {"weights": ParamSpec((len(self.models),), Simplex(), ("component",))}
+        weights = ParamSpec((len(self.models),), Simplex(), ("component",), trainable=not self.known)
+        specs = {"weights": weights}
         for model, names in zip(self.models, self._names, strict=True):
             specs |= {names[name]: spec for name, spec in model.parameters().items()}
         return specs
@@ -180,13 +190,15 @@ class AverageModel(SequenceModel[AverageState]):
         if not self.adapt:
             return first.expand(each.shape), start
         if self.forgetting < 1.0:
-            return self._forget_along(start, each, real)
+            return self._step_along(start, each, real)
         total = torch.cat([first, first + torch.cumsum(each, -2)], -2)
-        total = _normalised(total, first)
+        if bool((total == -torch.inf).all(-1).any()):
+            return self._step_along(start, each, real)  # what no model thinks possible does not end the weighing
+        total = torch.log_softmax(total, -1)
         return total[..., :-1, :], total[..., -1, :]
 
-    def _forget_along(self, start: Tensor, each: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """As above where old scores fade; behind the end of a sequence, real (n, t) being False, nothing does."""
+    def _step_along(self, start: Tensor, each: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """As above, one step after the other; behind the end of a sequence, real (n, t) being False, nothing moves."""
         now, along = start.expand(*each.shape[:-2], each.shape[-1]), []
         for t in range(each.shape[-2]):
             along.append(now)

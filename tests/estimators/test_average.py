@@ -278,3 +278,22 @@ def test_averages_of_averages_hold_all_draws(drawn):
     inside = [outer.model_._unpack(one).components[0].inner.components[0].log_weights for one in (state, again)]
     np.testing.assert_array_equal(*inside)
     np.testing.assert_allclose(inside[0].exp(), 0.25, rtol=1e-12)
+
+
+def test_known_weights_are_no_free_parameters(alone):
+    own = sum(m.n_parameters_ for m in alone.values())
+    for weights, more in (("equal", 0), ([1.0, 2.0, 1.0], 0), ("stacking", 2)):
+        assert ps.Average(alone, weights, prefit=True).fit(X).n_parameters_ == own + more
+
+
+def test_fitted_models_read_the_data_alike():
+    long, short = (ps.MarkovChain(order).fit("abcabcabab") for order in (1, 2))
+    both = ps.Average({"long": long, "short": short}, "equal", prefit=True).fit("bcbc")
+    each = [m.log_prob_steps("abc").values for m in (long, short)]
+    np.testing.assert_allclose(both.log_prob_steps("abc"), np.logaddexp(*each) - np.log(2), rtol=1e-12)
+    other = ps.MarkovChain().fit("xyzxyz")
+    with pytest.raises(IncompatibleError, match="vocabularies"):
+        ps.Average({"a": long, "x": other}, "equal", prefit=True).fit("abc")
+    still = ps.IID().fit(X)
+    with pytest.raises(DataError, match="2 features"):
+        ps.Average({"a": still, "b": still}, "equal", prefit=True).fit(np.ones((9, 2)))

@@ -15,7 +15,7 @@ from probseq.models.average import AverageModel
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.baseline import MarkovChainModel
 from probseq.results.joint import make_batch
-from probseq.testing.cases import ModelCase
+from probseq.testing.cases import ModelCase, StepLoop
 from probseq.testing.models import model_checks
 
 ORDERS = [((1, 0), True), ((0, 1), False), ((2, 1), True)]
@@ -212,3 +212,16 @@ def test_paths_have_the_law_of_the_product_of_the_steps(adapt, forgetting):
     assert surprise(anew) > 1e-3, "to draw the model anew at each step is the same law"
     kept, _, _, _ = walks_of_bits([0.6, 0.4], True, 1.0)
     assert (surprise(kept.sample) > 1e-3) == (adapt and forgetting == 1)
+
+
+def test_weights_go_on_moving_behind_what_no_model_thinks_possible():
+    model, params, _, _ = walks_of_bits([0.6, 0.4], True, 1.0)
+    for name in ("transition", "transition_2"):
+        params[name][1] = torch.tensor([1.0, 0.0])  # a one never follows a one
+    path = np.array([0.0, 1, 1, 0, 0, 1])
+    data = make_batch(model, path[None, :, None], np.array([6]))
+    loop = StepLoop(model, params, data)
+    steps = model.log_prob_steps(params, data)
+    np.testing.assert_allclose(steps.values[0], loop.values, rtol=1e-12)
+    np.testing.assert_allclose(steps.final.log_weights, loop.final.log_weights, rtol=1e-12)
+    assert steps.values.isneginf().tolist() == [[False, False, True, False, False, False]]
