@@ -19,7 +19,7 @@ from probseq.distributions.params import Params
 from probseq.errors import ConvergenceWarning, DegenerateWarning, UnsupportedError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.pipeline import fit_transforms, model_inputs
-from probseq.evaluation.scores import check_levels
+from probseq.evaluation.scores import check_level
 from probseq.inference.em import EM
 from probseq.inference.optimize import MLE
 from probseq.models.base import Batch
@@ -56,7 +56,7 @@ class Bootstrap:
 
     def interval(self, level: float = 0.9) -> xr.Dataset:
         """Percentile intervals, with a ``bound`` dimension (lower, upper)."""
-        level = float(check_levels(level))
+        level = check_level(level)
         ends = self.params.quantile([(1 - level) / 2, (1 + level) / 2], "draw").rename(quantile="bound")
         return ends.assign_coords(bound=["lower", "upper"])
 

@@ -64,8 +64,10 @@ def compare(
 
     Raises
     ------
+    ParameterError
+        For no model, other objects than models, names that are the same as text, or an unknown ``per``.
     DataError
-        If no step is scored by all models.
+        If no step is scored by all models, or a forecaster from elsewhere forecasts NaN.
     HistoryError
         For ``ps.TRAINING`` with forecasters from elsewhere only, whose training data are not known.
     """
@@ -127,6 +129,10 @@ def _named(models: Any) -> dict[str, SequenceEstimator | ForeignForecaster]:
             )
         if isinstance(model, SequenceEstimator):
             model._check_fitted()
+    if len({str(name) for name in models}) < len(models):
+        raise ParameterError(
+            got=f"the names {list(models)}", expected="names that differ as text", remedy="Rename one of them."
+        )
     return {str(name): model for name, model in models.items()}
 
 

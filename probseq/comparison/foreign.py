@@ -9,7 +9,7 @@ import pandas as pd
 
 from probseq.comparison.evidence import LEVELS, Evidence, Measure, Numeric, score_numbers, uniforms
 from probseq.data.sequences import Sequences
-from probseq.errors import DataTypeError, ShapeError, UnsupportedError
+from probseq.errors import DataError, DataTypeError, ShapeError, UnsupportedError
 from probseq.results.forecast import Forecast
 
 __all__ = ["ForeignForecaster", "collect_foreign"]
@@ -69,6 +69,8 @@ def collect_foreign(name: str, forecaster: ForeignForecaster, data: Sequences, p
         For tokens.
     DataTypeError, ShapeError
         If ``forecast`` gives something else than a ``Forecast`` of one step.
+    DataError
+        If it forecasts NaN.
     """
     if data.vocabulary is not None:
         raise UnsupportedError(
@@ -94,6 +96,12 @@ def collect_foreign(name: str, forecaster: ForeignForecaster, data: Sequences, p
                 raise UnsupportedError(
                     got=f"a forecast of categories by {name!r}", expected="numbers", remedy="Compare numbers."
                 )
+            if (np.isnan(found.crps) & np.isnan(found.pinball))[0, 0, seen].any():
+                raise DataError(
+                    got=f"a forecast of NaN by {name!r} after {end} steps",
+                    expected="a law of the next step",
+                    remedy="Leave the forecaster out, or give it a longer history.",
+                )
             scored[i, s] = seen
             crps[i, s], pinball[i, s], pit[i, s] = found.crps[0, 0], found.pinball[0, 0], found.pit[0, 0]
             for level in LEVELS:
@@ -118,7 +126,11 @@ def _one_step(name: str, forecaster: ForeignForecaster, joined: Sequences, i: in
         history = pd.DataFrame(values.copy(), stamps, columns=list(joined.variables))
     else:
         history = pd.Series(values[:, 0].copy(), stamps, name=joined.name)
-    forecast = forecaster.forecast(horizon=1, history=history)
+    try:
+        forecast = forecaster.forecast(horizon=1, history=history)
+    except Exception as error:
+        error.add_note(f"In compare, from {name!r}.forecast(horizon=1, history=...) after {end} steps.")
+        raise
     if not isinstance(forecast, Forecast):
         raise DataTypeError(
             got=f"{type(forecast).__name__} from {name!r}.forecast",

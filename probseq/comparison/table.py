@@ -18,7 +18,7 @@ from probseq.data.sequences import Sequences
 from probseq.errors import DataError, ParameterError, UnsupportedError
 from probseq.evaluation.calibration import uniformity_test
 from probseq.evaluation.confidence import model_confidence_set
-from probseq.evaluation.scores import check_levels
+from probseq.evaluation.scores import check_level
 from probseq.evaluation.uncertainty import MeanEstimate, paired_difference
 from probseq.evaluation.weights import pseudo_bma_weights, stacking_weights
 from probseq.results.plots import plot_comparison
@@ -143,7 +143,7 @@ class Comparison:
 
         See ``probseq.evaluation.model_confidence_set``. Empty where there are too few steps to tell.
         """
-        least = 1 - float(check_levels(level))
+        least = 1 - check_level(level)
         return [str(name) for name in self.table.index if self._confidence.get(str(name), -1.0) >= least]
 
     def _confidence_p(self) -> dict[str, float]:

@@ -7,6 +7,7 @@ average (``mean_log_score``, ``rmse``, ``mase``) return a float and skip NaN.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +19,7 @@ from probseq.evaluation.crps import cloud_around, energy_score
 
 __all__ = [
     "brier_score",
+    "check_level",
     "check_levels",
     "energy_score",
     "interval_score",
@@ -43,15 +45,26 @@ def check_levels(level: ArrayLike, name: str = "level") -> NDArray[np.float64]:
     Raises
     ------
     ParameterError
-        A level is outside (0, 1); for 90 the message says: write 0.9.
+        A level is no number, or outside (0, 1); for 90 the message says: write 0.9.
     """
-    levels = np.asarray(level, float)
+    try:
+        levels = np.asarray(level, float)
+    except (TypeError, ValueError):
+        raise ParameterError(got=f"{name}={level!r}", expected="a probability between 0 and 1") from None
     wrong = levels[~((levels > 0) & (levels < 1))]
     if wrong.size:
         first = float(wrong.flat[0])
         remedy = f"Write {first / 100:g}." if 1 < first < 100 else "Levels are probabilities, such as 0.9."
         raise ParameterError(got=f"{name}={first:g}", expected="a probability between 0 and 1", remedy=remedy)
     return levels
+
+
+def check_level(level: Any) -> float:
+    """Return one probability strictly between 0 and 1; a ParameterError otherwise."""
+    found = check_levels(level)
+    if found.ndim:
+        raise ParameterError(got=f"level={level!r}", expected="one probability", remedy="Ask for one after another.")
+    return float(found)
 
 
 def mean_log_score(log_prob: ArrayLike) -> float:

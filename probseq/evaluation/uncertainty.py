@@ -11,7 +11,7 @@ from scipy import special
 
 from probseq._types import whole_number
 from probseq.errors import EmptyDataError, ShapeError
-from probseq.evaluation.scores import check_levels
+from probseq.evaluation.scores import check_level
 
 __all__ = [
     "MeanEstimate",
@@ -43,7 +43,7 @@ class MeanEstimate(NamedTuple):
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Confidence interval mean -+ t standard_error."""
-        alpha = 1 - float(check_levels(level))
+        alpha = 1 - check_level(level)
         if not self.df > 0:
             return math.nan, math.nan
         half = -float(special.stdtrit(self.df, alpha / 2)) * self.standard_error

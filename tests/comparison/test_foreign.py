@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import probseq as ps
-from probseq.errors import DataTypeError, HistoryError, ParameterError, ShapeError, UnsupportedError
+from probseq.errors import DataError, DataTypeError, HistoryError, ParameterError, ShapeError, UnsupportedError
 
 STAMPS = pd.date_range("2001-01-01", periods=70, freq="D")
 Y = pd.Series(np.random.default_rng(0).standard_normal(70).cumsum(), STAMPS, name="y")
@@ -102,6 +102,10 @@ class Wrong(Outsider):
             lambda: ps.compare({"a": Wrong(lambda h: ps.Forecast.from_paths(np.zeros((4, 2))))}, TEST, history=TRAIN),
             ShapeError,
         ),
+        (
+            lambda: ps.compare({"a": Wrong(lambda h: ps.Forecast.from_paths(np.full((4, 1), np.nan), like=h))}, TEST),
+            DataError,
+        ),
         (lambda: ps.compare({"a": Paths(None)}, TEST, history=ps.TRAINING), HistoryError),
         (lambda: ps.compare({"a": Paths(None)}, "to be or not to be"), UnsupportedError),
         (lambda: ps.compare({"a": Outsider}, TEST), ParameterError),
@@ -111,3 +115,12 @@ class Wrong(Outsider):
 def test_bad_questions(ask, error):
     with pytest.raises(error):
         ask()
+
+
+def test_what_goes_wrong_elsewhere_says_where():
+    def fail(history):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        ps.compare({"theirs": Wrong(fail)}, TEST, history=TRAIN)
+    assert "'theirs'.forecast(horizon=1, history=...) after 50 steps" in raised.value.__notes__[0]
