@@ -19,6 +19,7 @@ from probseq.evaluation.crps import (
     crps_quantile,
     crps_samples,
     crps_student_t,
+    crps_weighted,
     energy_score,
 )
 from probseq.evaluation.pareto import SmoothedWeights, psis
@@ -60,6 +61,7 @@ __all__ = [
     "crps_quantile",
     "crps_samples",
     "crps_student_t",
+    "crps_weighted",
     "energy_score",
     "hac_mean",
     "independence_test",

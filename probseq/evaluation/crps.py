@@ -23,6 +23,7 @@ __all__ = [
     "crps_quantile",
     "crps_samples",
     "crps_student_t",
+    "crps_weighted",
     "energy_score",
 ]
 
@@ -191,7 +192,7 @@ def crps_discrete(
 def crps_samples(y: ArrayLike, samples: ArrayLike, *, fair: bool = True) -> NDArray[np.float64]:
     """mean_i |x_i - y| - sum_ij |x_i - x_j| / (2 m (m - 1)), sorted: O(m log m). Unbiased for the CRPS of the law.
 
-    ``fair=False`` divides by 2 m^2 instead: the CRPS of the empirical distribution itself, which favours narrow samples.
+    ``fair=False`` divides by 2 m^2 instead: the CRPS of the empirical law itself, which favours narrow samples.
 
     Source: Ferro (2014), QJRMS 140, equation 4.
 
@@ -213,6 +214,28 @@ def crps_samples(y: ArrayLike, samples: ArrayLike, *, fair: bool = True) -> NDAr
     x = np.sort(samples - y, axis=0)
     rank = (2 * np.arange(1, m + 1) - m - 1).reshape(-1, *([1] * y.ndim))
     return np.asarray(np.abs(x).mean(0) - (rank * x).sum(0) / (m * (m - 1) if fair else m * m))
+
+
+def crps_weighted(y: ArrayLike, samples: ArrayLike, weights: ArrayLike) -> NDArray[np.float64]:
+    """sum_i w_i |x_i - y| - sum_ij w_i w_j |x_i - x_j| / (2 (1 - sum_i w_i^2)): `crps_samples` of weighted samples.
+
+    With equal weights the fair score, and nearly so where the weights vary little between neighbours.
+
+    Parameters
+    ----------
+    y
+        shape (*value).
+    samples
+        shape (path, *value), increasing along the first axis; at least two.
+    weights
+        what broadcasts to it; they add up to one.
+    """
+    y, x = cloud_around(y, samples)
+    _need_two(len(x), True)
+    w = np.asarray(weights, float)
+    below = np.cumsum(w, 0) - 0.5 * w
+    spread = (w * (2.0 * below - 1.0) * (x - y)).sum(0)
+    return np.asarray((w * np.abs(x - y)).sum(0) - spread / (1.0 - (w * w).sum(0)))
 
 
 def energy_score(y: ArrayLike, samples: ArrayLike, *, fair: bool = True) -> NDArray[np.float64]:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from probseq.errors import UnsupportedError
 from probseq.evaluation import crps as crps_of
 from probseq.evaluation.recalibration import BernsteinMap
-from probseq.results.backends import Backend
+from probseq.results.backends import Backend, PathsBackend
 
 __all__ = ["RecalibratedBackend"]
 
 _NORMAL_SCORES = np.linspace(-8.0, 8.0, 129)
+# Counts beyond these quantiles add nothing; where there are more of them integrals are as good as sums.
+_NO_MASS, _MOST_COUNTS = 1e-14, 5000
 
 
 class RecalibratedBackend(Backend):
     r"""P(X <= x) = g(F(x)) for each variable, and the dependence of the variables of a step as it was.
 
     The density of one variable is g'(F(x)) f(x). Several variables are moved each by itself,
-    z_i = Q_i(g_i(F_i(x_i))), and p(x) = f(z) prod_i g_i'(F_i(x_i)) f_i(x_i) / f_i(z_i). Mean and variance are numerical
-    integrals over the quantiles.
+    z_i = Q_i(g_i(F_i(x_i))), and p(x) = f(z) prod_i g_i'(F_i(x_i)) f_i(x_i) / f_i(z_i). Mean and variance are sums over
+    paths or counts, and numerical integrals over the quantiles of other laws.
 
     Parameters
     ----------
@@ -61,33 +65,83 @@ class RecalibratedBackend(Backend):
         each = [self._inverse(np.full(self.shape, float(p))) for p in q]
         return np.stack(each, -1) if each else np.zeros((*self.shape, 0))
 
-    def _moment(self, power: int, around: np.ndarray | float, exists: np.ndarray) -> np.ndarray:
-        """integral of (Q(u) - c)^power g'(u) du, over normal scores of u; as the base says where it does not exist."""
+    @cached_property
+    def _weighted_paths(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Paths in the order of their values, (path, n, t, k), and their probabilities; None where there are none."""
+        if not isinstance(self.base, PathsBackend):
+            return None
+        levels = np.linspace(0.0, 1.0, len(self.base.paths) + 1)
+        heights = np.array([[one.cdf(levels) for one in row] for row in self.maps])
+        return np.sort(self.base.paths, 0), np.moveaxis(np.diff(heights), -1, 0)[:, None]
+
+    @cached_property
+    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance, as the base says where they do not exist."""
+        if self._weighted_paths is not None:
+            x, weights = self._weighted_paths
+            mean = (weights * x).sum(0)
+            variance = (weights * (x - mean) ** 2).sum(0)
+        else:
+            mean, variance = self._quadrature()
+            for i in np.flatnonzero(self.discrete_variables):
+                found = self.marginal([int(i)])._sums()
+                if found is not None:
+                    mean[..., i : i + 1], variance[..., i : i + 1] = found
+        of_base = self.base.mean(), self.base.variance()
+        pairs = zip(of_base, (mean, variance), strict=True)
+        first, second = (np.where(np.isfinite(known), found, known) for known, found in pairs)
+        return first, second
+
+    def _quadrature(self) -> tuple[np.ndarray, np.ndarray]:
+        """Integrals of Q(u) g'(u) and its square about the mean, over normal scores of u.
+
+        The square of a heavy tail is large beyond the last score: what the same sum lacks of the variance of the base,
+        about the same centre, lies there, on each side as much as the tail there is long, and counts g' times.
+        """
         from scipy import special
 
-        step = _NORMAL_SCORES[1] - _NORMAL_SCORES[0]
-        total, mass = np.zeros(self.shape), np.zeros(self.shape)
-        for z in _NORMAL_SCORES:
-            u = np.full(self.shape, special.ndtr(z))
-            share = step * np.exp(self._each("log_density", u) - 0.5 * z * z) / np.sqrt(2 * np.pi)
-            total += share * (self.base._inverse(u) - around) ** power
-            mass += share
-        return np.where(np.isfinite(exists), total / mass, exists)
+        shares = (_NORMAL_SCORES[1] - _NORMAL_SCORES[0]) * np.exp(-0.5 * _NORMAL_SCORES**2) / np.sqrt(2 * np.pi)
+        levels = [np.full(self.shape, u) for u in special.ndtr(_NORMAL_SCORES)]
+        x = np.stack([self.base._inverse(u) for u in levels])
+        slope = np.exp(np.stack([self._each("log_density", u) for u in levels]))
+        plain = (shares / shares.sum()).reshape(-1, 1, 1, 1)
+        bent = plain * slope / (plain * slope).sum(0)
+        with np.errstate(invalid="ignore", over="ignore"):
+            mean = (bent * x).sum(0)
+            square = (x - mean) ** 2
+            lacking = self.base.variance() + (self.base.mean() - mean) ** 2 - (plain * square).sum(0)
+            ends = square[[0, -1]] / np.maximum(square[[0, -1]].sum(0), np.finfo(float).tiny)
+            variance = (bent * square).sum(0) + lacking * (ends * slope[[0, -1]]).sum(0)
+        return mean, variance
+
+    def _sums(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Mean and variance of one counted variable from P(X > x); None of too many counts."""
+        low, high = (self._inverse(np.full(self.shape, p)) for p in (_NO_MASS, 1.0 - _NO_MASS))
+        width = np.nanmax(high - low, initial=0.0)
+        if not width < _MOST_COUNTS:
+            return None
+        first, second = np.zeros(self.shape), np.zeros(self.shape)
+        for j in range(int(width) + 1):
+            above = 1.0 - self.cdf(low + j)
+            first, second = first + above, second + (2 * j + 1) * above
+        return low + first, second - first**2
 
     def mean(self) -> np.ndarray:
-        return self._moment(1, 0.0, self.base.mean())
+        return self._moments[0]
 
     def variance(self) -> np.ndarray:
-        exists = self.base.variance()
-        return self._moment(2, np.where(np.isfinite(exists), self.mean(), 0.0), exists)
+        return self._moments[1]
 
     def crps(self, y: np.ndarray) -> np.ndarray:
+        if self._weighted_paths is not None:
+            score = crps_of.crps_weighted(y, *self._weighted_paths)
+            return np.where(np.isfinite(self.base.mean()) | np.isnan(y), score, np.inf)
         counted = self.discrete_variables
         if counted.any() and not counted.all():
             each = [self.marginal([i]).crps(y[..., i : i + 1]) for i in range(self.shape[-1])]
             return np.concatenate(each, -1)
         if counted.all():
-            return crps_of.crps_discrete(y, self._cdf_at)
+            return crps_of.crps_discrete(y, self._cdf_at, lower=self._inverse(np.full(self.shape, _NO_MASS)))
         score = crps_of.crps_quantile(y, self._quantile_at, level=np.nan_to_num(self.cdf(y), nan=0.5))
         return np.where(np.isfinite(self.base.mean()) | np.isnan(y), score, np.inf)
 
