@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Of .* particles")
 
 
 def test_paths_have_the_moments_of_the_kalman_smoother():
-    linear = Linear(matrix(2, LATENT, 7), 1.0)
+    linear = Linear(matrix(2, LATENT, 7), 2.0)
     batch = simulated(linear, 2, 20)
     batch = batch._replace(lengths=torch.tensor([20, 13]))
     batch = batch._replace(seen=batch.seen & batch.real.unsqueeze(-1))
