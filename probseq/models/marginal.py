@@ -122,7 +122,9 @@ class Marginalized(SequenceModel[MarginalState]):
         if not self.adapt:
             return start.unsqueeze(1).expand(*each.shape), start
         total = torch.cat([start.unsqueeze(1), start.unsqueeze(1) + torch.cumsum(each, 1)], 1)
-        total = _normalised(total, start.unsqueeze(1))
+        if bool((total == -torch.inf).all(-1).any()):
+            return _step_along(start, each)
+        total = torch.log_softmax(total, -1)
         return total[:, :-1], total[:, -1]
 
     def _scan(self, params: Params, batch: Batch, state: MarginalState) -> Scan[MarginalState]:
@@ -362,6 +364,15 @@ class _Together(NamedTuple):
         values = x.new_empty((len(self.path), *x.shape[2:]))
         values[self.path] = x[self.row, self.slot]
         return values
+
+
+def _step_along(start: Tensor, each: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-weights before each step and after the last, where a step is impossible to all draws: it moves none."""
+    now, along = start, []
+    for t in range(each.shape[1]):
+        along.append(now)
+        now = _normalised(now + each[:, t], now)
+    return torch.stack(along, 1), now
 
 
 def _normalised(log_weights: Tensor, otherwise: Tensor) -> Tensor:

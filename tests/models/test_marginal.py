@@ -7,11 +7,11 @@ from numpy.testing import assert_allclose
 
 from probseq.distributions.emissions import Normal, Observation, Poisson
 from probseq.models.arma import ARMAModel
-from probseq.models.baseline import IIDModel
+from probseq.models.baseline import IIDModel, MarkovChainModel
 from probseq.models.hmm import HiddenMarkovModel
 from probseq.models.marginal import Marginalized, _Together
 from probseq.results.joint import make_batch
-from probseq.testing.cases import ModelCase, stream
+from probseq.testing.cases import ModelCase, StepLoop, stream
 
 WEIGHTS = torch.log(torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64))
 MODELS = {
@@ -123,3 +123,14 @@ def test_paths_of_all_draws_follow_the_mixture(setup):
     laws = model.draw_laws(state)
     share = (each <= laws.mean.unsqueeze(2)).double().mean(2)
     assert_allclose(share, laws.cdf(laws.mean), atol=5 * 0.5 / 2000**0.5)
+
+
+def test_draws_go_on_being_weighed_behind_what_none_thinks_possible():
+    chains = np.array([[[0.9, 0.1], [1.0, 0.0], [0.5, 0.5]], [[0.3, 0.7], [1.0, 0.0], [0.8, 0.2]]])
+    inner = MarkovChainModel(Observation(1, "counting", 0.0, 2))
+    model = Marginalized(inner, {"transition": torch.from_numpy(chains)}, torch.tensor([0.6, 0.4]).double().log())
+    data = make_batch(model, np.array([0.0, 1, 1, 0, 0, 1])[None, :, None], np.array([6]))
+    loop, steps = StepLoop(model, {}, data), model.log_prob_steps({}, data)
+    assert steps.values.isneginf().tolist() == [[False, False, True, False, False, False]]
+    assert_allclose(steps.values[0], loop.values, rtol=1e-12)
+    assert_allclose(steps.final.log_weights, loop.final.log_weights, rtol=1e-12)
