@@ -199,9 +199,7 @@ def simultaneous_band(backend: Backend, paths: np.ndarray, level: float) -> np.n
     A path (t, k) is inside where |2 F(x) - 1| <= c at all its values; c is the ``level`` quantile of the largest of
     them over the paths (path, n, t, k). Returns (n, t, k, 2).
     """
-    upper, lower = _distribution(backend, paths)
-    outermost = np.maximum(1.0 - 2.0 * upper, 2.0 * lower - 1.0).max((2, 3))
-    size = np.quantile(outermost, level, axis=0, method="higher").reshape(-1, 1, 1)
+    size = np.quantile(_outermost(backend, paths), level, axis=0, method="higher").reshape(-1, 1, 1)
     tail = np.tile((1.0 - np.clip(size, 0.0, 1.0)) / 2, (1, *backend.shape[1:]))
     stepped = backend.discrete_variables | isinstance(core_of(backend), PathsBackend | RowsBackend)
     # A value is inside up to the last one below which there is no more than 1 - tail, and steps end at such levels.
@@ -210,17 +208,17 @@ def simultaneous_band(backend: Backend, paths: np.ndarray, level: float) -> np.n
     return np.stack([backend._inverse(np.maximum(tail - slack, np.minimum(tail, _NOTHING))), backend._inverse(top)], -1)
 
 
-def _distribution(backend: Backend, paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """P(X <= x) and P(X < x) at the values of paths (path, n, t, k)."""
+def _outermost(backend: Backend, paths: np.ndarray) -> np.ndarray:
+    """The largest |2 F(x) - 1| over the values of each path, (path, n), for the side of a step that is farther in."""
     if isinstance(backend, PathsBackend):
-        n_paths = len(paths)
-        upper = stats.rankdata(paths, "max", axis=0) / n_paths
-        return upper, (stats.rankdata(paths, "min", axis=0) - 1) / n_paths
+        upper, lower = stats.rankdata(paths, "max", axis=0), stats.rankdata(paths, "min", axis=0) - 1.0
+        return np.maximum(1.0 - 2.0 * upper / len(paths), 2.0 * lower / len(paths) - 1.0).max((2, 3))
     core = core_of(backend)
-    parts = 1 if not isinstance(core, LawBackend) or core.weights is None else core.weights.shape[-1]
-    block = max(1, _BLOCK // (int(np.prod(backend.shape)) * parts))
-    blocks = [paths[i : i + block] for i in range(0, len(paths), block)]
-    upper = np.concatenate([backend.cdf(part) for part in blocks])
-    if not (backend.discrete_variables.any() or isinstance(core, PartlyKnown)):
-        return upper, upper
-    return upper, np.concatenate([backend.cdf(part, left=True) for part in blocks])
+    stepped = backend.discrete_variables.any() or isinstance(core, PartlyKnown)
+    block, found = _at_once(core), []
+    for start in range(0, len(paths), block):
+        part = paths[start : start + block]
+        upper = backend.cdf(part)
+        lower = backend.cdf(part, left=True) if stepped else upper
+        found.append(np.maximum(1.0 - 2.0 * upper, 2.0 * lower - 1.0).max((2, 3)))
+    return np.concatenate(found)

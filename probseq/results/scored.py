@@ -360,7 +360,8 @@ def _row(name: str, own: _Summand, other: _Summand | None, keep: Sequence[Hashab
         base = mean * np.nan if both is None else finish(_Summand(both, n).over(dims, seen)[0])
         skill = parts["mean"] - base if name == "log_score" else 1.0 - parts["mean"] / base.where(base != 0)
         parts |= {"baseline": base, "skill": skill}
-    labels = {dim: own.score[dim] for dim in keep if dim in own.score.coords}
+    along = own.score.drop_vars([name for name, one in own.score.coords.items() if not one.dims])
+    labels = {dim: along[dim] for dim in keep if dim in along.coords}
     return xr.Dataset(parts).assign_coords(labels)
 
 

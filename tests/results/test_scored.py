@@ -133,6 +133,7 @@ def test_scores_of_many_sequences_and_variables():
     assert by["mean"].sizes == {"score": 7, "sequence": 3, "variable": 2}
     crps = forecast.crps(y).mean("time").values
     assert_allclose(by["mean"].sel(score="crps").transpose("sequence", "variable"), crps)
+    assert "level" not in forecast.scores(y, per="sequence").coords
     each = forecast.scores(y, per="horizon", which=["crps"])
     assert_allclose(each["mean"].sel(score="crps"), np.nanmean(forecast.crps(y), axis=(0, 2)))
     flat, paths = y[0].reshape(-1), forecast.sample(100, random_state=0).values[:, 0].reshape(100, -1)
