@@ -117,7 +117,7 @@ class Comparison:
                 expected="two models that have it, under one measure",
                 remedy='Write score="crps" for models of numbers.',
             )
-        return paired_difference(*scores)
+        return paired_difference(scores[0], scores[1])
 
     def _scores(self, e: Evidence, score: str) -> np.ndarray:
         """Scores of the common steps (n, t), whose mean is the one of the table; NaN elsewhere."""

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from probseq._types import whole_number
@@ -21,6 +21,7 @@ __all__ = [
     "hac_factor",
     "hac_mean",
     "paired_difference",
+    "window_sums",
 ]
 
 _FEW = 50
@@ -88,6 +89,17 @@ def hac_degrees(n: int, lag: int) -> float:
     return min(n - 1.0, 1.5 * n / (lag + 1))
 
 
+def window_sums(errors: NDArray[np.float64], lag: int) -> NDArray[np.float64]:
+    """Sums (t + lag, ...) of errors (t, ...) over all windows of h = lag + 1 steps, also those over the ends.
+
+    Their products add up to h times sum_k (1 - |k| / h) of the products of errors that are k steps apart.
+    """
+    zero = np.zeros((lag + 1, *errors.shape[1:]))
+    total = np.concatenate([zero, np.cumsum(errors, 0)])
+    total = np.concatenate([total, np.repeat(total[-1:], lag, 0)])
+    return total[lag + 1 :] - total[: -lag - 1]
+
+
 def hac_mean(x: ArrayLike, lag: int | None = None) -> MeanEstimate:
     """Mean of one series and its standard error when neighbours are correlated.
 
@@ -119,15 +131,12 @@ def hac_mean(x: ArrayLike, lag: int | None = None) -> MeanEstimate:
     if n == 0:
         raise EmptyDataError(got="no value that is not missing", expected="at least one")
     lag = default_lag(n) if lag is None else min(int(whole_number("lag", lag, 0, "Leave it out.")), n - 1)
-    mean, h = float(x[seen].mean()), lag + 1
+    mean = float(x[seen].mean())
     if not math.isfinite(mean):
         return MeanEstimate(mean, math.nan, hac_degrees(n, lag), n, "hac", False)
-    # The weighted autocovariances are the squared sums over all windows of h steps, also those over the ends.
-    total = np.concatenate([np.zeros(h), np.cumsum(np.where(seen, x - mean, 0.0))])
-    total = np.concatenate([total, np.full(h - 1, total[-1])])
-    window = total[h:] - total[:-h]
+    window = window_sums(np.where(seen, x - mean, 0.0), lag)
     factor = hac_factor(n, lag)
-    se = math.sqrt(float(window @ window) / h * factor) / n if math.isfinite(factor) else math.nan
+    se = math.sqrt(float(window @ window) / (lag + 1) * factor) / n if math.isfinite(factor) else math.nan
     return MeanEstimate(mean, se, hac_degrees(n, lag), n, "hac", n >= _FEW)
 
 

@@ -2,34 +2,40 @@
 
 import numpy as np
 import pytest
-from scipy import signal
+from scipy import signal, stats
 
 from probseq.errors import EmptyDataError, ParameterError, ShapeError
 from probseq.evaluation import model_confidence_set, paired_difference
 
 
-def test_two_models_are_the_bootstrap_test_of_their_difference():
-    x = np.random.default_rng(0).normal(size=(40, 2))
-    x[:, 0] += 0.3
-    p = model_confidence_set(x[None], block=4, n_bootstrap=20_000, random_state=0)
-    assert p[0] == 1.0
-    # t_i = -+ half the difference over its error: one number, whose bootstrap is that of the difference of means.
-    d = x[:, 0] - x[:, 1]
-    rng = np.random.default_rng(1)
-    error = d[(rng.integers(0, 40, (20_000, 10))[..., None] + np.arange(4)) % 40].mean((1, 2)) - d.mean()
-    error *= np.sqrt(40 / (40 + 1 - 8 + 12 / 40)) * np.sqrt(15 / rng.chisquare(15, 20_000))
-    expected = np.mean(np.abs(error) >= abs(d.mean()))
-    assert p[1] == pytest.approx(expected, abs=0.012)
+def test_three_models_by_the_book():
+    x = np.random.default_rng(0).normal(size=(40, 3)) + [0.35, 0.1, 0.0]
+    n, h, rng = 40, 5, np.random.default_rng(1)
+    kernel = np.clip(1 - np.abs(np.subtract.outer(np.arange(n), np.arange(n))) / h, 0, None)
+    error = x - x.mean(0)
+    covariance = error.T @ kernel @ error / n**2 * n / (n + 1 - 2 * h + h * (h - 1) / n)
+    law = stats.multivariate_t(np.zeros(3), covariance, df=1.5 * n / h, allow_singular=True)
+    left, largest, expected = [0, 1, 2], 0.0, np.ones(3)
+    while len(left) > 1:
+        contrast = np.eye(3)[left].mean(0) - np.eye(3)[left]
+        se = np.sqrt(np.diag(contrast @ covariance @ contrast.T))
+        t = contrast @ x.mean(0) / se
+        top = (law.rvs(100_000, random_state=rng) @ contrast.T / se).max(1)
+        largest = max(largest, np.mean(top >= t.max()))
+        expected[left.pop(int(t.argmax()))] = largest
+    assert 0.05 < expected.min() < 0.9
+    np.testing.assert_allclose(model_confidence_set(x[None], lag=4, n_draws=100_000), expected, atol=0.006)
 
 
 @pytest.mark.parametrize("shape", [(1, 200), (25, 6)])
-def test_two_models_are_nearly_the_test_of_their_paired_difference(shape):
+def test_two_models_are_the_test_of_their_paired_difference(shape):
     rng = np.random.default_rng(7)
     for lead in (0.03, 0.1, 0.2):
         x = rng.normal(size=(*shape, 2))
         x[..., 0] += lead
-        p = model_confidence_set(x, n_bootstrap=5000).min()
-        assert p == pytest.approx(paired_difference(x[..., 0], x[..., 1]).p_value, abs=0.04)
+        x[0, 1:4, 1] = np.nan
+        p = model_confidence_set(x, n_draws=100_000).min()
+        assert p == pytest.approx(paired_difference(x[..., 0], x[..., 1]).p_value, abs=0.006)
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.5])
@@ -39,19 +45,11 @@ def test_the_best_is_kept_as_often_as_promised(phi):
     for seed in range(200):
         x = signal.lfilter([1], [1, -phi], rng.normal(size=(220, 5)) + rng.normal(size=(220, 1)), axis=0)[20:]
         x[:, 3:] -= 1.5
-        p = model_confidence_set(x[None], n_bootstrap=200, random_state=seed)
+        p = model_confidence_set(x[None], n_draws=1000, random_state=seed)
         kept += (p[:3] >= 0.1).all()  # all three are best
         size += (p[3:] >= 0.1).sum()
     assert 168 <= kept <= 192  # 180 by its promise, of standard deviation 4.2
     assert size <= 2
-
-
-def test_the_first_values_count_as_much_as_any():
-    x = np.random.default_rng(10).normal(size=(1, 60, 2))
-    x[0, 0, 0] += 9.0
-    p = [model_confidence_set(np.roll(x, shift, 1), n_bootstrap=5000).min() for shift in (0, 30)]
-    assert p[0] == pytest.approx(p[1], abs=0.03)
-    assert p[0] == pytest.approx(paired_difference(x[..., 0], x[..., 1]).p_value, abs=0.05)
 
 
 def test_one_value_or_one_sequence_with_values_tells_nothing_of_clusters():
@@ -60,8 +58,16 @@ def test_one_value_or_one_sequence_with_values_tells_nothing_of_clusters():
     np.testing.assert_array_equal(model_confidence_set(x), model_confidence_set(x[1:2]))
     assert 0 < model_confidence_set(x).min()
     assert model_confidence_set(np.array([[[1.0, 2.0]]])).tolist() == [1.0, 1.0]
-    whole = np.random.default_rng(9).normal(size=(1, 12, 2))
-    np.testing.assert_array_equal(model_confidence_set(whole, block=12), model_confidence_set(whole, block=6))
+    assert model_confidence_set(np.random.default_rng(9).normal(size=(1, 12, 2)), lag=11).tolist() == [1.0, 1.0]
+
+
+def test_equal_models_are_equal_and_a_constant_lead_is_certain():
+    x = np.random.default_rng(11).normal(size=(1, 50, 1)) + [0.3, 0.1, 0.1, 0.1]
+    assert model_confidence_set(x).tolist() == [1.0, 0.0, 0.0, 0.0]
+    x[..., 0] = np.random.default_rng(12).normal(size=50)
+    p = model_confidence_set(x)
+    assert p[1] == p[2] == p[3]
+    assert model_confidence_set(x[..., 1:] / 3).tolist() == [1.0, 1.0, 1.0]
 
 
 def test_order_of_models_and_constants_change_nothing():
@@ -78,8 +84,8 @@ def test_order_of_models_and_constants_change_nothing():
 def test_sequences_are_resampled_as_wholes():
     rng = np.random.default_rng(5)
     x = np.repeat(rng.normal(size=(12, 1, 2)), 50, 1)  # a step repeats its sequence: 12 values and not 600
-    few = model_confidence_set(x, n_bootstrap=20_000)
-    one = model_confidence_set(x[:, :1], n_bootstrap=20_000)
+    few = model_confidence_set(x)
+    one = model_confidence_set(x[:, :1])
     np.testing.assert_allclose(few, one, atol=1e-12)
     assert few.min() > 0.01
 
@@ -100,4 +106,4 @@ def test_bad_questions():
     with pytest.raises(EmptyDataError):
         model_confidence_set(np.full((1, 4, 2), np.nan))
     with pytest.raises(ParameterError):
-        model_confidence_set(np.zeros((1, 4, 2)), block=0)
+        model_confidence_set(np.zeros((1, 4, 2)), lag=-1)
