@@ -54,7 +54,7 @@ class ForeignSktime:
         table: Table = pd.DataFrame(values.copy(), stamps, columns=list(data.variables))
         if data.n_variables == 1:
             table = pd.Series(values[:, 0].copy(), stamps, name=data.name)
-        self._fitted, self._seen = self._fitted_to(_with_step(table)), None
+        self._fitted, self._seen = self._fitted_to(_by_period(table)), None
         return self
 
     def forecast(self, horizon: int, history: pd.DataFrame | pd.Series) -> Forecast:
@@ -69,7 +69,8 @@ class ForeignSktime:
         HistoryError
             For a history without the end of the data that the forecaster was fitted to, or one that it cannot take in.
         """
-        past = _with_step(history)
+        dated = not self.refit and self._fitted is not None and isinstance(self._fitted.cutoff, pd.DatetimeIndex)
+        past = _with_step(history) if dated else _by_period(history)
         if past.isna().to_numpy().any() and not self.forecaster.get_tag("capability:missing_values"):
             raise DataError(
                 got=f"missing values for {type(self.forecaster).__name__}",
@@ -126,6 +127,17 @@ def _with_step(past: Table) -> Table:
         freq = infer_step(past.index)
         if isinstance(freq, str):
             return past.set_axis(pd.DatetimeIndex(past.index, freq=freq))
+    return past
+
+
+def _by_period(past: Table) -> Table:
+    """The past by periods where its dates have some: seasons of dates such as firsts of months fail in sktime."""
+    past = _with_step(past)
+    if isinstance(past.index, pd.DatetimeIndex) and past.index.freq is not None and past.index.tz is None:
+        try:
+            return past.set_axis(past.index.to_period())
+        except (ValueError, AttributeError):  # a step that is no period, such as one of business hours
+            return past
     return past
 
 

@@ -94,6 +94,25 @@ def test_several_variables_and_dates():
     assert found.mean()["time"].values[1] == np.datetime64("2001-03-03")
 
 
+@pytest.mark.parametrize(("freq", "period"), [("MS", "M"), ("ME", "M"), ("QS", "Q"), ("W-WED", "W-WED"), ("h", "h")])
+def test_seasons_of_dates_are_those_of_periods(naive, freq, period):
+    dates = pd.date_range("2001-01-01", periods=30, freq=freq)
+    y = pd.Series(np.arange(30.0) % 12 + 0.1 * np.sin(np.arange(30)), dates, name="y")
+    seasonal = naive.clone().set_params(sp=12)
+    found = ps.from_sktime(seasonal).forecast(3, y.set_axis(pd.DatetimeIndex(dates.values)))
+    expected = seasonal.clone().fit(y.set_axis(dates.to_period(period))).predict_quantiles(fh=[1, 2, 3], alpha=0.5)
+    assert_allclose(found.median(), expected.to_numpy().ravel())
+    assert found.median()["time"].values[0] == pd.date_range(dates[-1], periods=2, freq=freq)[1]
+
+
+def test_a_forecaster_that_was_fitted_to_dates_goes_on_with_dates(sarimax):
+    y = Y.set_axis(pd.date_range("2001-01-01", periods=len(Y), freq="D"))
+    fitted = sarimax.clone().fit(y[:80])
+    theirs = ps.from_sktime(fitted, refit=False, normal=True)
+    expected = ps.from_statsmodels(fitted._fitted_forecaster).forecast(2, history=Y.iloc[:85].to_numpy())
+    assert_allclose(theirs.forecast(2, y[:85]).mean(), expected.mean(), rtol=1e-9)
+
+
 def test_what_cannot_be_is_told(naive, sarimax):
     from sktime.forecasting.theta import ThetaForecaster
     from sktime.forecasting.trend import PolynomialTrendForecaster

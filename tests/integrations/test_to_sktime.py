@@ -37,7 +37,7 @@ def test_the_checks_of_sktime_pass():
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sktime announces its next versions
-        found = check_estimator(ps.to_sktime(ps.RandomWalk(random_state=0)), verbose=0)
+        found = check_estimator(ps.to_sktime(ps.IID(random_state=0)), verbose=0)
     failed = {name: result for name, result in found.items() if result != "PASSED"}
     assert not failed and len(found) > 300
 
