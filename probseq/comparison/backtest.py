@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -175,6 +175,10 @@ def _named(models: Any) -> dict[str, Model]:
                 expected="an estimator of probseq",
                 remedy="Write it with parentheses." if isinstance(model, type) else "Pass ps.ARMA(), for one.",
             )
+    if len({str(name) for name in models}) < len(models):
+        raise ParameterError(
+            got=f"models under the names {list(models)}", expected="names that differ as words", remedy="Rename one."
+        )
     return {str(name): model for name, model in models.items()}
 
 
@@ -230,6 +234,7 @@ def _run(
                 "data": data.fingerprint(),
                 "variables": [str(one) for one in data.variables],
                 "asked": asdict(asked),
+                "answers": [one.name for one in fields(HeldForecasts)],
             }
             for name, model in named.items()
         }

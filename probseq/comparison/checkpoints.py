@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import pickle
 import re
 import tempfile
 import zipfile
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator, clone
 
 from probseq.comparison.foreign import ForeignForecaster
 from probseq.errors import ParameterError
@@ -36,10 +38,12 @@ class Checkpoints:
     Raises
     ------
     ParameterError
-        If there is something else at ``path``.
+        If there is something else at ``path``, or it is no path.
     """
 
     def __init__(self, path: Any) -> None:
+        if path is not None and not isinstance(path, str | os.PathLike):
+            raise ParameterError(got=f"path={path!r}", expected="a folder, or None", remedy='Try path="runs".')
         self.folder = None if path is None else Path(path)
         if self.folder is None:
             return
@@ -90,7 +94,12 @@ def describe_model(model: SequenceEstimator | PerSequence | ForeignForecaster, f
         each = {str(name): describe_model(one, True) for name, one in model.models_.items()} if fitted else {}
         return {"panel": inner, "models": each}
     if not isinstance(model, SequenceEstimator):
-        return {"class": f"{type(model).__module__}.{type(model).__qualname__}", "holds": repr(vars(model))}
+        own = clone(model) if isinstance(model, BaseEstimator) else model
+        holds = getattr(own, "__dict__", {"all": own})
+        return {
+            "class": f"{type(model).__module__}.{type(model).__qualname__}",
+            "holds": {name: _mark(value) for name, value in holds.items()},
+        }
     writer = Writer()
     told: dict[str, Any] = {"arguments": writer.write(model, "model")}
     if fitted:
@@ -102,3 +111,11 @@ def describe_model(model: SequenceEstimator | PerSequence | ForeignForecaster, f
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.contiguous().numpy().tobytes())
     return {**told, "records": writer.records, "tensors": digest.hexdigest()}
+
+
+def _mark(value: Any) -> str:
+    """What tells values apart: those that cannot be pickled by how they show themselves."""
+    try:
+        return hashlib.sha256(pickle.dumps(value, protocol=5)).hexdigest()
+    except Exception:
+        return repr(value)

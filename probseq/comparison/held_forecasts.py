@@ -108,16 +108,16 @@ def fit_and_forecast(
     if not isinstance(model, PerSequence):
         return _of_one_model(model, fitted, data, origins.cuts[group], origins.valid[group], asked)
     found, messages, method = HeldForecasts.blank(len(group), data.n_sequences, data.n_variables, asked), [], ""
+    cuts, valid = origins.cuts[group], origins.valid[group]
     for i, name in enumerate(data.names):
-        valid = origins.valid[group][:, [i]]
-        if not valid.any():
+        if not valid[:, i].any():
             continue
-        own = model[name] if fitted else model.estimator
-        one = _of_one_model(own, fitted, data.select([i]), origins.cuts[group][:, [i]], valid, asked)
+        # A series that begins behind the first origin is fitted at the first one that knows some of it.
+        late, own = int(np.argmax(valid[:, i])), model[name] if fitted else model.estimator
+        one = _of_one_model(own, fitted, data.select([i]), cuts[late:, [i]], valid[late:, [i]], asked)
         for part, whole in zip(one.arrays().values(), found.arrays().values(), strict=True):
             if whole.ndim:
-                at = (slice(None), [i]) if whole.ndim == 2 else (slice(None), slice(None), [i])
-                whole[at] = part
+                whole[(slice(late, None), [i]) if whole.ndim == 2 else (slice(late, None), slice(None), [i])] = part
         method = one.method if method in ("", one.method) else "one model a series"
         if one.message:
             messages.append(f"{name}: {one.message}")

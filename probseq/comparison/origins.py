@@ -52,7 +52,7 @@ class Origins:
     def stamps(self, data: Sequences, horizon: int) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
         """Coordinates ``origin_time``, the last known stamp, and ``timestamp`` of each step; {} for counted steps.
 
-        They have a sequence dimension where the stamps of sequences differ.
+        They have a sequence dimension where the stamps of sequences differ, and are blank where one has not begun.
         """
         if all(is_default(index) for index in data.index):
             return {}
@@ -61,6 +61,9 @@ class Origins:
         row = np.arange(data.n_sequences)
         first = table[row, np.maximum(self.cuts - 1, 0)]
         ahead = table[row, self.cuts[:, None, :] + np.arange(horizon)[:, None]]
+        begun = self.cuts >= 1
+        if not begun.all():
+            first, ahead = np.where(begun, first, table[0, -1]), np.where(begun[:, None], ahead, table[0, -1])
         if counted and not np.isnan(first).any() and not np.isnan(ahead).any():
             first, ahead = first.astype(np.int64), ahead.astype(np.int64)
         one = (self.cuts == self.cuts[:, :1]).all() and all(i.equals(data.index[0]) for i in data.index[1:])
@@ -122,8 +125,10 @@ def _evenly(data: Sequences, horizon: int, min_steps: int | None, stride: int) -
 def _asked(data: Sequences, origins: Any) -> tuple[np.ndarray, np.ndarray]:
     """Labels (m,) and cuts (m, n) of origins that were named."""
     given: Any = origins if isinstance(origins, pd.Index) else np.atleast_1d(origins)
-    if not len(given):
-        raise ParameterError(got="origins=[]", expected="at least one origin", remedy="Leave origins= out.")
+    if not given.size or given.ndim > 1:
+        raise ParameterError(
+            got=f"origins of shape {given.shape}", expected="one origin or a list of them", remedy="Leave origins= out."
+        )
     if given.dtype.kind not in "iu" and not isinstance(given, pd.Index):
         given = pd.Index(given)
     if given.dtype.kind in "iu" or all(is_default(index) for index in data.index):

@@ -12,6 +12,7 @@ from scipy.stats import multivariate_normal, norm
 from sklearn.base import clone
 
 import probseq as ps
+from probseq.comparison.checkpoints import describe_model
 from probseq.errors import ConvergenceWarning, CovariateError, DataWarning, HorizonError, ParameterError, ShapeError
 
 AIR = ps.datasets.air_passengers()
@@ -103,6 +104,26 @@ def test_origins_as_dates_cut_a_panel_on_one_day():
     assert_allclose(truth.values, [[long["1952-07-01"]] * 2, [long["1953-02-01"]] * 2])
     assert_allclose(found["mean"].isel(model=0, horizon=0)[1], [long["1953-01-01"]] * 2)
     assert found["timestamp"].dims == ("origin", "horizon", "sequence")
+
+
+def test_a_series_that_begins_behind_the_first_origin():
+    long = AIR.to_series()[:60]
+    panel = {"old": long, "new": long[24:]}
+    options = {"origins": ["1950-06-01", "1952-03-15", "1952-06-15"]}
+    each = ps.PerSequence(ps.ARMA(order=(1, 0)), n_jobs=1)
+    found = ps.backtest({"each": each, "one": ps.ARMA(order=(1, 0))}, panel, 1, **options)
+    new = found.sel(sequence="new")
+    for name in ("mean", "joint_log_score", "truth"):
+        assert np.isnan(new[name].isel(origin=0)).all() and np.isfinite(new[name].isel(origin=slice(1, None))).all()
+    assert new["origin_time"].isnull().values.tolist() == [True, False, False]
+    assert new["timestamp"].isnull().values.squeeze().tolist() == [True, False, False]
+    # A model of its own is fitted where it first can be, the common one before that.
+    alone = ps.ARMA(order=(1, 0)).fit(long["1951":"1952-03-01"])
+    common = ps.ARMA(order=(1, 0)).fit(long[:"1950-06-01"])
+    past = long["1951":"1952-06-01"]
+    for name, model in (("each", alone), ("one", common)):
+        expected = model.forecast(1, history=past.values).mean()
+        assert_allclose(new["mean"].sel(model=name).isel(origin=2), expected, rtol=1e-9)
 
 
 def test_one_model_for_each_series():
@@ -246,6 +267,28 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
         ps.backtest(models, AIR, path=files[1], **options)
 
 
+def test_forecasters_are_told_apart_by_all_they_hold(tmp_path):
+    class Level(Drift):
+        def __init__(self, levels):
+            self.levels = levels
+
+    first, second = np.zeros(5000), np.zeros(5000)
+    second[2500] = 1.0
+    assert describe_model(Level(first), False) == describe_model(Level(first.copy()), False)
+    assert describe_model(Level(first), False) != describe_model(Level(second), False)
+    bands = ps.Conformal(ps.ARMA((1, 0)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = clone(bands).fit(AIR)
+    assert describe_model(bands, False) == describe_model(fitted, False)
+    assert describe_model(bands, False) != describe_model(ps.Conformal(ps.ARMA((2, 0))), False)
+    options = {"X": AIR, "min_steps": 130, "stride": 5, "n_jobs": 1, "path": tmp_path}
+    xr.testing.assert_identical(
+        ps.backtest({"a": Level(first)}, **options), ps.backtest({"a": Level(first)}, **options)
+    )
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_threads_change_nothing():
     models = {"arma": ps.ARMA(order=(1, 0)), "hmm": ps.HMM(2, random_state=0)}
     options = {"horizon": 2, "min_steps": 120, "stride": 5, "refit": 2}
@@ -273,7 +316,11 @@ def test_what_is_wrong_is_named():
         ({"stride": 0}, "stride=0"),
         ({"window": 1}, "window=1"),
         ({"levels": (90,)}, "levels"),
+        ({"levels": "most"}, "levels"),
         ({"origins": [5, 5]}, "increasing"),
+        ({"origins": [[5, 6]]}, "shape"),
+        ({"origins": []}, "shape"),
+        ({"path": 3}, "path=3"),
         ({"origins": [144]}, "one step of a sequence before and behind"),
         ({"origins": ["soon"]}, "numbers of steps, or stamps"),
         ({"origins": [100], "stride": 2}, "one of them"),
@@ -281,6 +328,8 @@ def test_what_is_wrong_is_named():
     ):
         with pytest.raises(ParameterError, match=said):
             ps.backtest(ARMA, AIR, **wrong)
+    with pytest.raises(ParameterError, match="differ as words"):
+        ps.backtest({1: ARMA, "1": HMM}, AIR)
     with pytest.raises(ParameterError, match="ARMA under the name 'a'"):
         ps.backtest({"a": ps.ARMA}, AIR)
     with pytest.raises(ps.errors.DataError) as raised:
