@@ -11,7 +11,6 @@ from sklearn.base import clone
 
 from probseq._types import number_in
 from probseq.data.sequences import Sequences, sequences
-from probseq.errors import ParameterError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.fitted import TRAINING, check_y
 from probseq.estimators.held_part import HeldValues, behind, hold_out
@@ -35,11 +34,10 @@ class HeldOutFit(Composed):
     ) -> tuple[SequenceEstimator, Sequences, Any]:
         """Fit a copy of the model; what is held out, and its history, which is ps.TRAINING or None."""
         self.__dict__.pop("estimator_", None)  # a fit that fails leaves nothing half fitted
-        estimator = self._estimator()
+        model: SequenceEstimator = clone(self._template())
         number_in("calibration_share", self.calibration_share, "(0, 1)", "Try 0.3.")
         data = sequences(X, lengths=lengths, covariates=covariates)
         check_y(y, data)
-        model: SequenceEstimator = clone(estimator)
         part = None if calibration is not None else hold_out(data, self.calibration_share)
         rest = sequences(calibration, vocabulary=data.vocabulary) if part is None else part.rest
         self._check_held(rest if part is None else data)
@@ -58,18 +56,6 @@ class HeldOutFit(Composed):
 
     def _check_held(self, data: Sequences) -> None:
         """Raise for data that the correction cannot be learnt from."""
-
-    def _estimator(self) -> SequenceEstimator:
-        from probseq.estimators.hmm import HMM
-
-        estimator = HMM() if self.model is None else self.model
-        if not isinstance(estimator, SequenceEstimator):
-            raise ParameterError(
-                got=f"model={self.model!r}",
-                expected="an estimator of probseq",
-                remedy=f"Write ps.{type(self).__name__}(ps.HMM(n_states=3)).",
-            )
-        return estimator
 
     def _asked(self, history: Any) -> SequenceEstimator:
         """The model to ask what follows a history: of ps.TRAINING, all data of the fit are its past.

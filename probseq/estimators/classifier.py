@@ -117,27 +117,23 @@ class SequenceClassifier(ClassifierMixin, Composed):
 
     def _estimators(self, classes: np.ndarray) -> list[SequenceEstimator]:
         """The unfitted estimator of every class."""
-        from probseq.estimators.hmm import HMM
-
         labels = classes.tolist()
-        if isinstance(self.model, Mapping):
-            if set(self.model) != set(labels):
-                raise ParameterError(
-                    got=f"models of the classes {list(self.model)}",
-                    expected=f"one for each of {labels}",
-                    remedy="Name every class of y once.",
-                )
-            found = [self.model[label] for label in labels]
-        else:
-            found = [HMM() if self.model is None else self.model] * len(labels)
-        for one in found:
+        if not isinstance(self.model, Mapping):
+            return [self._template()] * len(labels)
+        if set(self.model) != set(labels):
+            raise ParameterError(
+                got=f"models of the classes {list(self.model)}",
+                expected=f"one for each of {labels}",
+                remedy="Name every class of y once.",
+            )
+        for label, one in self.model.items():
             if not isinstance(one, SequenceEstimator):
                 raise ParameterError(
-                    got=f"model={one!r}",
-                    expected="an estimator of probseq, or a dict of classes and estimators",
-                    remedy="Write ps.SequenceClassifier(ps.HMM(n_states=3)).",
+                    got=f"model={one!r} for class {label!r}",
+                    expected="an estimator of probseq",
+                    remedy="Write its parentheses." if isinstance(one, type) else "Pass one, such as ps.HMM().",
                 )
-        return found
+        return [self.model[label] for label in labels]
 
     def class_log_prob(self, X: Any, *, lengths: Any = None, covariates: Any = None) -> xr.DataArray:
         """log p(x_1:T | c) in nats, dims ``sequence, category``, over the steps that all classes score alike."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from sklearn.base import BaseEstimator
 
+from probseq.errors import ParameterError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.fitted import _UnfittedError
 
@@ -31,7 +32,58 @@ class WithMembers(ABC):
 
 
 class Composed(WithMembers, BaseEstimator):
-    """An estimator that is no sequence model of its own but asks fitted ones."""
+    """An estimator that is no sequence model of its own but fits and asks such as one of its arguments says."""
+
+    inner: ClassVar[str] = "model"
+    """The argument that says which."""
+
+    def _default_inner(self) -> SequenceEstimator:
+        """What None stands for in that argument."""
+        from probseq.estimators.hmm import HMM
+
+        return HMM()
+
+    def _template(self) -> SequenceEstimator:
+        """The estimator to be fitted, unfitted.
+
+        Raises
+        ------
+        ParameterError
+            For what is none.
+        """
+        given = getattr(self, self.inner)
+        found = self._default_inner() if given is None else given
+        if not isinstance(found, SequenceEstimator):
+            raise ParameterError(
+                got=f"{self.inner}={given!r}",
+                expected="an estimator of probseq",
+                remedy=f"Write ps.{type(self).__name__}(ps.{self._default_inner()!r}).",
+            )
+        return found
+
+    def set_params(self, **params: Any) -> Self:
+        """Set arguments by name; ``model__n_states`` is one of the estimator inside, or of the default one for None.
+
+        Raises
+        ------
+        ParameterError
+            For an argument of what has none.
+        """
+        own = {name: value for name, value in params.items() if "__" not in name}
+        super().set_params(**own)
+        nested = {name: value for name, value in params.items() if name not in own}
+        if any(name.startswith(f"{self.inner}__") for name in nested):
+            held = getattr(self, self.inner)
+            if held is None:
+                setattr(self, self.inner, self._default_inner())
+            elif isinstance(held, type) or not hasattr(held, "set_params"):
+                raise ParameterError(
+                    got=f"{next(iter(nested))} with {self.inner}={held!r}",
+                    expected="an estimator, which has arguments of its own",
+                    remedy=f"Set {self.inner}= as a whole.",
+                )
+        super().set_params(**nested)
+        return self
 
     def save(self, path: Any) -> None:
         """Write all that was fitted to one file that ``ps.load`` reads; no pickle, no training values inside."""

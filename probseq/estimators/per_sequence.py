@@ -15,7 +15,7 @@ from sklearn.base import clone
 from probseq._random import RandomState
 from probseq._types import truth_value, whole_number
 from probseq.data.sequences import Sequences, sequences
-from probseq.errors import DataError, DataWarning, ParameterError, ProbseqWarning
+from probseq.errors import DataError, DataWarning, ProbseqWarning
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.fitted import TRAINING, check_y
 from probseq.estimators.label_files import decode_labels, encode_labels, plain_label
@@ -64,10 +64,17 @@ class PerSequence(Composed):
     2
     """
 
+    inner = "estimator"
+
     def __init__(self, estimator: Any = None, n_jobs: int | None = None, progress: bool | None = None) -> None:
         self.estimator = estimator
         self.n_jobs = n_jobs
         self.progress = progress
+
+    def _default_inner(self) -> SequenceEstimator:
+        from probseq.estimators.arma import ARMA
+
+        return ARMA()
 
     # fitting ------------------------------------------------------------------------------------------------------
 
@@ -96,15 +103,7 @@ class PerSequence(Composed):
         ParameterError
             For what is no estimator, or a number of jobs below one.
         """
-        from probseq.estimators.arma import ARMA
-
-        estimator = ARMA() if self.estimator is None else self.estimator
-        if not isinstance(estimator, SequenceEstimator):
-            raise ParameterError(
-                got=f"estimator={self.estimator!r}",
-                expected="an estimator of probseq",
-                remedy="Write ps.PerSequence(ps.ARMA(order=(1, 1, 1))).",
-            )
+        estimator = self._template()
         threads = self._threads()
         if self.progress is not None:
             truth_value("progress", self.progress)

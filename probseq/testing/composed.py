@@ -40,15 +40,12 @@ class ComposedRow:
         Returns what ``fit`` takes, as a dict.
     ask : mapping of names to functions of the fitted estimator and X
         Questions whose answers are the same after a file; each needs a fit.
-    inner : str
-        The argument that holds the estimator inside.
     """
 
     name: str
     make: Callable[[], Composed]
     data: Callable[[], dict[str, Any]]
     ask: Mapping[str, Question] = field(default_factory=dict)
-    inner: str = "model"
 
     @cached_property
     def fitted(self) -> Composed:
@@ -76,13 +73,19 @@ def check_construction(row: ComposedRow) -> None:
     for copied in (clone(estimator), clone(row.fitted), copy.deepcopy(estimator)):
         assert repr(copied.get_params()) == repr(estimator.get_params()), "a copy has other parameters"
         assert not copied.__sklearn_is_fitted__(), "clone copies the fit"
-    part = shallow[row.inner]
+    part, name = shallow[estimator.inner], estimator.inner
     if hasattr(part, "get_params"):
-        for name, value in part.get_params(deep=False).items():
-            marked = clone(estimator).set_params(**{f"{row.inner}__{name}": "marked"})
-            inside = getattr(marked, row.inner).get_params(deep=False)
-            assert inside[name] == "marked", f"set_params({row.inner}__{name}=...) has no effect"
-            assert equal_values(part.get_params(deep=False)[name], value), "set_params on a clone reaches the original"
+        for argument, value in part.get_params(deep=False).items():
+            marked = getattr(clone(estimator).set_params(**{f"{name}__{argument}": "marked"}), name)
+            assert marked.get_params(deep=False)[argument] == "marked", f"set_params({name}__{argument}=...) is lost"
+            assert equal_values(part.get_params(deep=False)[argument], value), "set_params reaches the original"
+    default = type(estimator)().set_params(**{f"{name}__random_state": 7})
+    assert getattr(default, name).random_state == 7, f"set_params({name}__...) does not know what None stands for"
+    try:
+        type(estimator)(**{name: "HMM"}).set_params(**{f"{name}__random_state": 7})
+    except ParameterError:
+        return
+    raise AssertionError(f"set_params({name}__...) with {name}='HMM' raises no ParameterError")
 
 
 def check_unfitted(row: ComposedRow) -> None:
@@ -111,7 +114,7 @@ def check_fit(row: ComposedRow) -> None:
     assert torch.equal(torch.get_rng_state(), torch_state), "the global generator of torch was touched"
     after: Any = np.random.get_state()
     assert equal_values(after[1], numpy_state[1]), "the global generator of numpy was touched"
-    inner = getattr(estimator, row.inner)
+    inner = getattr(estimator, estimator.inner)
     for one in inner.values() if isinstance(inner, Mapping) else [inner]:
         assert not hasattr(one, "model_"), "the estimator that was passed is fitted, not a copy of it"
     _assert_same(answers, row.answers(row.fitted), "a second fit")
@@ -148,13 +151,14 @@ def check_failed_fit(row: ComposedRow) -> None:
             assert not estimator.__sklearn_is_fitted__(), "half fitted"
             continue
         raise AssertionError(f"fit({bad!r}) raises no DataError")
-    wrong = row.make().set_params(**{row.inner: "HMM"})
+    estimator = row.make()
+    wrong = estimator.set_params(**{estimator.inner: "HMM"})
     try:
         _fit(wrong, row.data())
     except ParameterError as error:
-        assert row.inner in str(error), f"a message that does not name {row.inner}="
+        assert estimator.inner in str(error), f"a message that does not name {estimator.inner}="
         return
-    raise AssertionError(f"{row.inner}='HMM' raises no ParameterError")
+    raise AssertionError(f"{estimator.inner}='HMM' raises no ParameterError")
 
 
 CHECKS: dict[str, Callable[[ComposedRow], None]] = {
@@ -298,6 +302,5 @@ COMPOSED_ROWS: tuple[ComposedRow, ...] = (
         lambda: ps.PerSequence(ps.IID(), n_jobs=1),
         lambda: {"X": _many()},
         _PANEL,
-        inner="estimator",
     ),
 )
