@@ -164,14 +164,14 @@ class Comparison:
         elif not same:
             other = "other " if str(e.measure) == str(self.measure) else ""
             notes.append(f"log score is a {other}{e.measure}, not a {self.measure}")
-        if same and e.name == self.best and len(self.comparable) > 1:
-            notes.append("selected as the best, so its lead is flattered")
         gap = se = math.nan
-        if same and e.name == self.best:
-            gap, se = 0.0, math.nan
-        elif same and not math.isfinite(nats):
-            gap = nats
+        if same and nats == -math.inf:
+            gap = math.nan if e.name == self.best else nats
             notes.append("gave probability zero to a value that came")
+        elif same and e.name == self.best:
+            gap = 0.0
+            if len(self.comparable) > 1:
+                notes.append("selected as the best, so its lead is flattered")
         elif same:
             estimate = self.difference(e.name)
             gap, se = estimate.mean, estimate.standard_error

@@ -131,7 +131,8 @@ def hac_mean(x: ArrayLike, lag: int | None = None) -> MeanEstimate:
     if n == 0:
         raise EmptyDataError(got="no value that is not missing", expected="at least one")
     lag = default_lag(n) if lag is None else min(int(whole_number("lag", lag, 0, "Leave it out.")), n - 1)
-    mean = float(x[seen].mean())
+    with np.errstate(invalid="ignore"):
+        mean = float(x[seen].mean())
     if not math.isfinite(mean):
         return MeanEstimate(mean, math.nan, hac_degrees(n, lag), n, "hac", False)
     window = window_sums(np.where(seen, x - mean, 0.0), lag)
@@ -160,7 +161,8 @@ def clustered_mean(x: ArrayLike, clusters: ArrayLike) -> MeanEstimate:
     n = int(seen.sum())
     if n == 0:
         raise EmptyDataError(got="no value that is not missing", expected="at least one")
-    mean = float(x[seen].mean())
+    with np.errstate(invalid="ignore"):
+        mean = float(x[seen].mean())
     group, index = np.unique(labels[seen], return_inverse=True)
     g = len(group)
     if not math.isfinite(mean):

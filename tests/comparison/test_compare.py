@@ -204,3 +204,14 @@ def test_a_sequence_that_is_not_scored_is_none():
     found = ps.compare(fits, panel, per="sequence")
     total = np.nansum(fits["iid"].log_prob_steps(panel).values[:2, 1:])
     assert found.table.loc["iid", "nats"] == pytest.approx(total / 2)
+
+
+def test_models_that_thought_the_data_impossible():
+    x = np.array([0, 1, 1, 0, 1, 1, 0, 1, 0, 0, 1, 1])
+    fits = {p: ps.IID(ps.Categorical()).fit(x).with_parameters(probs=[[p, 1 - p]]) for p in (0.0, 0.5, 1.0)}
+    table = ps.compare(fits, x).table
+    assert table.index[0] == "0.5" and table["confidence_set"].tolist() == [True, False, False]
+    assert np.isneginf(table["difference"][1:]).all() and table["note"].str.contains("probability zero").sum() == 2
+    none = ps.compare({"a": fits[0.0], "b": fits[1.0]}, x)
+    assert none.table["note"].str.contains("probability zero").all() and "flattered" not in repr(none)
+    assert np.isnan(none.difference("a", "b").mean)

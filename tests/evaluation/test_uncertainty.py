@@ -81,6 +81,7 @@ def test_what_is_not_finite_has_no_error():
     x = np.r_[np.zeros(60), -np.inf]
     for found in (hac_mean(x), clustered_mean(x, np.arange(61)), paired_difference(x[None], np.zeros((1, 61)))):
         assert found.mean == -np.inf and np.isnan(found.standard_error) and np.isnan(found.p_value)
+    assert np.isnan(hac_mean([np.inf, -np.inf]).mean) and np.isnan(clustered_mean([np.inf, -np.inf], [0, 1]).mean)
     both = np.array([[0.0, -np.inf, 1.0]])
     assert np.isnan(paired_difference(both, both - 1.0).mean)
 
