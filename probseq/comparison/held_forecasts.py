@@ -25,7 +25,7 @@ from probseq.results.joint import make_batch
 
 __all__ = ["HeldForecasts", "Question", "answer", "fit_and_forecast", "fit_to_past", "note_numbers"]
 
-# Numbers that the paths of one batch of forecasts may hold at a time.
+# Numbers that one batch of forecasts may hold at a time.
 _PATH_ENTRIES = 20_000_000
 
 
@@ -164,8 +164,8 @@ def _of_one_model(
     if data.variables != given and set(data.variables) == set(given):
         # A model that was fitted before reads the variables in the order of its fit.
         place = [data.variables.index(name) for name in given]
-        parts = {name: part[:, :, :, place] for name, part in answers.arrays().items() if part.ndim > 3}
-        answers = replace(answers, **parts)
+        parts: dict[str, Any] = {name: part for name, part in answers.arrays().items() if part.ndim > 3}
+        answers = replace(answers, **{name: part[:, :, :, place] for name, part in parts.items()})
     return replace(answers, method=method, message=message)
 
 
@@ -208,9 +208,11 @@ def answer(
     inputs = model_inputs(data) if own.model_.n_covariates else None
     u = None if inputs is None else np.nan_to_num(inputs[row[:, None], inside])
     generator, method = numpy_generator(np.random.SeedSequence([asked.seed, int(cuts.max())])), ""
-    chunk = max(1, _PATH_ENTRIES // (asked.n_paths * h * k))
-    for first in range(0, len(row), chunk):
-        some = slice(first, first + chunk)
+    # Numbers a value: its quantiles, or the cdf of every draw at each of them.
+    depth = (len(asked.quantiles) + 2 * len(asked.levels) + 1) * own.model_.n_draws
+    width, first = max(depth, asked.n_paths), 0
+    while first < len(row):
+        some = slice(first, first + max(1, _PATH_ENTRIES // (width * h * k)))
         part = map_state(lambda leaf, s=some: leaf[s], tree)
         told = None if u is None else u[some]
         joint, backend, how = own._ahead(part, h, told, asked.n_paths, generator)
@@ -221,6 +223,9 @@ def answer(
         if own.has_likelihood:
             answers.joint_log_score[at_origin, at_row] = joint_log_score(joint, y[some], there[some].sum(-1))
         note_numbers(backend, y[some], there[some], asked, answers, at_origin, at_row)
+        first = some.stop
+        if isinstance(backend, LawBackend):
+            width = depth  # no paths were needed, nor will they be
     return method
 
 

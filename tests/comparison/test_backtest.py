@@ -12,6 +12,7 @@ from scipy.stats import multivariate_normal, norm
 from sklearn.base import clone
 
 import probseq as ps
+from probseq.comparison import held_forecasts
 from probseq.comparison.checkpoints import describe_model
 from probseq.errors import ConvergenceWarning, CovariateError, DataWarning, HorizonError, ParameterError, ShapeError
 
@@ -95,6 +96,14 @@ def test_sequences_of_different_lengths_with_covariates():
     assert "covariate" in str(raised.value)
 
 
+def test_forecasts_in_batches_of_any_size(monkeypatch):
+    model = ps.HMM(2, ps.Normal(), inference=ps.Laplace(n_draws=4), random_state=0).fit(AIR[:60])
+    panel = [AIR.values[:90], AIR.values[:80]]
+    whole = ps.backtest(model, panel, 3, min_steps=70, stride=3)
+    monkeypatch.setattr(held_forecasts, "_PATH_ENTRIES", 3 * 2000 * 3)
+    xr.testing.assert_allclose(ps.backtest(model, panel, 3, min_steps=70, stride=3), whole, rtol=1e-10)
+
+
 def test_origins_as_dates_cut_a_panel_on_one_day():
     long = AIR.to_series()[:60]
     panel = {"old": long, "new": long[24:]}
@@ -146,8 +155,8 @@ def test_paths_texts_and_several_variables():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = ps.backtest(net, both, 3, min_steps=30, stride=3, n_paths=50, n_jobs=1)
-        again = ps.backtest(net, both, 3, min_steps=30, stride=3, n_paths=50, n_jobs=1)
         alone = clone(net).fit(both[:30])
+        again = ps.backtest(alone, both, 3, min_steps=30, stride=3, n_paths=50, n_jobs=1)
     xr.testing.assert_identical(found, again)
     assert found["mean"].dims == ("model", "origin", "horizon", "variable")
     assert "50 simulated paths" in found["method"].values[0]
