@@ -66,6 +66,11 @@ class Backend(ABC):
     """Whether the law of each step is known, rather than simulated."""
 
     @property
+    def substance(self) -> str:
+        """What the forecast is made of, for messages."""
+        return {"analytic": "the law of each step", "mixture": "mixtures of laws"}.get(self.name, self.name)
+
+    @property
     def discrete_variables(self) -> np.ndarray:
         """Which variables are counted, (k,) bool."""
         return np.zeros(self.shape[-1], dtype=bool)
@@ -112,9 +117,9 @@ class Backend(ABC):
     def log_prob(self, y: np.ndarray) -> np.ndarray:
         """log p(y_t) for every step by itself, over the values present, (n, t)."""
         raise UnsupportedError(
-            got=f"log_prob of a forecast made of {self.name}",
-            expected="a forecast with densities (method 'analytic' or 'mixture'), or joint=True where the model can",
-            remedy="Use crps() or quantile_score, or log_prob(y, joint=True).",
+            got=f"log_prob of a forecast made of {self.substance}",
+            expected="a forecast with densities (backend 'analytic' or 'mixture'), or joint=True where the model can",
+            remedy="Use crps(y) or pinball(y, q); of a fitted model's paths log_prob(y, joint=True).",
         )
 
     def sample(self, n_paths: int, generator: torch.Generator) -> np.ndarray:

@@ -178,7 +178,7 @@ class DerivedForecasts(ForecastArithmetic):
         found = None if self._joint is None else self._joint.weighted_paths(values, 10 * int(n_paths), generator)
         if found is None:
             raise UnsupportedError(
-                got=f"given() of a forecast made of {self._backend.name} ({self.method})",
+                got=f"given() of a forecast made of {self._backend.substance} ({self.method})",
                 expected="the forecast of a fitted model, with all its variables and steps",
                 remedy="Call given() on forecast(horizon) itself, before marginal(), aggregate() or map().",
             )

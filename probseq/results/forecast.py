@@ -188,7 +188,7 @@ class Forecast(ForecastTables):
         by_paths = isinstance(self._backend, PathsBackend)
         if kind != "eti" or (self._joint is None and not by_paths):
             raise UnsupportedError(
-                got=f"interval(kind={kind!r}, joint=True) of a forecast made of {self._backend.name}",
+                got=f"interval(kind={kind!r}, joint=True) of a forecast made of {self._backend.substance}",
                 expected='kind="eti" and a forecast that knows how its steps hang together',
                 remedy="Use joint=False.",
             )
@@ -244,7 +244,7 @@ class Forecast(ForecastTables):
             split = None if both is None else of_paths(*both, backend.n_categories)
         if split is None:
             raise UnsupportedError(
-                got=f"decompose() of a forecast made of {backend.name}",
+                got=f"decompose() of a forecast made of {backend.substance}",
                 expected="a mixture over two parameter draws or more",
                 remedy="Fit with an inference that returns draws, such as MeanField.",
             )

@@ -10,6 +10,7 @@ import pandas as pd
 from probseq.errors import UnsupportedError
 from probseq.plotting import PALETTE, plot_bars, plot_ridge
 from probseq.plotting.canvas import INK
+from probseq.results.regions import outer_levels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +42,7 @@ def draw_ridge(
     names = step_names(forecast._index[sequence], forecast.future)
     for j, panel in enumerate(panels):
         one = forecast._backend.marginal([j])
-        ends = one.quantile(np.array([_TAIL / 2, 1.0 - _TAIL / 2]))[sequence, :length, 0]
+        ends = one.quantile(np.array(outer_levels(one, _TAIL)))[sequence, :length, 0]
         counted = bool(one.discrete) and _whole(one, ends)
         values, heights = _masses(one, ends, sequence) if counted else _densities(one, ends, sequence)
         came = None if truth is None else truth[:, j]

@@ -10,10 +10,11 @@ from scipy import stats
 from probseq.errors import UnsupportedError
 from probseq.results.affine import AffineBackend, core_of
 from probseq.results.backends import Backend, LawBackend, PathsBackend
+from probseq.results.quantiles import QuantilesBackend
 from probseq.results.rows import RowsBackend
 from probseq.results.scenario import PartlyKnown
 
-__all__ = ["densest_region", "entropy", "shortest_interval", "simultaneous_band"]
+__all__ = ["densest_region", "entropy", "outer_levels", "shortest_interval", "simultaneous_band"]
 
 # Cells of the grid in which regions are searched.
 _CELLS = 1000
@@ -126,10 +127,12 @@ def densest_region(backend: Backend, level: float) -> np.ndarray:
     core = core_of(backend)
     if isinstance(core, PathsBackend):
         raise UnsupportedError(
-            got=f"a region of a forecast made of {backend.name}",
+            got=f"a region of a forecast made of {backend.substance}",
             expected="a forecast with densities, or quantiles",
             remedy='Use interval(level, kind="hdi").',
         )
+    if isinstance(core, QuantilesBackend):
+        core.quantile(np.array([(1.0 - level) / 2, (1.0 + level) / 2]))  # raises where it does not know so much
     edges, mass = _cells(core, (1.0 - level) / 20)
     found = np.empty(core.shape, dtype=object)
     for at in np.ndindex(core.shape):
@@ -142,12 +145,24 @@ def densest_region(backend: Backend, level: float) -> np.ndarray:
     return backend.image_of_ends(region) if isinstance(backend, AffineBackend) else region
 
 
+def outer_levels(backend: Backend, tail: float) -> tuple[float, float]:
+    """Levels between which all but ``tail`` of the probability lies, as far as the backend knows its tails."""
+    core = core_of(backend)
+    low, high = tail / 2, 1.0 - tail / 2
+    if isinstance(core, QuantilesBackend):
+        low, high = max(low, float(core.levels[0])), min(high, float(core.levels[-1]))
+        if isinstance(backend, AffineBackend) and (backend.scale < 0).any():
+            low, high = max(low, 1.0 - high), min(high, 1.0 - low)
+    return low, high
+
+
 def _cells(backend: Backend, tail: float) -> tuple[np.ndarray, np.ndarray]:
     """Ends of cells and their probabilities, arrays of arrays (n, t, k): all that lies between two small tails."""
-    ends = backend.quantile(np.array([tail / 2, 1.0 - tail / 2]))
+    lowest, highest = outer_levels(backend, tail)
+    ends = backend.quantile(np.array([lowest, highest]))
     share = np.linspace(0.0, 1.0, _CELLS // 2 + 1).reshape(-1, 1, 1, 1)
     even = ends[..., 0] + share * (ends[..., 1] - ends[..., 0])
-    levels = np.clip(share, tail / 2, 1.0 - tail / 2) * np.ones(backend.shape)
+    levels = np.clip(share, lowest, highest) * np.ones(backend.shape)
     grid = np.sort(np.concatenate([even, _blockwise(backend, backend._inverse, levels)]), 0)
     probability = np.diff(_blockwise(backend, backend.cdf, grid), axis=0)
     edges, mass = np.empty(backend.shape, dtype=object), np.empty(backend.shape, dtype=object)

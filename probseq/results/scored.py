@@ -42,7 +42,7 @@ class ScoredForecasts(LabelledLaw):
             )
         if self._joint is None:
             raise UnsupportedError(
-                got=f"log_prob(joint=True) of a forecast made of {self._backend.name}",
+                got=f"log_prob(joint=True) of a forecast made of {self._backend.substance}",
                 expected="a forecast that still knows its model",
                 remedy="Call it on what forecast() returned, or use joint=False.",
             )
@@ -260,7 +260,7 @@ class ScoredForecasts(LabelledLaw):
         left_out: dict[str, str] = {}
         for name in names:
             if name in _PATHS and self._has_loose_steps and not strict:
-                left_out[name] = f"a forecast made of {self._backend.name}, step by step"
+                left_out[name] = f"a forecast made of {self._backend.substance}, step by step"
                 continue
             try:
                 summand = self._one_score(name, y, options)

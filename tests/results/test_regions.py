@@ -1,5 +1,6 @@
 """Shortest intervals, highest-density regions, and laws known by their quantiles."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from probseq.data.sequences import sequences
 from probseq.distributions.compose import mixture
 from probseq.distributions.counts import PoissonCounts
 from probseq.distributions.gaussian import DiagonalNormal
-from probseq.errors import ApproximationWarning, ParameterError, UnsupportedError
+from probseq.errors import ApproximationWarning, DataError, ParameterError, UnsupportedError
 from probseq.results.backends import LawBackend
 from probseq.results.forecast import Forecast
 from probseq.results.quantiles import QuantilesBackend
@@ -162,3 +163,20 @@ def test_joint_bands_of_counts_hold_what_they_promise(turned, by_paths):
         held = stats.poisson.cdf(high, 0.5).prod()
         # The counts of one step less far out hold too little together.
         assert level - 0.03 <= held and stats.poisson.cdf(high - 1, 0.5).prod() < level + 0.03
+
+
+def test_regions_of_quantiles_keep_to_the_levels_that_are_known():
+    x = np.random.default_rng(0).normal(size=100).cumsum()
+    forecast = ps.Conformal(ps.RandomWalk()).fit(x).forecast(2)
+    region, hdi = forecast.region(0.5).values, forecast.interval(0.5, kind="hdi").values
+    lengths = np.nansum(region[:, 1] - region[:, 0], -1)
+    assert (lengths <= (hdi[:, 1] - hdi[:, 0]) * 1.02).all()
+    covered = np.nansum(
+        [forecast.cdf(region[:, 1, i]) - forecast.cdf(region[:, 0, i]) for i in range(region.shape[-1])], 0
+    )
+    assert (covered >= 0.5 - 1e-6).all()
+    with pytest.raises(DataError, match="held-out"):
+        forecast.region(0.99)
+    forecast.plot(kind="ridge")
+    (-forecast).plot(kind="ridge")
+    plt.close("all")
