@@ -121,8 +121,8 @@ class LabelledLaw:
     def _warn_of_independence(self, method: str) -> None:
         if self._has_loose_steps:
             warnings.warn(
-                f"{method}() takes the steps as independent: a forecast made of {self._backend.substance} does not know "
-                "how they hang together. Use Forecast.from_paths where they do.",
+                f"{method}() takes the steps as independent: a forecast made of {self._backend.substance} does not "
+                "know how they hang together. Use Forecast.from_paths where they do.",
                 ApproximationWarning,
                 stacklevel=3,
             )
