@@ -43,7 +43,7 @@ def capabilities(estimator: Any) -> Capabilities:
         For anything else, such as a class or a ``PerSequence``.
     """
     if isinstance(estimator, Calibrated):
-        return capabilities(estimator._estimator())
+        return capabilities(estimator._template())
     if not isinstance(estimator, SequenceEstimator):
         raise ParameterError(
             got=f"estimator={estimator!r}",

@@ -165,6 +165,12 @@ class SktimeForecaster(BaseForecaster):
         rest = self._past.rows(self._n_fitted, self._past.n_steps)
         return self._moved(first, *rest) if len(rest[0]) else first
 
+    def _get_fitted_params(self) -> dict[str, Any]:
+        """The parameters of the model by name (all draws of them), and how well it fits."""
+        own = self.estimator_ if isinstance(self.estimator_, SequenceEstimator) else self.estimator_.estimator_
+        found: dict[str, Any] = {str(name): one.values.squeeze() for name, one in own.params_.data_vars.items()}
+        return {**found, "log_likelihood": own.log_likelihood_, "aic": own.aic, "bic": own.bic}
+
     # predictions ------------------------------------------------------------------------------------------------------
 
     def _predict(self, fh: ForecastingHorizon, X: pd.DataFrame | None) -> pd.DataFrame:
@@ -256,6 +262,11 @@ class SktimeForecaster(BaseForecaster):
         if known is None:
             return None
         wanted = ForecastingHorizon(np.arange(1, horizon + 1)).to_absolute_index(self.cutoff)
+        unnamed = [] if X is None else [name for name in known.columns if name not in X.columns]
+        if unnamed:
+            raise CovariateError(
+                got=f"X without {unnamed}", expected=f"{list(known.columns)}", remedy="Name them as in the fit."
+            )
         missing = wanted if X is None else wanted.difference(X.index)
         if X is None or len(missing):
             raise CovariateError(

@@ -150,6 +150,8 @@ def test_covariates_go_by_name_and_time():
         forecaster.predict(fh=[2], X=X[51:])
     with pytest.raises(CovariateError):
         forecaster.predict(fh=[1])
+    with pytest.raises(CovariateError, match="without"):
+        forecaster.predict(fh=[1], X=X[["a"]])
     forecaster.update(Y[50:53], X, update_params=False)
     past = ps.sequences(Y[:53], covariates=X[:53])
     expected = forecaster.estimator_.forecast(1, history=past, covariates=X[53:54])
@@ -266,6 +268,9 @@ def test_components_are_parameters():
     assert forecaster.get_params()["estimator__n_states"] == 2
     other = forecaster.clone().set_params(estimator__n_states=3)
     assert other.estimator.n_states == 3 and forecaster.estimator.n_states == 2 and other.n_paths == 10
+    found = ps.to_sktime(AR).fit(Y).get_fitted_params()
+    own = ps.ARMA((1, 0)).fit(Y)
+    assert found["ar"] == own.params_["ar"].item() and found["aic"] == own.aic
     again = pickle.loads(pickle.dumps(ps.to_sktime(AR).fit(Y)))
     assert_allclose(again.predict(fh=[1]), values(ps.ARMA((1, 0)).fit(Y).predict(horizon=1)), rtol=1e-12)
 
