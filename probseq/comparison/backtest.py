@@ -108,9 +108,10 @@ def backtest(
         the value) and ``truth``, with a ``variable`` dimension where the data have one; ``mode`` for categories.
         ``sequence`` is there if many came in. NaN stands where nothing was forecast or came; in both log scores for
         models without likelihood, in ``log_score`` behind the first step where laws are known by paths only, and in
-        ``joint_log_score`` over gaps that a model cannot run over. ``origin`` counts the known steps (or is the stamp
-        that was asked for); ``fitted_at`` is the origin at which the parameters were fitted, ``method`` says how the
-        laws of a model were found.
+        ``joint_log_score`` over gaps that a model cannot run over and for forecasts that do not know it, as those of
+        wrappers. ``origin`` counts the known steps (or is the stamp that was asked for); ``fitted_at`` is the origin at
+        which the parameters were fitted (of a ``PerSequence``, the first one behind it that knows some of a series that
+        began later), ``method`` says how the laws of a model were found.
 
     Raises
     ------
