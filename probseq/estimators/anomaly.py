@@ -134,7 +134,8 @@ class AnomalyDetector(HeldOutFit):
                 continue
             above = len(known) - np.searchsorted(known, each[..., i][scored], side="left")
             p[..., i][scored] = (1 + above) / (len(known) + 1)
-            excess[..., i][scored] = each[..., i][scored] - known[-1]
+            with np.errstate(invalid="ignore"):  # impossible as some ordinary values were
+                excess[..., i][scored] = np.nan_to_num(each[..., i][scored] - known[-1], nan=0.0, posinf=np.inf)
         lowest = np.where(np.isnan(p), np.inf, p)
         tied = np.where(lowest == lowest.min(-1, keepdims=True), excess, -np.inf)
         names = np.asarray([str(v) for v in data.variables], dtype=object)
@@ -167,6 +168,8 @@ class AnomalyDetector(HeldOutFit):
     ) -> xr.DataArray:
         """``score_samples`` plus the threshold, nats: below 0 for anomalies, NaN where nothing is scored."""
         found = self.score_samples(X, lengths=lengths, covariates=covariates, history=history)
+        if np.isposinf(self.threshold_):  # ordinary data were impossible as often as alarms may be false
+            return xr.where(np.isneginf(found), 0.0, found + np.inf).rename("decision")
         return (found + self.threshold_).rename("decision")
 
 

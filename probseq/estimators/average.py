@@ -15,7 +15,7 @@ from sklearn.base import clone
 
 from probseq._random import RandomState, numpy_generator
 from probseq._types import Rule, number_in, truth_value
-from probseq.data.sequences import Sequences
+from probseq.data.sequences import Sequences, sequences
 from probseq.distributions.emissions import Emission
 from probseq.errors import (
     ConvergenceWarning,
@@ -302,6 +302,14 @@ class Average(WithMembers, SequenceEstimator):
         templates = self._named()
         if self.prefit:
             data = read_as_models(templates, data)
+        else:
+            templates = {name: clone(model) for name, model in templates.items()}
+        held = None if validation is None else sequences(validation, vocabulary=data.vocabulary)
+
+        def refitted(model: SequenceEstimator, part: Sequences) -> SequenceEstimator:
+            told = None if held is None else suited(model, held)
+            return clone(model).fit(suited(model, part), validation=told, weights=weights)  # type: ignore[no-any-return]
+
         each = sequence_weights(weights, data)
         learns = self._learns and len(templates) > 1
         scores, ages = np.zeros((0, len(templates))), np.zeros(0)
@@ -315,15 +323,9 @@ class Average(WithMembers, SequenceEstimator):
                 with warnings.catch_warnings():
                     for category in (ConvergenceWarning, DegenerateWarning):
                         warnings.simplefilter("ignore", category)
-                    early = {
-                        name: clone(model).fit(suited(model, first), validation=validation, weights=weights)
-                        for name, model in templates.items()
-                    }
+                    early = {name: refitted(model, first) for name, model in templates.items()}
                 scores, ages = held_out_scores(early, rest, TRAINING)
-            fitted = {
-                name: clone(model).fit(suited(model, data), validation=validation, weights=weights)
-                for name, model in templates.items()
-            }
+            fitted = {name: refitted(model, data) for name, model in templates.items()}
         shares = self._shares(list(templates), scores, ages) if learns else self._fixed(list(templates))
         model = self._assemble([own.model_ for own in fitted.values()])
         self._check_covariates(model, data)

@@ -119,6 +119,16 @@ def test_missing_values_are_never_flagged():
     assert_array_equal(ps.AnomalyDetector(ps.IID()).fit(normals(500)).predict(ragged), [[False, True], [True, False]])
 
 
+def test_what_ordinary_data_think_impossible_is_no_alarm_where_they_are_so_often():
+    def parts(n):
+        return {"X": "ab" * 20, "calibration": "aab" * n}
+
+    often = ps.AnomalyDetector(ps.MarkovChain(smoothing=0.0), 0.2).fit(**parts(20))
+    assert often.threshold_ == np.inf and not often.predict("aab").any()
+    assert (often.decision_function("aab") >= 0).all() and not often.anomalies("aab").anomaly.any()
+    assert often.anomalies("aab").most_surprising.values.tolist() == ["x0"] * 4
+
+
 def test_history_and_other_kinds_of_data():
     y = np.cumsum(normals(400)[:, 0])
     found = ps.AnomalyDetector(ps.RandomWalk(), 0.02).fit(y)

@@ -176,6 +176,9 @@ def test_networks_and_panels_and_inputs():
     y = pd.Series(2 * u[:, 0] + ar(80, seed=6))
     both = ps.Average({"arma": ps.ARMA((1, 0)), "iid": ps.IID()}).fit(y, covariates=u)
     assert both.params_.weights.sel(component="arma") > 0.9
+    held = ps.sequences(y[:20].to_numpy(), covariates=u[:20])
+    told = ps.Average({"arma": ps.ARMA((1, 0)), "iid": ps.IID()}).fit(y, covariates=u, validation=held)
+    assert told.params_.weights.equals(both.params_.weights)
     future = rng.normal(size=(3, 1))
     assert both.forecast(3, covariates=future).mean().shape == (3,)
     with pytest.raises(CovariateError):
