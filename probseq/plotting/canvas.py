@@ -85,6 +85,9 @@ def finish(ax: Axes, title: str | None, xlabel: str, ylabel: str, legend: bool =
     locator = ax.xaxis.get_major_locator()
     if isinstance(locator, mdates.AutoDateLocator):
         ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
+        # Eleven years, matplotlib's most, run into each other in a panel of a third of a page.
+        width = ax.bbox.width / ax.figure.dpi
+        locator.maxticks[mdates.YEARLY] = min(locator.maxticks[mdates.YEARLY], max(3, int(2 * width)))
     if title:
         ax.set_title(title, loc="left", fontsize="medium")
     ax.set_xlabel(xlabel)

@@ -130,3 +130,14 @@ def test_cumulative_difference_skips_what_is_not_scored():
     ax = plot_cumulative_difference(DAYS[:4], {"hmm": [1.0, np.nan, -3.0, 0.5]}, reference="arma")
     np.testing.assert_allclose(line(ax, "hmm").get_ydata(), [1, 1, -2, -1.5])
     assert ax.get_ylabel() == "nats ahead of arma"
+
+
+@pytest.mark.parametrize("years", [5, 10, 40])
+def test_years_keep_apart_in_a_narrow_panel(years):
+    figure, axes = plt.subplots(1, 3, figsize=(10, 2), layout="constrained")
+    months = np.datetime64("1992-01") + np.arange(12 * years)
+    plot_cumulative_difference(months, {"hmm": np.ones(12 * years)}, ax=axes[1])
+    figure.canvas.draw()
+    shown = [tick.label1.get_window_extent() for tick in axes[1].xaxis.get_major_ticks() if tick.label1.get_text()]
+    assert len(shown) >= 2
+    assert all(left.x1 < right.x0 for left, right in zip(shown, shown[1:], strict=False))
