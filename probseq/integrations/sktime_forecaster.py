@@ -216,7 +216,10 @@ class SktimeForecaster(BaseForecaster):
 
     def _ahead(self, fh: ForecastingHorizon, X: pd.DataFrame | None) -> StepsAhead:
         """The law of every step of ``fh``: of later ones from the cutoff, of the others one step ahead."""
-        ahead = fh.to_relative(self.cutoff).to_numpy().astype(int)
+        relative = fh.to_relative(self.cutoff).to_pandas()
+        if relative.dtype.kind not in "iu":  # spans of time
+            relative = fh.to_absolute_int(self.cutoff[0], self.cutoff).to_pandas()
+        ahead = relative.to_numpy(dtype=int)
         known = self._past.steps_until(self.cutoff)
         rows = known - 1 + ahead
         if (rows < 0).any():

@@ -196,6 +196,16 @@ def test_indexes_go_on(index):
     assert forecaster.update(y[58:], update_params=False).predict(fh=[0]).index.equals(index[59:])
 
 
+@pytest.mark.parametrize("step", ["1D", "1h", "2h"])
+def test_horizons_may_be_spans_of_time(step):
+    from sktime.forecasting.base import ForecastingHorizon
+
+    y = pd.Series(Y.values, pd.date_range("2001-01-01", periods=60, freq=step))
+    forecaster = ps.to_sktime(AR).fit(y)
+    spans = ForecastingHorizon(pd.TimedeltaIndex([pd.Timedelta(step), 3 * pd.Timedelta(step)]))
+    assert_array_equal(forecaster.predict(fh=spans), forecaster.predict(fh=[1, 3]))
+
+
 def tags(estimator):
     names = ("multivariate", "exogenous", "missing_values", "pred_int")
     return [ps.to_sktime(estimator).get_tag(f"capability:{name}") for name in names]
