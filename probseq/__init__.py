@@ -25,6 +25,7 @@ _HOMES = {
     "probseq.estimators.recalibrated": ("Recalibrated",),
     "probseq.estimators.structural": ("LocalLevel", "LocalTrend"),
     "probseq.estimators.varma": ("VAR", "VARMA"),
+    "probseq.estimators.linear_system": ("LinearDynamicalSystem",),
     "probseq.estimators.recurrent": ("RNN", "LSTM", "GRU"),
     "probseq.estimators.baseline": ("IID", "RandomWalk", "SeasonalNaive", "MarkovChain", "PoissonProcess"),
     "probseq.estimators.storage": ("load",),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from probseq.distributions.params import Constraint
 
-__all__ = ["StationaryMatrices", "companion", "lyapunov"]
+__all__ = ["StableMatrix", "StationaryMatrices", "companion", "lyapunov"]
 
 # Singular values of partial autocorrelations stay this far below one.
 _INSIDE = 1.0 - 1e-9
@@ -68,6 +68,22 @@ class StationaryMatrices(Constraint):
         if bool((largest < 1.0).all()):
             return None
         return "not stationary" if self.sign == 1 else "not invertible"
+
+
+class StableMatrix(StationaryMatrices):
+    """One square matrix with all eigenvalues inside the unit circle: the transition of a stationary state."""
+
+    def constrain(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return super().constrain(flat, (1, *shape)).squeeze(-3)
+
+    def unconstrain(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return super().unconstrain(value.unsqueeze(-3), (1, *shape))
+
+    def log_abs_det(self, flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return super().log_abs_det(flat, (1, *shape))
+
+    def violation(self, value: Tensor) -> str | None:
+        return super().violation(value.unsqueeze(-3))
 
 
 def companion(matrices: Tensor) -> Tensor:

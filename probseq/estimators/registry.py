@@ -14,6 +14,7 @@ FAMILIES = {
     "VARMA": "probseq.estimators.varma",
     "LocalLevel": "probseq.estimators.structural",
     "LocalTrend": "probseq.estimators.structural",
+    "LinearDynamicalSystem": "probseq.estimators.linear_system",
     "StateSpaceModel": "probseq.estimators.state_space",
     "RegimeModel": "probseq.estimators.regimes",
     "RNN": "probseq.estimators.recurrent",

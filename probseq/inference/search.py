@@ -179,9 +179,11 @@ def latent_problems(
     model: SequenceModel[Any], params: dict[str, Tensor], batch: Batch, weights: Tensor | None
 ) -> tuple[str, ...]:
     """What has degenerated at parameters (1, ...), in words that name the state; nothing for models without states."""
-    if not (isinstance(model, ExpectationMaximization) and isinstance(model, DiscreteLatent)):
+    if not isinstance(model, ExpectationMaximization):
         return ()
     with torch.no_grad():
+        if not isinstance(model, DiscreteLatent):
+            return model.em_problems(params, batch, torch.zeros(1, 0, dtype=torch.float64))[0]
         posterior = model.smooth(params, batch)
         if weights is not None:
             posterior = posterior * weights.reshape(-1, 1, 1)

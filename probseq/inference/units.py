@@ -47,6 +47,10 @@ def real_unit(spec: ParamSpec, batch: Batch, discrete: bool) -> Tensor:
     unit = torch.ones((), dtype=torch.float64)
     words = set(spec.dims)
     by_covariate = spec.dims[-1:] == ("covariate",)
+    if spec.dims == ("variable", "state") and not (discrete or spec.unitless):
+        # What a state, which has no unit, adds to each variable.
+        each = _spread(batch)
+        return (each if len(each) == spec.shape[0] else each.mean()).unsqueeze(-1)
     if not (discrete or spec.unitless) and words - {"covariate"} <= _OF_THE_DATA:
         each = _spread(batch)
         own = spec.dims[:-1] if by_covariate else spec.dims

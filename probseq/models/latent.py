@@ -121,7 +121,8 @@ class EMStep(NamedTuple):
 
     log_prob : (D,), weighted log-likelihood of the parameters *before* the step, nats.
     params : the parameters after it, (D, ...).
-    occupancy : (D, s), expected number of (weighted) steps in each state before it.
+    occupancy : (D, s), expected number of (weighted) steps in each state before it; of states that are numbers the sum
+        of their expected squares.
     """
 
     log_prob: Tensor
@@ -136,7 +137,8 @@ class ExpectationMaximization(ABC):
     def em_start(self, batch: Batch, n_starts: int, init: str, generator: torch.Generator) -> dict[str, Tensor]:
         """Starting parameters, (D, ...).
 
-        ``init`` is "kmeans" (the first start follows clusters of the values, the others are random) or "random".
+        ``init`` is "kmeans" (the first start follows clusters of the values, or what else the model has to reason
+        from, the others are random) or "random".
         """
 
     @abstractmethod
@@ -145,4 +147,7 @@ class ExpectationMaximization(ABC):
 
     @abstractmethod
     def em_problems(self, params: Params, batch: Batch, occupancy: Tensor) -> list[tuple[str, ...]]:
-        """For every draw, what has degenerated, in words that name the state; empty where all is well."""
+        """For every draw, what has degenerated, in words that name the state; empty where all is well.
+
+        ``occupancy`` is that of the last `EMStep`; of a model without discrete states it may be empty, (D, 0).
+        """

@@ -172,6 +172,11 @@ def _hmm(emission: Emission) -> SequenceEstimator:
     return ps.HMM(2, emission, inference=_quick_em(), random_state=0)
 
 
+def _linear(inference: Inference | None = None, n_states: int = 2, **options: Any) -> SequenceEstimator:
+    quick = ps.MLE(tol=1e-4, covariance=False) if inference is None else inference
+    return ps.LinearDynamicalSystem(n_states, inference=quick, random_state=0, **options)
+
+
 def _net(cell: Callable[..., SequenceEstimator], head: Emission) -> SequenceEstimator:
     return cell(3, head=head, inference=_quick_net(), random_state=0)
 
@@ -299,6 +304,12 @@ def _rows() -> list[Row]:
         Row("VAR by Laplace", lambda: ps.VAR(inference=ps.Laplace(n_draws=3), random_state=0), n_variables=2),
         Row("VARMA", ps.VARMA, n_variables=2),
         Row("VARMA of one variable", ps.VARMA),
+        Row("LinearDynamicalSystem", _linear, n_variables=2),
+        Row("LinearDynamicalSystem of one variable", _linear),
+        Row("LinearDynamicalSystem by EM", lambda: _linear(ps.EM(n_init=1, tol=0.1), n_states=1), n_variables=2),
+        Row("LinearDynamicalSystem with covariates", lambda: _linear(inputs="both", n_states=1), covariates=1),
+        Row("LinearDynamicalSystem driven", lambda: _linear(noise="full", start="mean"), n_variables=2, covariates=1),
+        Row("LinearDynamicalSystem by Laplace", lambda: _linear(ps.Laplace(n_draws=3, tol=1e-5), n_states=1)),
         Row("RandomWalk", ps.RandomWalk, n_variables=2, start=1),
         Row("RandomWalk with drift", lambda: ps.RandomWalk(drift=True), start=1),
         Row("SeasonalNaive", lambda: ps.SeasonalNaive(period=4), start=4),
