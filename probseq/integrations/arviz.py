@@ -114,10 +114,11 @@ def _by_chain(params: xr.Dataset, chains: dict[str, np.ndarray]) -> xr.Dataset:
 
 def _terms(data: Sequences, values: np.ndarray, scored: np.ndarray, chains: dict[str, np.ndarray]) -> xr.Dataset:
     """Terms of a sum over sequences (chain, draw, sequence), or of one series (chain, draw, time), in nats."""
-    attrs, steps = {"units": "nats", "n_values": int(scored.sum())}, scored.any(2)
+    attrs = {"units": "nats", "n_values": int(scored.sum())}
+    steps = np.asarray(scored.any(-1))
     if data.n_sequences > 1:
         array, dim, label = values.sum(-1), "sequence", np.array([str(name) for name in data.names])
-        kept = steps.any(1)
+        kept = steps.any(-1)
     else:
         array, dim, label, kept = values[:, :, 0], "time", data.index[0].to_numpy(), steps[0]
     part = xr.DataArray(array, {**chains, dim: label}, ("chain", "draw", dim), attrs=attrs)
