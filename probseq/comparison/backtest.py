@@ -64,8 +64,9 @@ def backtest(
     models : estimator, list, or dict of name -> estimator
         One that is not fitted is copied and fitted to what is known at an origin. One that is fitted already is used
         as it is unless ``refit`` is given: its parameters should come from data before the first origin. A
-        ``PerSequence`` has a model for each sequence. A ``ForeignForecaster``, or a wrapper such as ``Conformal``, is
-        copied, fitted to each sequence by itself and asked at every origin; it is given no covariates.
+        ``PerSequence`` has a model for each sequence; one that cannot be fitted leaves NaN and is told. A
+        ``ForeignForecaster``, or a wrapper such as ``Conformal``, is copied, fitted to each sequence by itself and
+        asked at every origin; it is given no covariates.
     X : data in any form, one sequence or many
     horizon : int
         Steps ahead.
@@ -89,7 +90,8 @@ def backtest(
     n_paths : int
         Simulated paths where a law has no closed form.
     n_jobs : int or None
-        Threads over models and fits; None is as many as there are processors (or ``PROBSEQ_NUM_THREADS``).
+        Threads over models, fits and the series of a ``PerSequence``; None is as many as there are processors (or
+        ``PROBSEQ_NUM_THREADS``).
     progress : bool or None
         A progress bar; None shows one in a terminal for 5 fits or more.
     path : folder or None
@@ -254,7 +256,7 @@ def _run(
         try:
             model, group = named[name], plan.groups[i]
             if isinstance(model, SequenceEstimator | PerSequence):
-                one = fit_and_forecast(model, ready[name], data, plan, group, asked)
+                one = fit_and_forecast(model, ready[name], data, plan, group, asked, spare)
             else:
                 one = forecast_one_by_one(model, data, plan, group, asked)
         except ProbseqError as error:
@@ -270,6 +272,7 @@ def _run(
             todo.append(which)
         else:
             found[which] = HeldForecasts.from_arrays(held)
+    spare = max(1, jobs // max(1, len(todo)))
     with warnings.catch_warnings():
         # Said once for all below.
         warnings.simplefilter("ignore", ProbseqWarning)

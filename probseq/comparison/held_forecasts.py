@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -103,24 +104,55 @@ def fit_and_forecast(
     origins: Origins,
     group: np.ndarray,
     asked: Question,
+    threads: int = 1,
 ) -> HeldForecasts:
-    """Fit a copy to what the first origin of a group knows (a fitted model stays as it is), and forecast from each."""
-    if not isinstance(model, PerSequence):
-        return _of_one_model(model, fitted, data, origins.cuts[group], origins.valid[group], asked)
-    found, messages, method = HeldForecasts.blank(len(group), data.n_sequences, data.n_variables, asked), [], ""
+    """Fit a copy to what the first origin of a group knows (a fitted model stays as it is), and forecast from each.
+
+    The series of a ``PerSequence`` run on some threads; one that cannot be fitted leaves NaN and a message, and raises
+    only where none can.
+    """
     cuts, valid = origins.cuts[group], origins.valid[group]
-    for i, name in enumerate(data.names):
-        if not valid[:, i].any():
-            continue
+    if not isinstance(model, PerSequence):
+        return _of_one_model(model, fitted, data, cuts, valid, asked)
+    rows = np.flatnonzero(valid.any(0)).tolist()
+
+    def one(i: int) -> HeldForecasts | Exception:
         # A series that begins behind the first origin is fitted at the first one that knows some of it.
-        late, own = int(np.argmax(valid[:, i])), model[name] if fitted else model.estimator
-        one = _of_one_model(own, fitted, data.select([i]), cuts[late:, [i]], valid[late:, [i]], asked)
+        late = int(np.argmax(valid[:, i]))
+        try:
+            own = model[data.names[i]] if fitted else model._template()
+            return _of_one_model(own, fitted, data.select([i]), cuts[late:, [i]], valid[late:, [i]], asked)
+        except (ArithmeticError, ValueError, TypeError, RuntimeError, np.linalg.LinAlgError) as error:
+            return error
+
+    if threads == 1 or len(rows) == 1:
+        each = [one(i) for i in rows]
+    else:
+        with ThreadPoolExecutor(min(threads, len(rows))) as pool:
+            each = list(pool.map(one, rows))
+    return _side_by_side(each, rows, data, len(group), asked)
+
+
+def _side_by_side(
+    each: list[HeldForecasts | Exception], rows: list[int], data: Sequences, m: int, asked: Question
+) -> HeldForecasts:
+    """Answers for some series, each from its last origins of m, as one."""
+    found, messages, ways = HeldForecasts.blank(m, data.n_sequences, data.n_variables, asked), [], []
+    failures = [one for one in each if isinstance(one, Exception)]
+    if len(failures) == len(each):
+        raise failures[0]
+    for i, one in zip(rows, each, strict=True):
+        if isinstance(one, Exception):
+            messages.append(f"{data.names[i]}: no forecasts, {type(one).__name__}: {one}")
+            continue
         for part, whole in zip(one.arrays().values(), found.arrays().values(), strict=True):
             if whole.ndim:
-                whole[(slice(late, None), [i]) if whole.ndim == 2 else (slice(late, None), slice(None), [i])] = part
-        method = one.method if method in ("", one.method) else "one model a series"
+                late = slice(m - len(part), m)
+                whole[(late, [i]) if whole.ndim == 2 else (late, slice(None), [i])] = part
+        ways.append(one.method)
         if one.message:
-            messages.append(f"{name}: {one.message}")
+            messages.append(f"{data.names[i]}: {one.message}")
+    method = ways[0] if len(set(ways)) == 1 else "one model a series"
     return replace(found, method=method, message=" ".join(messages))
 
 

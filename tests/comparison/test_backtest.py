@@ -148,6 +148,25 @@ def test_one_model_for_each_series():
             same(row, fitted[name].forecast(2), y[24:26])
 
 
+def test_a_series_that_cannot_be_fitted_loses_no_other():
+    rng = np.random.default_rng(1)
+    panel = {"a": rng.normal(size=30), "flat": np.ones(30), "b": 5 + rng.normal(size=30)}
+    each = ps.PerSequence(ps.ARMA(order=(1, 0)), n_jobs=1)
+    options = {"horizon": 2, "min_steps": 26}
+    with pytest.warns(ConvergenceWarning, match="flat: no forecasts, DataError"):
+        found = ps.backtest(each, panel, n_jobs=3, **options)
+    alone = ps.backtest(each, {name: panel[name] for name in "ab"}, n_jobs=1, **options)
+    xr.testing.assert_allclose(found.sel(sequence=["a", "b"]), alone)
+    assert np.isnan(found["mean"].sel(sequence="flat")).all()
+    with pytest.warns(DataWarning, match="could not be fitted"):
+        fitted = clone(each).fit({name: y[:26] for name, y in panel.items()})
+    with pytest.warns(ConvergenceWarning, match="flat: no forecasts"):
+        again = ps.backtest(fitted, panel, n_jobs=1, **options)
+    assert_allclose(again["crps"], found["crps"], rtol=1e-9)
+    with pytest.raises(ps.errors.DataError, match="does not vary"):
+        ps.backtest(each, {"x": np.ones(30), "y": np.ones(30)}, **options)
+
+
 def test_paths_texts_and_several_variables():
     net = ps.GRU(hidden_size=3, inference=ps.MAP(training=ps.TrainingOptions(max_epochs=2)), random_state=0)
     rng = np.random.default_rng(2)
