@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -60,6 +61,7 @@ class Forecast(ForecastTables):
         Parameters
         ----------
         paths : array (path, time), (path, time, variable) or (path, sequence, time, variable)
+            A DataArray with these dimensions, such as ``sample()`` gives, may have them in any order.
         like : data in any form whose future this is; its names and time index are continued
         """
         array = path_array(paths)
@@ -74,6 +76,7 @@ class Forecast(ForecastTables):
         ----------
         levels : increasing numbers in (0, 1), at least two
         values : array (time, quantile), (time, variable, quantile) or (sequence, time, variable, quantile)
+            A DataArray with these dimensions may have them in any order.
         """
         grid, array = quantile_array(levels, values)
         labels, index = labels_for(array[..., 0], like)
@@ -145,8 +148,8 @@ class Forecast(ForecastTables):
         level : its probability, in (0, 1)
         kind : "eti" for equal tails, "hdi" for the shortest interval
         joint : False for each value by itself; True for a band that holds the whole trajectory of a sequence, all steps
-            and variables at once, with probability ``level``: equal tails of one size at every step, found from
-            ``n_paths`` joint paths (its probability is off by at most about ``1 / sqrt(n_paths)``)
+            and variables at once, with probability ``level``, of counts at least: equal tails of one size at every
+            step, found from ``n_paths`` joint paths (its probability is off by at most about ``1 / sqrt(n_paths)``)
         """
         self._need_numbers("interval", "probs()")
         if not (isinstance(level, int | float | np.number) and 0 < level < 1):
@@ -185,6 +188,7 @@ class Forecast(ForecastTables):
     def _band(self, level: float, kind: str, n_paths: int, random_state: RandomState) -> np.ndarray:
         self._need_numbers("interval", "probs()", every=True)
         self._need_trajectories("interval", "interval(level)")
+        self._need_paths(n_paths, max(2, math.ceil(1 / (1 - level))))
         by_paths = isinstance(self._backend, PathsBackend)
         if kind != "eti" or (self._joint is None and not by_paths):
             raise UnsupportedError(

@@ -278,7 +278,7 @@ class ScoredForecasts(LabelledLaw):
             raise ParameterError(
                 got=f"no score of {', '.join(names)} with per={tuple(keep)!r}",
                 expected="dimensions that the scores have",
-                remedy="; ".join(left_out.values()),
+                remedy="; ".join(dict.fromkeys(left_out.values())),
             )
         return found, left_out
 

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 import probseq as ps
-from probseq.errors import ApproximationWarning, ParameterError, ShapeError, UnsupportedError
+from probseq.errors import ApproximationWarning, DataError, ParameterError, ShapeError, UnsupportedError
 from probseq.models.marginal import Marginalized
 from probseq.results.backends import PathsBackend
 from probseq.results.forecast import Forecast
@@ -242,3 +242,34 @@ def test_path_forecasts_decompose_as_their_exact_law(averaged, net):
     assert (parts["epistemic"] >= 0).all() and parts["total"].dims == ("time",)
     with pytest.raises(ParameterError, match="from 2"):
         net.forecast(3).decompose(n_paths=1)
+
+
+def test_paths_and_quantiles_go_by_the_names_of_their_dimensions():
+    data = np.random.default_rng(0).normal(size=(3, 30)).cumsum(1)
+    forecast = ps.RandomWalk().fit(list(data)).forecast(2)
+    paths = forecast.sample(40, random_state=0)
+    assert paths.dims == ("path", "sequence", "time")
+    again = ps.Forecast.from_paths(paths.transpose("time", "sequence", "path"), like=list(data))
+    np.testing.assert_allclose(again.mean(), paths.mean("path"))
+    values = forecast.quantile([0.1, 0.5, 0.9])
+    again = ps.Forecast.from_quantiles([0.1, 0.5, 0.9], values.transpose("quantile", ...), like=list(data))
+    np.testing.assert_allclose(again.median(), forecast.median())
+    with pytest.raises(ShapeError, match="dimensions"):
+        ps.Forecast.from_paths(paths.rename(time="month"))
+
+
+def test_values_that_do_not_fit_what_they_follow_are_named():
+    with pytest.raises(ShapeError, match="2 variables"):
+        ps.Forecast.from_paths(np.zeros((5, 3, 2)), like=[1.0, 2.0])
+    with pytest.raises(ShapeError, match="2 sequences"):
+        ps.Forecast.from_quantiles([0.1, 0.9], np.zeros((2, 3, 1, 2)), like=[1.0, 2.0])
+    with pytest.raises(DataError, match="lack"):
+        ps.Forecast.from_paths([[1.0, np.nan], [2.0, 3.0]])
+    with pytest.raises(DataError, match="lack"):
+        ps.Forecast.from_quantiles([0.1, 0.9], [[1.0, 2.0], [1.0, np.nan]])
+
+
+def test_a_joint_band_needs_paths_that_leave_it():
+    forecast = ps.RandomWalk().with_parameters(scale=[1.0]).forecast(3, history=[0.0, 1.0])
+    with pytest.raises(ParameterError, match="whole number from 20"):
+        forecast.interval(0.95, joint=True, n_paths=19)
