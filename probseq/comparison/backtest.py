@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from probseq._types import one_of, whole_number
+from probseq._types import one_of, truth_value, whole_number
 from probseq.comparison.checkpoints import Checkpoints, describe_model
 from probseq.comparison.foreign import ForeignForecaster
 from probseq.comparison.held_forecasts import HeldForecasts, Question, fit_and_forecast
@@ -148,6 +148,8 @@ def backtest(
         whole_number("n_paths", n_paths, 2),
         whole_number("random_state", random_state, 0),
     )
+    if progress is not None:
+        truth_value("progress", progress)
     jobs = number_of_threads() if n_jobs is None else whole_number("n_jobs", n_jobs, 1)
     plan = plan_origins(data, asked.horizon, min_steps, stride, origins, refit)
     ready = {name: refit is None and _is_fitted(model) for name, model in named.items()}

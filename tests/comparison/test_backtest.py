@@ -349,6 +349,7 @@ def test_what_is_wrong_is_named():
         ({"origins": [[5, 6]]}, "shape"),
         ({"origins": []}, "shape"),
         ({"path": 3}, "path=3"),
+        ({"progress": "yes"}, "progress"),
         ({"origins": [144]}, "one step of a sequence before and behind"),
         ({"origins": ["soon"]}, "numbers of steps, or stamps"),
         ({"origins": [100], "stride": 2}, "one of them"),
