@@ -24,6 +24,7 @@ __all__ = ["StructuralProfile"]
 
 # Scales below this share of the whole are given as this share: a variance of zero has no place in an open interval.
 _LEAST = 1e-10
+_ROUNDING = float(np.finfo(float).eps)
 
 
 class StructuralProfile(Profile):
@@ -125,21 +126,28 @@ class StructuralProfile(Profile):
 
     def _concentrate(self, system: System) -> tuple[np.ndarray, float, float]:
         """Coefficients, common variance, and sum of log F."""
-        m = self.model.n_covariates
-        if m == 0:
+        if self.model.n_covariates == 0:
             return self._spread(system)
+        products, logs = self._products(system)
+        if math.isnan(logs):
+            return np.zeros(self.model.n_covariates), math.nan, math.nan
+        beta, left = _regressed(products)
+        # What is left of a sum cannot be told below its rounding.
+        return beta, max(left, _ROUNDING * float(products[0, 0])) / self.count, logs
+
+    def _products(self, system: System) -> tuple[np.ndarray, float]:
+        """Products (1 + m, 1 + m) of the whitened response and regressors, and sum of log F; NaN where F is not > 0."""
+        m = self.model.n_covariates
         products, logs = np.zeros((m + 1, m + 1)), 0.0
         for group in self.groups:
             e, f, scored = self._whitened(group, system)
             if not (f[scored] > 0.0).all():
-                return np.zeros(m), math.nan, math.nan
+                return products, math.nan
             part = (e[:, :, scored] / np.sqrt(f[scored])) * np.sqrt(group[2])[:, None]
             flat = part.reshape(m + 1, -1)
             products += flat @ flat.T
             logs += float(group[2].sum()) * float(np.log(f[scored]).sum())
-        beta = np.linalg.lstsq(products[1:, 1:], products[1:, 0], rcond=None)[0] if m else np.zeros(0)
-        left = products[0, 0] - products[0, 1:] @ beta
-        return beta, max(float(left), 0.0) / self.count, logs
+        return products, logs
 
     def _spread(self, system: System) -> tuple[np.ndarray, float, float]:
         """As `_concentrate` without regressors: a series of zeros, whose innovations are zero, gives sum of log F."""
@@ -233,4 +241,15 @@ class StructuralProfile(Profile):
         return found
 
     def problems(self, x: np.ndarray) -> tuple[str, ...]:
-        return ()
+        if self.model.n_covariates == 0:
+            return ()
+        products, _ = self._products(self._system(x))
+        if _regressed(products)[1] > 10.0 * _ROUNDING * float(products[0, 0]):
+            return ()
+        return ("The covariates explain the series but for rounding: its scales are those of rounding.",)
+
+
+def _regressed(products: np.ndarray) -> tuple[np.ndarray, float]:
+    """Coefficients (m,) of the regressors, and the sum of squares that they leave of the response."""
+    beta = np.linalg.lstsq(products[1:, 1:], products[1:, 0], rcond=None)[0]
+    return beta, float(products[0, 0] - products[0, 1:] @ beta)

@@ -187,3 +187,15 @@ def test_wrong_settings_and_data():
         make_model(trend=True).concentrated(make_batch(np.arange(3.0)))
     with pytest.raises(DataError, match="does not vary"):
         make_model().concentrated(make_batch(np.full(20, 3.0)))
+
+
+@pytest.mark.parametrize("trend", [False, True])
+def test_covariates_that_explain_everything_are_named(trend):
+    u = torch.randn(1, 40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = (10.0 + 2.0 * u[..., 0] - u[..., 1]).numpy()
+    draws = fit(make_model(trend=trend, n_covariates=2), make_batch(*y, u=u))
+    assert any("explain the series but for rounding" in m for m in draws.messages)
+    assert np.allclose(draws.params["coefficients"].squeeze(), [2.0, -1.0], rtol=1e-6)
+    assert float(draws.params["scale"]) < 1e-6 and np.isfinite(draws.log_prob)
+    noisy = y + 1e-3 * np.random.default_rng(0).standard_normal(40)
+    assert not fit(make_model(trend=trend, n_covariates=2), make_batch(*noisy, u=u)).messages
