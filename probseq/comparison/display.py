@@ -15,6 +15,8 @@ __all__ = ["as_html", "as_text", "readable"]
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 _BETWEEN = 3
 """Characters between two columns."""
+_LEAST = 50
+"""Characters below which no figure would be whole."""
 
 # What people look at first: the others (crps_p, pinball, pseudo_bma) are in the table itself.
 _COLUMNS = {
@@ -81,6 +83,7 @@ def as_text(shown: pd.DataFrame, caption: str, notes: list[str], width: int | No
     from rich.text import Text
 
     wide = width or shutil.get_terminal_size((0, 0)).columns
+    wide = max(wide, _LEAST) if wide else 0
     left, missing = _fitting(shown, wide) if wide else (shown, [])
     widths = {title: max(map(len, [title, *left[title]])) for title in left.columns}
     if wide and _width(left, widths) > wide:

@@ -265,9 +265,10 @@ class Comparison:
     @property
     def caption(self) -> str:
         """What was compared, in one sentence."""
-        many = f" of {self.data.n_sequences} sequences" if self.data.many else ""
+        many, n = f" of {self.data.n_sequences} sequences" if self.data.many else "", len(self.evidence)
+        whom = {1: "the model", 2: "both models"}.get(n, f"all {n} models")
         return (
-            f"{self.n_values} values{many} scored one step ahead by all {len(self.evidence)} models "
+            f"{self.n_values} value{'' if self.n_values == 1 else 's'}{many} scored one step ahead by {whom} "
             f"({self.measure}; {'lower CRPS is' if self.measure.base == 'none' else 'higher nats are'} better)."
         )
 

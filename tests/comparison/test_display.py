@@ -42,6 +42,16 @@ def test_a_terminal_has_a_width_and_a_file_has_none(found, monkeypatch):
     assert "draws in effect" in wide and "A wider terminal" not in wide and found.caption in wide
 
 
+def test_names_give_way_to_figures():
+    fits = {f"a model whose name is far too long for any table in a terminal {i}": ps.IID().fit(Y) for i in range(2)}
+    found = ps.compare(fits, Y)
+    for width in (20, 50):
+        text = as_text(found.display_table(), found.caption, found.notes, width)
+        assert max(map(len, text.splitlines())) <= 50 and "…" not in text
+        assert text.count(found.display_table()["nats per value"].iloc[0]) == 2
+    assert "90 values scored one step ahead by both models" in " ".join(text.split())
+
+
 def test_a_remark_is_said_once_for_all_its_models(found):
     about = [note for note in found.notes if "s.e. unreliable" in note]
     assert about == [f"{', '.join(n for n in found.table.index if n != found.best)}: s.e. unreliable: 30 values"]
