@@ -27,6 +27,7 @@ _HOMES = {
     "probseq.estimators.varma": ("VAR", "VARMA"),
     "probseq.estimators.linear_system": ("LinearDynamicalSystem",),
     "probseq.estimators.recurrent": ("RNN", "LSTM", "GRU"),
+    "probseq.estimators.latent_network": ("DeepMarkov", "VRNN", "SRNN"),
     "probseq.estimators.baseline": ("IID", "RandomWalk", "SeasonalNaive", "MarkovChain", "PoissonProcess"),
     "probseq.estimators.storage": ("load",),
     "probseq.distributions.emissions": (
@@ -72,6 +73,7 @@ _HOMES = {
     "probseq.inference.options": ("TrainingOptions",),
     "probseq.inference.callbacks": ("TrainingCallback", "TrainingRecord"),
     "probseq.inference.variational": ("MeanField",),
+    "probseq.inference.amortized": ("AmortizedVI",),
     "probseq.inference.dropout": ("MCDropout",),
     "probseq.inference.ensemble": ("Ensemble",),
     "probseq.inference.langevin": ("SGHMC", "SGLD"),

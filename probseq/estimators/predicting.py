@@ -77,8 +77,11 @@ class Predicting(FittedModel):
         missing = batch.real.unsqueeze(-1) & ~batch.seen
         several = self.model_.n_draws > 1
         backend = LawBackend(law, laws if several else None, log_weights.exp() if several else None)
+        method = None
+        if not model.exact and (model.missing != "particles" or bool(missing.any())):
+            backend.exact, method = False, model.estimate
         return Forecast(
-            backend, data, data.index, scored=(scored | missing).numpy(), method=None, random_state=self.random_state
+            backend, data, data.index, scored=(scored | missing).numpy(), method=method, random_state=self.random_state
         )
 
     def predict(

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -14,12 +14,13 @@ from torch import Tensor
 from probseq._random import RandomState
 from probseq._types import Rule, one_of, or_none, truth_value, whole_number
 from probseq.data.sequences import Sequences
-from probseq.distributions.emissions import Emission, Gamma, Observation, Product
-from probseq.errors import DataError, IncompatibleError, ParameterError
+from probseq.distributions.emissions import Emission, Observation
+from probseq.errors import IncompatibleError, ParameterError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.network_compression import NetworkCompression
 from probseq.estimators.network_gradients import NetworkGradients
 from probseq.estimators.network_spectrum import NetworkSpectrum
+from probseq.estimators.network_values import check_sizes, standardized
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
 from probseq.estimators.weight_summary import WeightSummary
 from probseq.inference.base import Inference
@@ -36,14 +37,12 @@ from probseq.models.recurrent import RecurrentModel
 from probseq.models.recurrent_embedding import read_vectors
 from probseq.models.recurrent_noise import Dropout, dropout_rate
 from probseq.models.recurrent_start import SCHEMES
-from probseq.models.transforms import Particles, Standardize, Transform
+from probseq.models.transforms import Particles, Transform
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
 _PARTICLES = 100
 _COUNT = partial(whole_number, lowest=1)
-# Real numbers of other sizes are out of reach of weights that start near one and move by small steps.
-_SMALL, _LARGE = 1e-6, 1e6
 _CELLS = {"tanh": "rnn", "relu": "relu"}
 
 _PARAMETERS = """
@@ -205,12 +204,8 @@ class _Recurrent(NetworkGradients, NetworkSpectrum, NetworkCompression, WeightSu
 
     def _transforms(self) -> list[Transform]:
         transforms = super()._transforms()
-        shiftable = self._emission().shiftable
-        if self.standardize and isinstance(shiftable, tuple) and not all(shiftable):
-            chosen = [i for i, one in enumerate(shiftable) if one]
-            transforms = [*transforms, Standardize(chosen)] if chosen else transforms
-        elif self.standardize and shiftable:
-            transforms = [*transforms, Standardize()]
+        if self.standardize:
+            transforms = standardized(transforms, self._emission())
         return transforms if self.missing == "mask" else [*transforms, Particles(int(self.n_particles))]
 
     def _info(self, data: Sequences) -> DataInfo:
@@ -236,12 +231,7 @@ class _Recurrent(NetworkGradients, NetworkSpectrum, NetworkCompression, WeightSu
                 )
 
     def _check_values(self, values: np.ndarray, inputs: np.ndarray | None) -> None:
-        # What hardly varies is small once standardised, and was warned of.
-        standardized = any(isinstance(one, Standardize) for one in self._transforms())
-        for i, (low, high) in enumerate(_limits(self._emission(), values.shape[-1])):
-            _check_size(values[..., i], 0.0 if standardized else low, high, f"variable {i}")
-        for i in range(0 if inputs is None else inputs.shape[-1]):
-            _check_size(cast(np.ndarray, inputs)[..., i], _SMALL, _LARGE, f"covariate {i}")
+        check_sizes(self._emission(), self._transforms(), values, inputs)
 
     def _build(self, info: DataInfo) -> SequenceModel[Any]:
         head = self._emission()
@@ -283,30 +273,6 @@ class _Recurrent(NetworkGradients, NetworkSpectrum, NetworkCompression, WeightSu
                 remedy="Leave embedding out, or choose that head.",
             )
         return read_vectors(self.embedding, observation.n_categories, info.tokens)
-
-
-def _limits(head: Emission, n_variables: int) -> list[tuple[float, float]]:
-    """Between which sizes a training comes to terms with the values of each variable."""
-    if isinstance(head, Product):
-        return [limits for part in head.parts() for limits in _limits(part.emission, part.size)]
-    if head.nominal or head.binary:
-        return [(0.0, np.inf)] * n_variables
-    if head.measure == "counting":
-        return [(0.0, _LARGE)] * n_variables
-    return [(_SMALL, _LARGE) if head.shiftable is True or isinstance(head, Gamma) else (0.0, np.inf)] * n_variables
-
-
-def _check_size(values: np.ndarray, low: float, high: float, what: str) -> None:
-    """Raise ``DataError`` where the values that are not zero are typically of another size."""
-    sizes = np.abs(values)
-    sizes = sizes[sizes > 0]
-    typical = float(np.median(sizes)) if sizes.size else low
-    if not low <= typical <= high:
-        raise DataError(
-            got=f"values of a size of {typical:.2g} in {what}, as the network reads them",
-            expected=f"sizes from {low:g} to {high:g}",
-            remedy="Write another unit; of real numbers that are no covariates standardize=True finds one.",
-        )
 
 
 def _plain(value: Any) -> Any:

@@ -10,10 +10,12 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
+from probseq.data.sequences import Sequences
 from probseq.data.textfile import TextFile
 from probseq.errors import DataError, UnsupportedError
 from probseq.estimators.fitted import FittedModel, check_y
 from probseq.inference.information import standard_errors
+from probseq.models.base import Steps
 
 __all__ = ["Scoring"]
 
@@ -61,13 +63,16 @@ class Scoring(FittedModel):
     ) -> xr.DataArray:
         """log p(x_1:T) in nats over the scored values, dim ``sequence`` (a scalar for one sequence).
 
-        The sum of ``log_prob_steps``, whose arguments it takes.
+        The sum of ``log_prob_steps``, whose arguments it takes. Where it is an estimate ``attrs`` have ``exact`` (0),
+        the ``method`` with its number of particles, and ``monte_carlo_error``, a standard error in nats (one number a
+        sequence) that takes the steps for independent: it is too small where few particles carry the weight.
         """
         self._require_likelihood("log_prob")
         data = self._borrow(X, lengths, covariates)
         steps = self._steps(data, self._begin(data, history, weights), weights)
         total = steps.values.double().sum(-1).numpy()
-        return data.label(total, ("sequence",), name="log_prob", attrs={"unit": "nats"})
+        attrs = {"unit": "nats", **self._estimated(data, steps)}
+        return data.label(total, ("sequence",), name="log_prob", attrs=attrs)
 
     def score(
         self,
@@ -122,6 +127,14 @@ class Scoring(FittedModel):
         """Schwarz's criterion of the training data, -2 log L + k log n, n = steps with a scored value."""
         self._require_likelihood("bic")
         return -2 * self.log_likelihood_ + self.n_parameters_ * math.log(max(self.n_scored_steps_, 1.0))
+
+    def _estimated(self, data: Sequences, steps: Steps[Any]) -> dict[str, Any]:
+        """Attributes of a log-likelihood that is an estimate; none where it is exact."""
+        if self.model_.exact or steps.error is None or not bool(steps.error.any()):
+            return {}
+        error = steps.error.double().square().sum(-1).sqrt().numpy()
+        told = error if data.many else float(error[0])
+        return {"exact": 0, "method": self.model_.estimate, "monte_carlo_error": told}
 
     def _require_likelihood(self, what: str) -> None:
         """Raise where the fit maximised something else than a likelihood."""

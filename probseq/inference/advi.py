@@ -19,6 +19,7 @@ from probseq.inference.base import Draws, Inference, Progress
 from probseq.inference.laplace import NormalApproximation, log_posterior, normal_approximation
 from probseq.inference.posterior import LogPosterior
 from probseq.models.base import Batch, SequenceModel
+from probseq.models.latent_network import LatentNetwork
 from probseq.models.recurrent import RecurrentModel
 
 __all__ = ["ADVI"]
@@ -74,7 +75,7 @@ class ADVI(Inference):
         self.n_init, self.max_iter = n_init, max_iter
 
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
-        return not issubclass(model_class, RecurrentModel)
+        return not issubclass(model_class, RecurrentModel | LatentNetwork)
 
     def fit(
         self,

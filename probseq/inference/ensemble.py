@@ -15,11 +15,13 @@ from torch import Tensor
 
 from probseq._types import Configuration, Rule, whole_number
 from probseq.errors import IncompatibleError, ProbseqError
+from probseq.inference.amortized import AmortizedVI
 from probseq.inference.base import Draws, Inference, Progress
 from probseq.inference.law_fits import log_prob_of_draws
 from probseq.inference.optimize import MLE
 from probseq.inference.weight_draws import WeightDraws
 from probseq.models.base import Batch, SequenceModel
+from probseq.models.latent_network import LatentNetwork
 from probseq.models.recurrent import RecurrentModel
 
 __all__ = ["Ensemble", "EnsembleDraws"]
@@ -58,7 +60,8 @@ class Ensemble(Inference):
     ----------
     n_members : int
     inference : Inference or None
-        How each member is fitted: ``MLE``, ``MAP``, ``MeanField``, ``MCDropout``... None is ``MLE()``.
+        How each member is fitted: ``MLE``, ``MAP``, ``MeanField``, ``MCDropout``... None is ``MLE()``, and
+        ``AmortizedVI()`` for networks with latent variables.
 
     References
     ----------
@@ -66,7 +69,7 @@ class Ensemble(Inference):
     ensembles.
     """
 
-    fits: ClassVar[str] = "recurrent networks, by an inference that fits them"
+    fits: ClassVar[str] = "recurrent networks and networks with latent variables, by an inference that fits them"
     rules: ClassVar[Mapping[str, Rule]] = {"n_members": partial(whole_number, lowest=1)}
 
     def __init__(self, n_members: int = 5, inference: Inference | None = None) -> None:
@@ -88,8 +91,14 @@ class Ensemble(Inference):
         self.inference.check()
 
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
-        inner = MLE() if self.inference is None else self.inference
-        return issubclass(model_class, RecurrentModel) and isinstance(inner, Inference) and inner.can_fit(model_class)
+        inner = self._of_members(model_class)
+        network = issubclass(model_class, RecurrentModel | LatentNetwork)
+        return network and isinstance(inner, Inference) and inner.can_fit(model_class)
+
+    def _of_members(self, model_class: type[SequenceModel[Any]]) -> Inference:
+        if self.inference is not None:
+            return self.inference
+        return AmortizedVI() if issubclass(model_class, LatentNetwork) else MLE()
 
     def fit(
         self,
@@ -113,14 +122,14 @@ class Ensemble(Inference):
         ParameterError
             For ``n_members`` out of range.
         IncompatibleError
-            For models that are no recurrent networks, and an inference that cannot fit them.
+            For models that are no networks, and an inference that cannot fit them.
         ProbseqError, ArithmeticError, RuntimeError
             What the first member failed with, where every member failed; where only some did, a message of the result
             names them.
         """
         self.check()
         self.require(type(model))
-        inner = MLE() if self.inference is None else self.inference
+        inner = self._of_members(type(model))
         done: dict[int, Draws] = {}
         failures: dict[int, Exception] = {}
         seeds = torch.randint(2**62, (self.n_members,), generator=generator).tolist()

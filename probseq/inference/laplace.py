@@ -27,6 +27,7 @@ from probseq.inference.priors import checked_priors
 from probseq.inference.search import SEARCH_RULES, Search, climb, latent_problems
 from probseq.inference.weak_priors import weak_priors
 from probseq.models.base import Batch, SequenceModel
+from probseq.models.latent_network import LatentNetwork
 from probseq.models.recurrent import RecurrentModel
 
 __all__ = ["Laplace", "NormalApproximation", "log_posterior", "normal_approximation"]
@@ -158,7 +159,7 @@ class Laplace(Inference):
         self.structure, self.prior_scale, self.training = structure, prior_scale, training
 
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
-        return True
+        return not issubclass(model_class, LatentNetwork)
 
     def fit(
         self,

@@ -21,6 +21,7 @@ from probseq.inference.priors import checked_priors
 from probseq.inference.search import SEARCH_RULES, climb, latent_problems, wants_covariance
 from probseq.inference.weights import PenalizedWeights
 from probseq.models.base import Batch, SequenceModel
+from probseq.models.latent_network import LatentNetwork
 from probseq.models.recurrent import RecurrentModel
 
 __all__ = ["MAP"]
@@ -90,7 +91,7 @@ class MAP(Inference):
         self.covariance, self.training = covariance, training
 
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
-        return True
+        return not issubclass(model_class, LatentNetwork)
 
     def fit(
         self,

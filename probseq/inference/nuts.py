@@ -22,6 +22,7 @@ from probseq.inference.laplace import NormalApproximation, log_posterior, normal
 from probseq.inference.posterior import LogPosterior
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.latent import DiscreteLatent
+from probseq.models.latent_network import LatentNetwork
 from probseq.models.recurrent import RecurrentModel
 from probseq.models.relabel import exchangeable, relabel
 
@@ -105,7 +106,7 @@ class NUTS(Inference):
         self.target_accept, self.max_tree_depth, self.n_init, self.order = target_accept, max_tree_depth, n_init, order
 
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
-        return not issubclass(model_class, RecurrentModel)
+        return not issubclass(model_class, RecurrentModel | LatentNetwork)
 
     def fit(
         self,

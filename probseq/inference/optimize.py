@@ -20,6 +20,7 @@ from probseq.inference.search import SEARCH_RULES, Search, climb, latent_problem
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.baseline import ClosedForm
 from probseq.models.concentrated import ConcentratedLikelihood, Profile
+from probseq.models.latent_network import LatentNetwork
 from probseq.models.recurrent import RecurrentModel
 
 __all__ = ["MLE"]
@@ -79,7 +80,7 @@ class MLE(Inference):
         self.training = training
 
     def can_fit(self, model_class: type[SequenceModel[Any]]) -> bool:
-        return True
+        return not issubclass(model_class, LatentNetwork)
 
     def fit(
         self,

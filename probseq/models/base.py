@@ -130,6 +130,8 @@ class SequenceModel(ABC, Generic[S]):
     """Free parameters settled before inference, such as the mean and scale of a standardisation."""
     exact: bool = True
     """Whether ``log_prob_steps`` is exact, or an estimate with an error."""
+    estimate: str = ""
+    """How it is estimated where it is not exact, such as "FIVO (100 particles)"."""
     likelihood: str = "exact"
     """How a sequence begins: "exact", or "conditional" on its first values with all that came before set to zero."""
     missing: str = "exact"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from probseq.models.latent_guide import Guide
     from probseq.models.latent_network import LatentNetwork, Weights
 
-__all__ = ["BOUNDS", "Bound", "Trajectories", "elbo", "iwae", "trained_bound", "trajectories"]
+__all__ = ["BOUNDS", "Bound", "Trajectories", "elbo", "iwae", "path_values", "trained_bound", "trajectories"]
 
 BOUNDS = ("elbo", "iwae", "fivo")
 # Numbers of one layer of all samples that are evaluated at once.
@@ -251,8 +251,7 @@ def _cost(divergence: Tensor, scored: Tensor, free: float) -> Tensor:
 
 def elbo(model: LatentNetwork, params: Params, batch: Batch, n_samples: int, generator: torch.Generator) -> Tensor:
     """E_q[log p(x, z) - log q(z | x)] of each sequence, (n,), over ``n_samples`` paths; parameters without draws."""
-    found = _evaluated(model, params, batch, n_samples, generator, _elbo_of)
-    return torch.cat(found, -1).mean(-1)
+    return path_values(model, params, batch, n_samples, generator, "elbo").mean(-1)
 
 
 def iwae(model: LatentNetwork, params: Params, batch: Batch, n_samples: int, generator: torch.Generator) -> Tensor:
@@ -262,8 +261,18 @@ def iwae(model: LatentNetwork, params: Params, batch: Batch, n_samples: int, gen
     ----------
     Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, ICLR.
     """
-    found = torch.cat(_evaluated(model, params, batch, n_samples, generator, _ratio_of), -1)
-    return torch.logsumexp(found.double(), -1) - math.log(n_samples)
+    return torch.logsumexp(path_values(model, params, batch, n_samples, generator, "iwae"), -1) - math.log(n_samples)
+
+
+def path_values(
+    model: LatentNetwork, params: Params, batch: Batch, n_samples: int, generator: torch.Generator, bound: str
+) -> Tensor:
+    """What each of ``n_samples`` paths adds to a bound, (n, m) in double precision: the ELBO is their mean.
+
+    For "iwae" they are log p(x, z^i) - log q(z^i | x).
+    """
+    of = _elbo_of if bound == "elbo" else _ratio_of
+    return torch.cat(_evaluated(model, params, batch, n_samples, generator, of), -1).double()
 
 
 def _elbo_of(found: Trajectories) -> Tensor:

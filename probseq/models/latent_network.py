@@ -147,6 +147,7 @@ class LatentNetwork(SequenceModel[LatentState]):
         self.proposal, self.n_particles, self.seed = proposal, n_particles, seed
         self.n_covariates, self.dtype = n_covariates, dtype
         self.missing = "exact" if self.memory == "none" else "pattern"
+        self.estimate = _estimate(n_particles)
         self.embedding = embedding_of(observation, hidden_size, None, None, False, dtype)
         self.inputs = Inputs(head, observation, 1, n_covariates, self.embedding)
         self.width = 0 if self.memory == "none" else hidden_size
@@ -421,6 +422,12 @@ class LatentNetwork(SequenceModel[LatentState]):
         other.bound = bound
         return other
 
+    def with_particles(self, n_particles: int) -> Self:
+        """The same model with another number of particles."""
+        other = copy.copy(self)
+        other.n_particles, other.estimate = n_particles, _estimate(n_particles)
+        return other
+
     # whole sequences --------------------------------------------------------------------------------------------------
 
     def _log_prob_steps(self, params: Params, batch: Batch, state: LatentState) -> Steps[LatentState]:
@@ -518,6 +525,10 @@ class LatentNetwork(SequenceModel[LatentState]):
             k = self.observation.n_variables
             return z.new_empty((*shape, 0, k)), z.new_empty((*shape, 0, self.n_latent)), final
         return torch.stack(values, -2), torch.stack(latents, -2), final
+
+
+def _estimate(n_particles: int) -> str:
+    return f"FIVO ({n_particles} particle{'' if n_particles == 1 else 's'})"
 
 
 def _warn_of_collapse(sizes: Tensor, n_particles: int) -> None:

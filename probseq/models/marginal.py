@@ -53,7 +53,7 @@ class Marginalized(SequenceModel[MarginalState]):
         self.dtype = model.dtype
         self.n_covariates = model.n_covariates
         self.exact, self.likelihood, self.starts_itself = model.exact, model.likelihood, model.starts_itself
-        self.missing = model.missing
+        self.missing, self.estimate = model.missing, model.estimate
 
     @property
     def n_parameters(self) -> int:

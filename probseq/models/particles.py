@@ -57,6 +57,7 @@ class ParticleModel(WrapperModel):
         super().__init__(inner, torch.zeros(inner.observation.n_variables, dtype=torch.bool))
         self.n_particles, self.seed = n_particles, seed
         self.exact, self.missing = False, "particles"
+        self.estimate = f"missing inputs by {n_particles} particles"
 
     def initial_state(self, params: Params, n: int) -> ParticleState[Any]:
         shape = (*self._draw(params), n)

@@ -32,7 +32,7 @@ class SettledModel(SequenceModel[Any]):
         self.inner, self.n_covariates = inner, n_covariates
         self.observation, self.dtype = inner.observation, torch.float64
         self.exact, self.likelihood, self.missing = inner.exact, inner.likelihood, inner.missing
-        self.starts_itself = inner.starts_itself
+        self.starts_itself, self.estimate = inner.starts_itself, inner.estimate
         self.n_settled = inner.n_parameters
 
     def parameters(self) -> dict[str, ParamSpec]:

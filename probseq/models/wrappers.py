@@ -58,6 +58,7 @@ class WrapperModel(SequenceModel[Any]):
         self.dtype = inner.dtype
         self.n_covariates = inner.n_covariates
         self.exact, self.likelihood, self.missing = inner.exact, inner.likelihood, inner.missing
+        self.estimate = inner.estimate
         self.n_settled = inner.n_settled
 
     def parameters(self) -> dict[str, ParamSpec]:
@@ -347,7 +348,8 @@ class DifferencedModel(WrapperModel):
         steps = self.inner._log_prob_steps(params, inner_batch, state.inner)
         log_prob = torch.nn.functional.pad(steps.values, (first, 0))
         scored = torch.nn.functional.pad(steps.scored, (0, 0, first, 0))
-        return Steps(log_prob, scored, steps.error, self._final(batch, state, values, steps.final))
+        error = None if steps.error is None else torch.nn.functional.pad(steps.error, (first, 0))
+        return Steps(log_prob, scored, error, self._final(batch, state, values, steps.final))
 
     def _forecast_marginals(
         self, params: Params, state: DifferenceState[Any], u: Tensor | None, horizon: int

@@ -10,6 +10,7 @@ from probseq.plotting.calibration import plot_calibration_curves
 from probseq.plotting.canvas import PALETTE, axes_in, hide_times
 from probseq.plotting.diagnostics import plot_diagnostics
 from probseq.plotting.forecasts import plot_cumulative_difference, plot_fan, plot_pit, plot_weights
+from probseq.plotting.latent_paths import plot_latent_paths
 from probseq.plotting.laws import plot_bars, plot_quantiles, plot_ridge
 from probseq.plotting.networks import plot_compression, plot_gradient_norms, plot_spectra
 from probseq.plotting.residuals import plot_residuals
@@ -29,6 +30,7 @@ __all__ = [
     "plot_emissions",
     "plot_fan",
     "plot_gradient_norms",
+    "plot_latent_paths",
     "plot_pit",
     "plot_quantiles",
     "plot_residuals",

@@ -185,6 +185,33 @@ def _deep(cell: Callable[..., SequenceEstimator], **options: Any) -> SequenceEst
     return cell(4, inference=_quick_net(), random_state=0, **options)
 
 
+def _latent(family: Callable[..., SequenceEstimator], head: Emission, **options: Any) -> SequenceEstimator:
+    given = {"proposal": "prior", "n_particles": 20, "inference": ps.AmortizedVI(training=_least()), **options}
+    return family(2, 3, head, random_state=0, **given)
+
+
+def _latent_rows() -> list[Row]:
+    """Networks with latent variables, of few particles; the law of the next step moves these by the prior."""
+    # A few particles are not the law that they stand for: values that are drawn, or integrated over, show it.
+    few = ("check_missing_values", "check_sample_follows_law", "check_marginalized")
+    # What particles are drawn from is told the value of the step, which its one-step law cannot know.
+    guided = (*few, "check_scan_equals_step_loop", "check_scores", "check_streaming")
+    ensemble = ps.Ensemble(2, ps.AmortizedVI("fivo", 2, training=_least()))
+    net: dict[str, Any] = {"proposal": "network", "residual": True, "transition": "linear", "look": "both"}
+    bits, codes, deep = ps.AutoregressiveBernoulli(2), ps.Categorical(), ps.DeepMarkov
+    return [
+        Row("DeepMarkov", partial(_latent, deep, ps.Normal()), skip=few),
+        Row("DeepMarkov guided", partial(_latent, deep, ps.StudentT(), **net), covariates=1, skip=guided),
+        Row("DeepMarkov AutoregressiveBernoulli", partial(_latent, deep, bits, inference=ensemble), "bit", 3, skip=few),
+        Row("VRNN", partial(_latent, ps.VRNN, ps.Poisson()), "count", missing="pattern", skip=few),
+        Row("SRNN", partial(_latent, ps.SRNN, codes, look="right"), "code", missing="pattern", skip=few),
+    ]
+
+
+def _least() -> ps.TrainingOptions:
+    return ps.TrainingOptions(max_epochs=2)
+
+
 def _quick_net() -> Inference:
     return ps.MeanField(n_draws=3, training=_short())
 
@@ -390,6 +417,7 @@ def _rows() -> list[Row]:
             lambda: ps.LSTM(2, inference=ps.SGHMC(3, learning_rate=1e-5, training=_noisy(1e-4)), random_state=0),
             missing="pattern",
         ),
+        *_latent_rows(),
         Row("Log HMM", lambda: ps.HMM(2, transform=ps.Log(), inference=_quick_em(), random_state=0), "positive"),
         Row("Log ARIMA", lambda: ps.ARMA((0, 1, 1), transform=ps.Log()), "positive", start=1),
         Row("Logit IID", lambda: ps.IID(transform=ps.Logit()), "unit"),

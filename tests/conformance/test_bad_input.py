@@ -36,6 +36,7 @@ def quiet():
 
 EM = ps.EM(n_init=1, max_iter=20, tol=1e-3)
 NET = ps.MeanField(n_draws=2, training=ps.TrainingOptions(max_epochs=1))
+AMORTIZED = ps.AmortizedVI(training=ps.TrainingOptions(max_epochs=1))
 NUMBERS = {
     "HMM": lambda: ps.HMM(inference=EM, random_state=0),
     "ARMA": lambda: ps.ARMA(),
@@ -43,6 +44,7 @@ NUMBERS = {
     "LSTM": lambda: ps.LSTM(2, inference=NET, random_state=0),
     "GRU": lambda: ps.GRU(2, inference=NET, random_state=0),
     "RNN": lambda: ps.RNN(2, inference=NET, random_state=0),
+    "DeepMarkov": lambda: ps.DeepMarkov(2, 2, n_particles=5, inference=AMORTIZED, random_state=0),
     "IID": lambda: ps.IID(),
     "RandomWalk": lambda: ps.RandomWalk(),
     "SeasonalNaive": lambda: ps.SeasonalNaive(period=2),
