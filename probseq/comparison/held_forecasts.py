@@ -175,13 +175,12 @@ def _of_one_model(
     first = cuts[0]
     known = np.flatnonzero(first >= 1)
     if fitted:
-        own, message, given = model, "", data.variables
+        own, message = model, ""
         data = own._read(data if own.model_.n_covariates else without_inputs(data))
         past = (data if len(known) == len(first) else data.select(known)).slice_time(0, first[known])
         with torch.no_grad():
             started = own._after(past)
     else:
-        given = data.variables
         own, data = fit_to_past(model, data, first, asked.window)
         started, message = own.training_state_, " ".join(own.draws_.messages)
     if len(known) < len(first):
@@ -193,11 +192,6 @@ def _of_one_model(
         along = own._weighed(asked.weights)._states_at({}, batch, steps, state)
     answers = HeldForecasts.blank(len(valid), data.n_sequences, data.n_variables, asked)
     method = answer(own, data, cuts, valid, along, asked, answers)
-    if data.variables != given and set(data.variables) == set(given):
-        # A model that was fitted before reads the variables in the order of its fit.
-        place = [data.variables.index(name) for name in given]
-        parts: dict[str, Any] = {name: part for name, part in answers.arrays().items() if part.ndim > 3}
-        answers = replace(answers, **{name: part[:, :, :, place] for name, part in parts.items()})
     return replace(answers, method=method, message=message)
 
 
