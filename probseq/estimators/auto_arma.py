@@ -267,19 +267,24 @@ class AutoARMA(ARMA):
         steps = torch.arange(1, batch.t + 1)
         known = [terms.fourier(steps).numpy()] + ([terms.line(steps).numpy()[:, None]] if terms.trend else [])
         series = residual_series(batch, np.concatenate(known, 1))
-        if series and all(x.size > 2 and is_constant(x) for x in series):
+        explained = _are_constant(series)
+        if explained and _are_constant(residual_series(batch._replace(u=None), np.concatenate(known, 1))):
             raise DataError(
                 got="a series that does not vary",
-                expected="values with some variance, beyond what covariates and Fourier terms explain",
+                expected="values with some variance, beyond what Fourier terms explain",
                 remedy="A constant needs no model; check the column.",
             )
-        d, seasonal_d = choose_differences(series, period, self.d, self.D, self.max_d, self.max_D, self.test)
+        d, seasonal_d = self.d or 0, self.D or 0
+        if not explained:
+            d, seasonal_d = choose_differences(series, period, self.d, self.D, self.max_d, self.max_D, self.test)
 
         def build(candidate: Candidate) -> ARMAModel:
             return self._candidate(candidate, d, seasonal_d, info)
 
         fits = CandidateFits(build, batch, weights, self.criterion, self.validation_fraction, self.min_root, period)
-        space = self._space(max((x.size for x in series), default=0), period, d + seasonal_d)
+        # Rounding, which is all that covariates may leave, has no orders.
+        longest = 0 if explained else max((x.size for x in series), default=0)
+        space = self._space(longest, period, d + seasonal_d)
         (stepwise if self.search == "stepwise" else exhaustive)(fits, space)
         given = inference if type(inference) is MLE else MLE(covariance=False)
         # Draws of an average have no covariance.
@@ -372,3 +377,8 @@ class AutoARMA(ARMA):
         to_fit, other = (float((steps * part).sum(-1) @ each) for part in (fitted, ~fitted))
         scored = other if self.criterion == "heldout" else to_fit
         return replace(search, criterion=search.criterion - 2.0 * scored, log_likelihood=search.log_likelihood + to_fit)
+
+
+def _are_constant(series: list[np.ndarray]) -> bool:
+    """Whether none of these series varies, where there are any of more than two values."""
+    return bool(series) and all(x.size > 2 and is_constant(x) for x in series)

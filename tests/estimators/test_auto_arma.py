@@ -230,6 +230,17 @@ def test_constants_say_so(y):
         ps.AutoARMA().fit(y)
 
 
+def test_what_covariates_explain_has_no_orders():
+    u = np.random.default_rng(0).normal(size=(30, 2))
+    with pytest.warns(ps.errors.DegenerateWarning, match="explain the series but for rounding"):
+        model = ps.AutoARMA().fit(10.0 + u[:, 0], covariates=u)
+    assert model.order_ == (0, 0, 0) and model.forecast(1, covariates=np.ones((1, 2))).mean().item() == pytest.approx(
+        11
+    )
+    with pytest.raises(DataError, match="does not vary"):
+        ps.AutoARMA().fit(np.full(30, 2.0), covariates=u)
+
+
 def test_two_values_are_too_few():
     with pytest.raises(DataError):
         ps.AutoARMA().fit([1.0, 2.0])
