@@ -184,7 +184,10 @@ class SequenceClassifier(ClassifierMixin, Composed):
         self._check_fitted()
         data = self._read(X, lengths, covariates)
         classes, codes = class_labels(y, data, least=1)
-        return float(accuracy_score(classes[codes], self.predict(data), sample_weight=sample_weight))
+        known = {label: i for i, label in enumerate(self.classes_.tolist())}
+        truth = np.array([known.get(label, -1) for label in classes.tolist()])[codes]
+        found = np.argmax(self.predict_log_proba(data), 1)
+        return float(accuracy_score(truth, found, sample_weight=sample_weight))
 
     def _read(self, X: Any, lengths: Any, covariates: Any) -> Sequences:
         if isinstance(X, Sequences) and self._coded and X.vocabulary is not None:

@@ -210,7 +210,10 @@ def test_what_is_no_problem_of_classes():
     fitted = model.fit(X, y)
     with pytest.raises(ShapeError, match="list"):
         fitted.predict(X[:, :3])
-    assert fitted.score(X, np.where(y == "low", "low", "never seen")) < 1.0
+    assert fitted.score(X, np.where(y == "low", "low", "never seen")) == np.mean(
+        (fitted.predict(X) == y) & (y == "low")
+    )
+    assert fitted.score(X, np.zeros(len(X))) == 0.0
 
 
 @pytest.mark.parametrize(
