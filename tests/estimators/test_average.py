@@ -203,11 +203,14 @@ def test_tokens_are_averaged():
     assert isinstance(both.sample(20, random_state=0), str)
 
 
-@pytest.mark.parametrize("adapt", ["stacking", "online"])
+@pytest.fixture(scope="module", params=["stacking", "online"])
+def of_two(request):
+    return ps.Average({"ar": ps.ARMA((1, 0)), "hmm": ps.HMM(2, random_state=0)}, request.param, 1.0).fit(X)
+
+
 @pytest.mark.parametrize("name", [name for name, _ in model_checks(("check_missing_values",))])
-def test_fitted_averages_keep_the_laws_of_a_model(name, adapt):
-    fitted = ps.Average({"ar": ps.ARMA((1, 0)), "hmm": ps.HMM(2, random_state=0)}, adapt, 1.0).fit(X)
-    dict(model_checks())[name](ModelCase(fitted.model_, {}))
+def test_fitted_averages_keep_the_laws_of_a_model(name, of_two):
+    dict(model_checks())[name](ModelCase(of_two.model_, {}))
 
 
 @pytest.mark.parametrize(

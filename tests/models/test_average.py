@@ -45,17 +45,11 @@ def batch(model, t=12, seed=3):
     return Batch(torch.from_numpy(y), torch.ones(2, t, 1, dtype=torch.bool), torch.tensor([t, t]))
 
 
-@pytest.mark.parametrize(("d", "n_covariates"), [(0, 0), (1, 0), (0, 2)])
+@pytest.mark.parametrize("n_covariates", [0, 2])
 @pytest.mark.parametrize("name", [name for name, _ in model_checks()])
-def test_keeps_the_laws_of_a_model(name, d, n_covariates):
-    model, params = averaged(d, n_covariates)
-    dict(model_checks())[name](ModelCase(model, params, start=d))
-
-
-@pytest.mark.parametrize("name", [name for name, _ in model_checks(("check_missing_values",))])
-def test_fixed_weights_keep_the_laws_of_a_model(name):
-    # A missing value would be integrated out within each model only.
-    model, params = averaged(adapt=False)
+def test_keeps_the_laws_of_a_model(name, n_covariates):
+    """Others are among the registered ones: weights that are fixed, weights that forget, differenced models."""
+    model, params = averaged(0, n_covariates)
     dict(model_checks())[name](ModelCase(model, params))
 
 
@@ -151,13 +145,6 @@ def test_a_step_counts_where_all_models_score_it():
     alone = params | {"weights": torch.tensor([1.0, 0.0], dtype=torch.float64)}
     first = components(0)[0].log_prob(values()[0], data)
     np.testing.assert_allclose(mixed.log_prob(alone, data), first, rtol=1e-12)
-
-
-@pytest.mark.parametrize("name", [name for name, _ in model_checks(("check_missing_values",))])
-def test_forgetting_keeps_the_laws_of_a_model(name):
-    model = AverageModel(components(), forgetting=0.9)
-    params = model.join(values(), torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64))
-    dict(model_checks())[name](ModelCase(model, params))
 
 
 def test_forgotten_scores_count_less():
