@@ -81,9 +81,10 @@ def plot_fan(
     if paths is not None:
         lines = np.asarray(paths, float)
         along(lines[0] if lines.ndim == 2 else lines, when, "paths")
-        faint = {"color": tint(color, 0.75, INK), "alpha": max(0.15, min(0.7, 8 / len(lines)))}
+        alpha = max(0.15, min(0.7, 8 / len(lines)))
         # One step has no lines.
-        ax.plot(when, lines.T, lw=0.6, marker="_" if len(when) == 1 else None, **faint)
+        marker = "_" if len(when) == 1 else None
+        ax.plot(when, lines.T, color=tint(color, 0.75, INK), lw=0.6, alpha=alpha, marker=marker)
     marker = "o" if len(when) == 1 else None
     ax.plot(when, along(median, when, "median"), color=tint(color, 0.85, INK), lw=1.8, marker=marker, label=label)
     draw_truth(ax, when, truth)

@@ -74,7 +74,7 @@ class DerivedForecasts(ForecastArithmetic):
             counted = self._backend.discrete_variables
             backend = PathsBackend(
                 paths,
-                counted if over == "time" else counted.all(),
+                counted if over == "time" else bool(counted.all()),
                 # Of other functions, such as a median, moments may exist that those of the values do not.
                 finite=grouping.finite(self._backend) if isinstance(how, str) else None,
             )
