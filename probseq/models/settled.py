@@ -38,10 +38,6 @@ class SettledModel(SequenceModel[Any]):
     def parameters(self) -> dict[str, ParamSpec]:
         return {}
 
-    def fresh(self, state: Any) -> Any:
-        """The state with the draws weighed as after the fit."""
-        return _lifted(self.inner.reset_weights(_lowered(state)))
-
     def initial_state(self, params: Params, n: int) -> Any:
         return _lifted(self.inner.initial_state({}, n))
 
