@@ -9,12 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from probseq._types import whole_number
-from probseq.errors import DataError
+from probseq.errors import DataError, ParameterError
 
 __all__ = ["BernsteinMap", "fit_map"]
 
 _FEWEST = 10
 _FOLDS = 5
+_HIGHEST = 1000
+_ROUNDING = 1e-6
 
 
 class BernsteinMap:
@@ -90,16 +92,25 @@ def fit_map(pit_values: ArrayLike, max_degree: int = 32) -> BernsteinMap:
     pit_values
         any shape, in [0, 1]; NaN is left out.
     max_degree
-        the highest degree to try.
+        the highest degree to try, at most 1000.
 
     Raises
     ------
     DataError
         There are fewer than 10 values.
+    ParameterError
+        ``max_degree`` is no whole number from 1 to 1000, or a PIT value outside [0, 1].
     """
     whole_number("max_degree", max_degree, 1, "Try 32; 1 changes nothing.")
+    if max_degree > _HIGHEST:  # binomial coefficients beyond are larger than any number
+        raise ParameterError(
+            got=f"max_degree={max_degree}", expected=f"at most {_HIGHEST}", remedy="Try 32; few data need more."
+        )
     u = np.asarray(pit_values, float).ravel()
     u = u[~np.isnan(u)]
+    outside = u[(u < -_ROUNDING) | (u > 1 + _ROUNDING)]
+    if outside.size:
+        raise ParameterError(got=f"a PIT value of {outside[0]:g}", expected="values in [0, 1]", remedy="Pass F(y).")
     if u.size < _FEWEST:
         raise DataError(
             got=f"{u.size} PIT values to learn a map from", expected=f"at least {_FEWEST}", remedy="Pass more data."

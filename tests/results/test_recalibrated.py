@@ -8,8 +8,9 @@ from scipy import integrate, stats
 
 from probseq.distributions.counts import PoissonCounts
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
+from probseq.errors import ParameterError
 from probseq.evaluation import crps_samples
-from probseq.evaluation.recalibration import BernsteinMap
+from probseq.evaluation.recalibration import BernsteinMap, fit_map
 from probseq.results.backends import LawBackend, PathsBackend
 from probseq.results.recalibrated import RecalibratedBackend
 
@@ -105,3 +106,12 @@ def test_density_of_two_variables_has_mass_one():
     backend = RecalibratedBackend(LawBackend(law), [[SYMMETRIC, SLOPED]])
     density = np.exp(backend.log_prob(grid)).reshape(61, 61)
     assert density.sum() * 0.04 == pytest.approx(1.0, abs=1e-6)
+
+
+def test_maps_of_no_degree_and_of_no_levels_are_named():
+    with pytest.raises(ParameterError, match="at most 1000"):
+        fit_map(np.linspace(0.1, 0.9, 20), max_degree=2048)
+    with pytest.raises(ParameterError, match=r"PIT value of 1\.2"):
+        fit_map([*np.linspace(0.1, 0.9, 20), 1.2])
+    steep = BernsteinMap(np.full(1000, 1e-3))
+    assert_allclose(steep.cdf(np.linspace(0.0, 1.0, 7)), np.linspace(0.0, 1.0, 7), atol=1e-12)
