@@ -17,7 +17,7 @@ from probseq.distributions.gaussian import DiagonalNormal, FullNormal
 from probseq.distributions.low_rank import FactorNormal
 from probseq.distributions.params import Params, ParamSpec, Positive, Real, Simplex
 from probseq.errors import DataError, ParameterError
-from probseq.models.base import Batch, SequenceModel, Steps
+from probseq.models.base import Batch, Scan, SequenceModel, Steps
 
 __all__ = ["ClosedForm", "IIDModel", "MarkovChainModel", "SeasonalWalkModel"]
 
@@ -66,6 +66,10 @@ class IIDModel(SequenceModel[Count], ClosedForm):
 
     def update(self, params: Params, state: Count, x: Tensor, seen: Tensor, u: Tensor | None = None) -> Count:
         return Count(state.steps + 1)
+
+    def _scan(self, params: Params, batch: Batch, state: Count) -> Scan[Count]:
+        passed = torch.arange(batch.t).minimum(batch.lengths.unsqueeze(-1))
+        return Scan(Count(state.steps.unsqueeze(-1) + passed), Count(state.steps + batch.lengths))
 
     def _log_prob_steps(self, params: Params, batch: Batch, state: Count) -> Steps[Count]:
         law = self.emission.distribution(params)[..., None, None]
