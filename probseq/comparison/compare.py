@@ -52,6 +52,9 @@ def compare(
           that would be as surprising;
         - ``difference`` to the best and its standard error ``se`` (one sequence: Newey-West over 1.3 sqrt(n) steps with
           the correction of Harvey, Leybourne and Newbold; several: clustered by sequence);
+        - ``likelihood``: "exact", or what estimates it, such as "FIVO (100 particles)", a lower bound on average, of
+          which a note says what that means beside exact ones; ``monte_carlo``: the standard error that it has in
+          ``nats``, steps taken for independent;
         - ``confidence_set``: whether the model is in the 90 % model confidence set of Hansen, Lunde and Nason (2011);
           None where too few steps tell, or there is no log score;
         - ``crps``; ``pinball``, the mean loss at 5, 25, 50, 75 and 95 %; ``cover50`` and ``cover90``, the coverage of

@@ -24,6 +24,8 @@ _COLUMNS = {
     "perplexity": "perplexity",
     "difference": "difference to the best",
     "se": "± s.e.",
+    "likelihood": "likelihood",
+    "monte_carlo": "± Monte Carlo",
     "confidence_set": "among the best",
     "crps": "CRPS",
     "cover50": "cover 50 %",
@@ -37,12 +39,16 @@ _COLUMNS = {
     "note": "note",
 }
 # What a narrow terminal does without, the first of them first.
-_SPARED = ("seconds", "parameters", "draws", "frozen", "cover50", "pit_p", "weight", "confidence_set", "cover90")
+_SPARED = (
+    *("seconds", "parameters", "draws", "frozen", "cover50", "pit_p", "weight", "confidence_set", "cover90"),
+    *("likelihood", "monte_carlo"),
+)
 _DIGITS = {
     "nats": 3,
     "perplexity": 1,
     "difference": 3,
     "se": 3,
+    "monte_carlo": 4,
     "crps": 4,
     "pit_p": 2,
     "weight": 2,
@@ -57,7 +63,7 @@ def readable(table: pd.DataFrame, per: str) -> pd.DataFrame:
     out = pd.DataFrame(index=table.index)
     for column, title in _COLUMNS.items():
         values = table[column]
-        if column == "note" or values.isna().all():
+        if column == "note" or values.isna().all() or (column == "likelihood" and values.isin(["exact", ""]).all()):
             continue
         if column in _DIGITS:
             text = [("" if pd.isna(v) else f"{v:.{_digits(values, _DIGITS[column])}f}") for v in values]
@@ -65,6 +71,8 @@ def readable(table: pd.DataFrame, per: str) -> pd.DataFrame:
             text = ["" if pd.isna(v) else f"{100 * v:.0f} %" for v in values]
         elif column == "confidence_set":
             text = ["" if pd.isna(v) else "yes" if v else "no" for v in values]
+        elif column == "likelihood":
+            text = [str(v) for v in values]
         else:
             text = ["" if pd.isna(v) else f"{v:g}" for v in values]
         out[title.format(per=per)] = text

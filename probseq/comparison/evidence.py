@@ -83,6 +83,11 @@ class Evidence:
         Why there is no log score, where there is none.
     notes : tuple of str
         What a reader of the scores should know.
+    bound : str
+        The estimate that stands for the log score where this is not exact, such as "FIVO (100 particles)": the
+        logarithm of an unbiased estimate of the probability, a lower bound on average.
+    error : (n, t) or None
+        Its Monte Carlo standard error at each step, nats.
     """
 
     name: str
@@ -98,6 +103,8 @@ class Evidence:
     seconds: float = math.nan
     reason: str = ""
     notes: tuple[str, ...] = ()
+    bound: str = ""
+    error: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +157,8 @@ def collect(name: str, estimator: SequenceEstimator, data: Sequences, history: A
     observation = estimator.model_.observation
     unit = "" if observation.discrete else str(data.attrs.get("units", ""))
     measure = Measure(observation.measure, unit, words, ends) if estimator.has_likelihood else Measure("none")
+    estimated = not estimator.model_.exact and steps.error is not None and bool(steps.error.any())
+    error = steps.error.double().numpy() if estimated and steps.error is not None else None
     return Evidence(
         name,
         data,
@@ -164,6 +173,8 @@ def collect(name: str, estimator: SequenceEstimator, data: Sequences, history: A
         estimator.fit_seconds_,
         reason,
         tuple(_remarks(estimator, data)),
+        (estimator.model_.estimate or "particles") if estimated else "",
+        error,
     )
 
 
@@ -173,8 +184,6 @@ def _remarks(estimator: SequenceEstimator, data: Sequences) -> list[str]:
     gaps = bool((~data.seen() & data.mask()[..., None]).any())
     if gaps and model.missing == "pattern":
         found.append("given the pattern of missing values")
-    if not model.exact and (gaps or model.missing != "particles"):
-        found.append("log score is an estimate")
     if model.likelihood != "exact":
         found.append(f"{model.likelihood} likelihood")
     return found

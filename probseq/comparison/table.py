@@ -179,6 +179,8 @@ class Comparison:
                 notes.append(f"s.e. unreliable: {_few(estimate)}")
         surprise = math.exp(-self._mean(e.log_prob, float(self.n_values))) if e.tokens and same else math.nan
         row: dict[str, Any] = {"nats": nats, "perplexity": surprise, "difference": gap, "se": se}
+        row["likelihood"] = (e.bound or "exact") if counted else ""
+        row["monte_carlo"] = self._monte_carlo(e, unit) if same else math.nan
         sure = self._confidence.get(e.name)
         row["confidence_set"] = None if sure is None else sure >= 1 - _CONFIDENCE
         row.update(self._numeric(e))
@@ -187,8 +189,28 @@ class Comparison:
         row["parameters"], row["seconds"] = e.n_parameters, e.seconds
         row["frozen"] = self._mean(e.frozen, unit) if same and e.frozen is not None else math.nan
         row["draws"] = math.nan if e.effective_draws is None else e.effective_draws
-        row["note"] = "; ".join([*notes, *e.notes])
+        row["note"] = "; ".join([*notes, *self._bound_notes(e, same), *e.notes])
         return row
+
+    def _monte_carlo(self, e: Evidence, unit: float) -> float:
+        """Standard error of the nats of an estimate, its steps taken for independent; NaN where they are exact."""
+        if e.error is None:
+            return math.nan
+        return float(np.sqrt(np.square(e.error[self._steps]).sum()) / unit)
+
+    def _bound_notes(self, e: Evidence, same: bool) -> list[str]:
+        """That a log score is a bound, and what this does to its rank among exact ones."""
+        if not e.bound:
+            return []
+        found = [f"log score is an estimate by {e.bound}, a lower bound on average"]
+        if same and any(not other.bound for other in self.comparable):
+            leads = e.name == self.best
+            found.append(
+                "leads exact ones by that bound: its own likelihood is higher still, on average"
+                if leads
+                else "ranked among exact ones by that bound: its own likelihood, and its rank, may be higher"
+            )
+        return found
 
     def _numeric(self, e: Evidence) -> dict[str, float]:
         names = ("crps", "pinball", *(f"cover{level * 100:g}" for level in LEVELS), "pit_p")

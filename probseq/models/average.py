@@ -81,7 +81,7 @@ class AverageModel(SequenceModel[AverageState]):
         double = any(m.dtype == torch.float64 for m in models)
         self.dtype = torch.float64 if double else first.dtype
         self.exact = all(m.exact for m in models)
-        self.estimate = "; ".join(dict.fromkeys(m.estimate for m in models if m.estimate))
+        self.estimate = ", ".join(dict.fromkeys(m.estimate for m in models if m.estimate))
         self.likelihood = "conditional" if any(m.likelihood == "conditional" for m in models) else "exact"
         self.missing = next(
             (kind for kind in ("particles", "pattern") if any(m.missing == kind for m in models)), "exact"

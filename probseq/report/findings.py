@@ -22,6 +22,7 @@ def findings(study: Study) -> list[str]:
     """Sentences, the most important first; a model is called by its short name."""
     parts = [
         _winner(study),
+        _bounds(study),
         _rivals(study),
         _set(study),
         _apart(study),
@@ -54,6 +55,19 @@ def _winner(study: Study) -> str:
         f" On geometric average it gave the values that came {math.exp(gap):.2f} times the {word} that the "
         f"runner-up, {second}, gave them ({gap:.2f} nats per value ahead)."
     )
+
+
+def _bounds(study: Study) -> str:
+    """Which scores are lower bounds, and how far chance moves them."""
+    comparison, parts = study.comparison, []
+    for name, e in comparison.evidence.items():
+        if e.bound:
+            error = float(comparison.table["monte_carlo"][name])
+            parts.append(f"{name} ({e.bound}" + ("" if math.isnan(error) else f", ± {error:.2g} by chance") + ")")
+    if not parts:
+        return ""
+    whose = "its" if len(parts) == 1 else "their"
+    return f"The score of {_listed(parts)} is a lower bound on average: {whose} true one may be higher."
 
 
 def _rivals(study: Study) -> str:
