@@ -307,13 +307,14 @@ def crps_quantile(
     quantile: Callable[[NDArray[np.float64]], ArrayLike],
     *,
     level: ArrayLike | None = None,
+    kinks: ArrayLike | None = None,
     n_nodes: int = 65,
 ) -> NDArray[np.float64]:
     """2 int_0^1 pinball_p(y, Q(p)) dp by quadrature, for any continuous law with a quantile function.
 
-    The integral is split at p = F(y), where the integrand has its kink; each part is taken by the double exponential
-    rule, whose nodes crowd towards both ends, where Q may grow without bound. For smooth quantile functions the error
-    is about 1e-11 of the scale. A law on the integers has steps in Q: use ``crps_discrete``.
+    The integral is split at p = F(y), where the integrand has its kink, and at those of Q; each part is taken by the
+    double exponential rule, whose nodes crowd towards both ends, where Q may grow without bound. For smooth quantile
+    functions the error is about 1e-11 of the scale. A law on the integers has steps in Q: use ``crps_discrete``.
 
     Source: Gneiting and Ranjan (2011), JBES 29, equation 9; Takahasi and Mori (1974), Publ. RIMS 9.
 
@@ -325,8 +326,10 @@ def crps_quantile(
         Q(p) for levels of shape (node, *value); returns the same shape.
     level
         F(y), shape (*value). Found by bisection of Q when it is not given (60 further calls with one level a value).
+    kinks
+        levels at which Q has no derivative, shape (kink, *value) or what broadcasts to it.
     n_nodes
-        nodes on each side of y.
+        nodes of each part.
     """
     y = np.asarray(y, float)
     split = _find_level(y, quantile) if level is None else np.broadcast_to(np.asarray(level, float), y.shape)
@@ -337,14 +340,23 @@ def crps_quantile(
     # Weights of the rule on (0, 1): (d near / dt) dt. `near` runs from 0 to 1 and far = 1 - near without cancellation.
     weight = math.pi * np.cosh(t) * near * far * (t[1] - t[0])
     near, far, weight = (a.reshape(-1, *([1] * y.ndim)) for a in (near, far, weight))
-    above = 1 - split
-    return 2 * (
-        _tail(y, quantile, split * near, split * near, split * weight)
-        + _tail(y, quantile, 1 - above * far, above * far, above * weight)
-    )
+    inner = np.empty((0, *y.shape)) if kinks is None else np.asarray(kinks, float)
+    inner = np.broadcast_to(inner, (len(inner), *y.shape))
+    ends = np.sort(np.concatenate([np.zeros((1, *y.shape)), inner, split[None], np.ones((1, *y.shape))]), 0)
+    total = np.zeros(y.shape)
+    for low, high in zip(ends[:-1], ends[1:], strict=True):
+        length = high - low
+        if not np.any(length > 0):
+            continue
+        # Below F(y) the mass is p, counted from 0, above it 1 - p, counted from 1: both without cancellation.
+        from_zero, to_one = low + length * near, (1 - high) + length * far
+        below = high <= split
+        p, mass = np.where(below, from_zero, 1 - to_one), np.where(below, from_zero, to_one)
+        total += _part(y, quantile, p, mass, length * weight)
+    return 2 * total
 
 
-def _tail(
+def _part(
     y: NDArray[np.float64],
     quantile: Callable[[NDArray[np.float64]], ArrayLike],
     p: NDArray[np.float64],

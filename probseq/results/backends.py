@@ -20,6 +20,7 @@ from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, Ful
 from probseq.distributions.low_rank import FactorNormal
 from probseq.errors import UnsupportedError
 from probseq.evaluation import crps as crps_of
+from probseq.results.kinks import kinks_of
 from probseq.results.panels import crps_mixture
 
 if TYPE_CHECKING:
@@ -131,6 +132,10 @@ class Backend(ABC):
     def _inverse(self, u: np.ndarray) -> np.ndarray:
         """Quantiles at one level for each value, u (n, t, k)."""
 
+    def kinks(self) -> np.ndarray:
+        """Levels at which the quantile function has no derivative, (kink, n, t, k)."""
+        return np.empty((0, *self.shape))
+
     def probs(self) -> np.ndarray:
         """Probabilities of the categories, (n, t, k, C)."""
         if self.nominal_variables.any():
@@ -241,8 +246,12 @@ class LawBackend(Backend):
         if isinstance(law, DiagonalStudentT):
             return crps_of.crps_student_t(y, _numpy(law.df), _numpy(law.loc), _numpy(law.scale))
         quantile = lambda p: _numpy(law.icdf(torch.as_tensor(p)))  # noqa: E731
-        score = crps_of.crps_quantile(y, quantile, level=np.nan_to_num(self.cdf(y), nan=0.5))
+        level = np.nan_to_num(self.cdf(y), nan=0.5)
+        score = crps_of.crps_quantile(y, quantile, level=level, kinks=self.kinks())
         return np.where(law.has_moment(1).numpy() | np.isnan(y), score, np.inf)
+
+    def kinks(self) -> np.ndarray:
+        return kinks_of(self.law)
 
     def marginal(self, variables: list[int]) -> LawBackend:
         draws = None if self.draws is None else self.draws.marginal(variables)

@@ -142,8 +142,12 @@ class RecalibratedBackend(Backend):
             return np.concatenate(each, -1)
         if counted.all():
             return crps_of.crps_discrete(y, self._cdf_at, lower=self._inverse(np.full(self.shape, _NO_MASS)))
-        score = crps_of.crps_quantile(y, self._quantile_at, level=np.nan_to_num(self.cdf(y), nan=0.5))
+        level = np.nan_to_num(self.cdf(y), nan=0.5)
+        score = crps_of.crps_quantile(y, self._quantile_at, level=level, kinks=self.kinks())
         return np.where(np.isfinite(self.base.mean()) | np.isnan(y), score, np.inf)
+
+    def kinks(self) -> np.ndarray:
+        return self._each("cdf", self.base.kinks())
 
     def _cdf_at(self, x: np.ndarray) -> np.ndarray:
         """P(X <= x) for values (..., n, t, k), or that broadcast to these."""
