@@ -89,6 +89,7 @@ _HOMES = {
     "probseq.integrations.adopt": ("from_hmmlearn",),
     "probseq.integrations.adopt_statsmodels": ("from_statsmodels",),
     "probseq.integrations.arviz": ("to_arviz",),
+    "probseq.integrations.midi": ("write_midi",),
     "probseq.integrations.sktime": ("from_sktime", "to_sktime"),
     "probseq.data.sequences": ("sequences", "to_list"),
     "probseq.data.calendar": ("calendar",),

@@ -13,6 +13,7 @@ from probseq.plotting.forecasts import plot_cumulative_difference, plot_fan, plo
 from probseq.plotting.latent_paths import plot_latent_paths
 from probseq.plotting.laws import plot_bars, plot_quantiles, plot_ridge
 from probseq.plotting.networks import plot_compression, plot_gradient_norms, plot_spectra
+from probseq.plotting.piano_rolls import plot_piano_roll
 from probseq.plotting.residuals import plot_residuals
 from probseq.plotting.states import plot_emissions, plot_state_probabilities, plot_states
 from probseq.plotting.transitions import plot_transition_graph, plot_transition_matrix
@@ -31,6 +32,7 @@ __all__ = [
     "plot_fan",
     "plot_gradient_norms",
     "plot_latent_paths",
+    "plot_piano_roll",
     "plot_pit",
     "plot_quantiles",
     "plot_residuals",
