@@ -66,7 +66,7 @@ def _lineages(batch: Batch, cloud: Cloud, n_paths: int, generator: torch.Generat
     steps: list[Tensor] = []
     now = torch.zeros(0)
     for t in range(batch.t - 1, -1, -1):
-        ends = (t == batch.lengths - 1).unsqueeze(-1)
+        ends = (batch.lengths == t + 1).unsqueeze(-1)
         last = _chosen(_at(cloud.log_weights, t, time), n_paths, generator)
         now = last if not steps else torch.where(ends, last, now)
         steps.append(of_particles(_at(cloud.z, t, time), now))
@@ -94,7 +94,7 @@ def _backwards(
             u = None if batch.u is None else batch.u[:, t + 1].to(model.dtype)
             prior = model.prior(w, z, own, shared, u)
             before = _drawn(log_weights, prior, steps[-1], generator)
-            taken = torch.where((t >= batch.lengths - 1).unsqueeze(-1), taken, before)
+            taken = torch.where((batch.lengths <= t + 1).unsqueeze(-1), taken, before)
         steps.append(of_particles(z, taken))
     return torch.stack(steps[::-1], -2).movedim(-3, -4)
 
