@@ -15,6 +15,7 @@ FAMILIES = {
     "LocalLevel": "probseq.estimators.structural",
     "LocalTrend": "probseq.estimators.structural",
     "LinearDynamicalSystem": "probseq.estimators.linear_system",
+    "SwitchingLDS": "probseq.estimators.switching",
     "StateSpaceModel": "probseq.estimators.state_space",
     "RegimeModel": "probseq.estimators.regimes",
     "RNN": "probseq.estimators.recurrent",

@@ -12,7 +12,15 @@ from probseq.distributions.base import Distribution
 from probseq.distributions.params import Params
 from probseq.models.base import Batch
 
-__all__ = ["DiscreteLatent", "EMStep", "ExpectationMaximization", "LeftOut", "StatePaths"]
+__all__ = [
+    "DiscreteLatent",
+    "EMStep",
+    "ExpectationMaximization",
+    "LeftOut",
+    "StatePaths",
+    "VariationalExpectation",
+    "VariationalStart",
+]
 
 
 class StatePaths(NamedTuple):
@@ -151,3 +159,31 @@ class ExpectationMaximization(ABC):
 
         ``occupancy`` is that of the last `EMStep`; of a model without discrete states it may be empty, (D, 0).
         """
+
+
+class VariationalStart(NamedTuple):
+    """Where a run of variational EM stands: parameters without draw dimensions, and a belief about latent variables."""
+
+    params: dict[str, Tensor]
+    belief: Any
+
+
+class VariationalExpectation(ABC):
+    """Capability of a model whose latent variables variational EM takes for independent of one another in parts."""
+
+    @abstractmethod
+    def variational_starts(self, batch: Batch, n_starts: int, generator: torch.Generator) -> list[VariationalStart]:
+        """Reasoned starts first, the others by chance."""
+
+    @abstractmethod
+    def variational_step(
+        self, start: VariationalStart, batch: Batch, weights: Tensor | None = None
+    ) -> tuple[float, VariationalStart]:
+        """The bound E[log p(x, latent)] + entropy at the parameters that came, nats, and where the step leads.
+
+        The bound never falls from step to step.
+        """
+
+    @abstractmethod
+    def variational_problems(self, start: VariationalStart, batch: Batch) -> tuple[str, ...]:
+        """What has degenerated, in words; empty where all is well."""

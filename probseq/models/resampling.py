@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["effective_size", "normalised", "resample"]
+__all__ = ["effective_size", "normalised", "reduced", "resample"]
 
 
 def normalised(log_weights: Tensor) -> Tensor:
@@ -68,3 +68,50 @@ def resample(log_weights: Tensor, generator: torch.Generator | None = None, begi
     # Rounding may leave the last place beyond the sum: it belongs to the last particle that has any weight.
     last = n - 1 - (weights.flip(-1) > 0).long().argmax(-1, keepdim=True)
     return torch.minimum(torch.searchsorted(weights.cumsum(-1), places, right=True), last)
+
+
+def reduced(log_weights: Tensor, n: int, uniform: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    r"""The optimal choice of n of M different particles: none is taken twice, and no weight changes on average.
+
+    With c such that sum_p min(W_p / c, 1) = n, particles of weight above c keep it; of the others p goes on with
+    probability W_p / c, systematically, and then has the weight c. Where at most n weigh anything all of these go on.
+
+    Parameters
+    ----------
+    log_weights : (..., M), nats, normalised over M >= n
+    n : int
+    uniform : number on [0, 1), or (...,)
+
+    Returns
+    -------
+    chosen : (..., n) int64
+    log_weights : (..., n), normalised
+    drawn : (..., n) bool, which of them went on by chance
+
+    References
+    ----------
+    Fearnhead and Clifford (2003), On-line inference for hidden Markov models via particle filters, J. Royal Statistical
+    Society B 65, 887-899, section 4.
+    """
+    ordered, order = log_weights.sort(dim=-1, descending=True, stable=True)
+    weights = ordered.detach().double().exp()
+    # What is left behind the m largest, over the number of places that they leave, for m = 0 .. n - 1.
+    tail = weights.flip(-1).cumsum(-1).flip(-1)[..., :n]
+    level = tail / torch.arange(n, 0, -1, device=weights.device)
+    small = weights[..., :n] < level
+    m = torch.where(small.any(-1), small.long().argmax(-1), n).unsqueeze(-1)
+    place = torch.arange(weights.shape[-1], device=weights.device)
+    kept = place < m
+    if not bool(small.any()):
+        return order[..., :n], ordered[..., :n], torch.zeros_like(order[..., :n], dtype=torch.bool)
+    c = level.gather(-1, m.clamp_max(n - 1))
+    start = torch.as_tensor(uniform, dtype=torch.float64, device=weights.device).unsqueeze(-1)
+    along = torch.ceil(torch.where(kept, 0.0, weights).cumsum(-1) / c.clamp_min(1e-300) - start)
+    taken = torch.diff(along, dim=-1, prepend=torch.zeros_like(along[..., :1])) > 0
+    goes_on = torch.where(small.any(-1, keepdim=True), kept | taken, place < n)
+    best = torch.argsort(goes_on.long(), dim=-1, descending=True, stable=True)[..., :n]
+    # The level as a function of the weights, for gradients.
+    left = torch.where(kept, -1e300, ordered).logsumexp(-1, keepdim=True) - torch.log((n - m).clamp_min(1))
+    new = torch.where(best < m, ordered.gather(-1, best), left.to(ordered.dtype))
+    new = torch.where(goes_on.gather(-1, best), new, -torch.inf)
+    return order.gather(-1, best), normalised(new), (best >= m) & small.any(-1, keepdim=True)

@@ -177,6 +177,15 @@ def _linear(inference: Inference | None = None, n_states: int = 2, **options: An
     return ps.LinearDynamicalSystem(n_states, inference=quick, random_state=0, **options)
 
 
+# Mixtures of all histories, at thousands of points.
+_COSTLY = ("check_missing_values", "check_predictive_laws", "check_marginalized")
+
+
+def _switching(emission: str = "shared") -> SequenceEstimator:
+    quick = ps.VariationalEM(n_init=1, max_iter=200, tol=0.1)
+    return ps.SwitchingLDS(2, 1, emission, n_particles=128, inference=quick, random_state=0)
+
+
 def _net(cell: Callable[..., SequenceEstimator], head: Emission) -> SequenceEstimator:
     return cell(3, head=head, inference=_quick_net(), random_state=0)
 
@@ -337,6 +346,9 @@ def _rows() -> list[Row]:
         Row("LinearDynamicalSystem with covariates", lambda: _linear(inputs="both", n_states=1), covariates=1),
         Row("LinearDynamicalSystem driven", lambda: _linear(noise="full", start="mean"), n_variables=2, covariates=1),
         Row("LinearDynamicalSystem by Laplace", lambda: _linear(ps.Laplace(n_draws=3, tol=1e-5), n_states=1)),
+        # A missing value is integrated over by as many histories as there are; so many points of it cost too much.
+        Row("SwitchingLDS", _switching, n_variables=2, skip=_COSTLY),
+        Row("SwitchingLDS with own emissions", lambda: _switching(emission="own"), skip=_COSTLY),
         Row("RandomWalk", ps.RandomWalk, n_variables=2, start=1),
         Row("RandomWalk with drift", lambda: ps.RandomWalk(drift=True), start=1),
         Row("SeasonalNaive", lambda: ps.SeasonalNaive(period=4), start=4),
