@@ -109,6 +109,13 @@ class Marginalized(SequenceModel[MarginalState]):
     ) -> MarginalState:
         inner = self._unpack(state)
         log_weights = state.log_weights
+        if self.adapt and self.n_draws > 1 and not self.exact:
+            # What estimates a factor need not be the law of the next step: one step is scored as many are.
+            one = torch.ones(len(log_weights), dtype=torch.long)
+            inputs = None if u is None else u.unsqueeze(1)
+            batch = Batch(x.unsqueeze(1), seen.unsqueeze(1), one, inputs)
+            steps = self.model._log_prob_steps(self.params, batch, inner)
+            return self._pack(steps.final, self._weights_along(log_weights, steps.values)[1])
         if self.adapt and self.n_draws > 1:
             scores = self.model.scores_next(inner)
             scored = seen if scores is None else seen & scores
@@ -133,8 +140,12 @@ class Marginalized(SequenceModel[MarginalState]):
         if self.n_draws == 1 or not self.adapt:
             along = state.log_weights.unsqueeze(1).expand(batch.n, batch.t, self.n_draws)
             return Scan(MarginalState(states, along), self._pack(scan.final, state.log_weights))
-        law, scored = self.model._fold(self.params, batch, scan)
-        along, last = self._weights_along(state.log_weights, law.log_prob_seen(batch.x, scored))
+        if self.exact:
+            law, scored = self.model._fold(self.params, batch, scan)
+            values = law.log_prob_seen(batch.x, scored)
+        else:
+            values = self.model._log_prob_steps(self.params, batch, self._unpack(state)).values
+        along, last = self._weights_along(state.log_weights, values)
         return Scan(MarginalState(states, along), self._pack(scan.final, last))
 
     def _states_at(self, params: Params, batch: Batch, steps: Tensor, state: MarginalState) -> MarginalState:

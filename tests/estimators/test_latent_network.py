@@ -233,6 +233,17 @@ def test_members_of_an_ensemble_are_the_uncertainty_of_the_weights(members, wave
     assert float(members.elbo(wave, 50)) < float(members.iwae(wave, 50))
 
 
+def test_members_are_weighed_alike_whether_streamed_or_not(members, wave):
+    stream = members.initial_state()
+    for value in wave[:8]:
+        stream = members.update(stream, value)
+    whole = members.filter(wave[:8])
+    assert torch.allclose(stream.tree.log_weights, whole.tree.log_weights, atol=1e-4)
+    assert float(whole.tree.log_weights.std()) > 1e-2
+    ahead = members.model_._scan({}, members._batch(members._read(wave[:8])), members.model_.initial_state({}, 1))
+    assert torch.allclose(ahead.final.log_weights, whole.tree.log_weights, atol=1e-4)
+
+
 def test_an_ensemble_trains_latent_networks_on_bounds_by_default(members, wave):
     default = ps.Ensemble(2)
     assert default._of_members(type(members._build(members.info_))).__class__ is ps.AmortizedVI
