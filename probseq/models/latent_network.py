@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple, Self
 
@@ -16,36 +15,26 @@ from probseq.distributions.base import Distribution
 from probseq.distributions.compose import mixture
 from probseq.distributions.emissions import Emission, Observation
 from probseq.distributions.params import Params, ParamSpec, Real
-from probseq.errors import ApproximationWarning
 from probseq.kernels import cells
 from probseq.kernels.cells import CellLayout, Memory
 from probseq.models.base import Batch, SequenceModel, Steps, map_state
 from probseq.models.dense import Dense
 from probseq.models.latent_bounds import Bound, trained_bound
+from probseq.models.latent_filter import Stepped, run, step
 from probseq.models.latent_guide import DIRECTIONS, Guide
-from probseq.models.latent_laws import DiagonalLaw, LatentLaw
-from probseq.models.latent_proposals import laplace_law
-from probseq.models.latent_state import (
-    Cloud,
-    LatentState,
-    Noise,
-    first_keys,
-    keys_after,
-    noise_of,
-    of_particles,
-)
+from probseq.models.latent_laws import DiagonalLaw
+from probseq.models.latent_simulation import simulate
+from probseq.models.latent_state import Cloud, LatentState, Noise, first_keys, noise_of
 from probseq.models.latent_transition import Transition
 from probseq.models.recurrent_embedding import embedding_of
 from probseq.models.recurrent_head import HeadLayer
 from probseq.models.recurrent_inputs import Inputs
 from probseq.models.recurrent_layout import NetworkLayout, Part, cell_parts
 from probseq.models.recurrent_start import start_cells
-from probseq.models.resampling import effective_size, normalised, resample
 
 __all__ = ["PROPOSALS", "LatentNetwork", "Weights"]
 
 PROPOSALS = ("network", "laplace", "prior")
-_FEW = 0.05
 
 
 class Weights(NamedTuple):
@@ -53,20 +42,6 @@ class Weights(NamedTuple):
 
     model: Mapping[str, Tensor]
     guide: Mapping[str, Tensor]
-
-
-class _Stepped(NamedTuple):
-    """value, error : (*draw, n); size : effective number of particles (*draw, n)
-    z, log_weights : of the particles before they are resampled; chosen : (*draw, n, particle), which go on
-    """
-
-    value: Tensor
-    error: Tensor
-    size: Tensor
-    z: Tensor
-    log_weights: Tensor
-    chosen: Tensor
-    state: LatentState
 
 
 class LatentNetwork(SequenceModel[LatentState]):
@@ -249,8 +224,7 @@ class LatentNetwork(SequenceModel[LatentState]):
     def prior(self, w: Weights, z: Tensor, own: Memory, shared: Memory, u: Tensor | None) -> DiagonalLaw:
         """p(z_t | z_{t-1}, h_t, u_t), (*draw, n, particle, d), from z_{t-1} so shaped and memories before step t."""
         law = self.transition(w.model, z, self.remembered(own, shared), self._inputs(u, self._draws(w), z))
-        shape = torch.broadcast_shapes(law.loc.shape, z.shape)
-        return DiagonalLaw(law.loc.expand(shape), law.scale.expand(shape))
+        return DiagonalLaw(law.loc.expand_as(z), law.scale.expand_as(z))
 
     def law(self, w: Weights, z: Tensor, own: Memory, shared: Memory, u: Tensor | None) -> Distribution:
         """p(x_t | z_t, h_t, u_t), batch (*draw, n, particle)."""
@@ -340,61 +314,9 @@ class LatentNetwork(SequenceModel[LatentState]):
         seen: Tensor,
         u: Tensor | None = None,
         noise: Callable[[LatentState], Noise] | None = None,
-    ) -> _Stepped:
-        """Propose, weigh and, where few particles carry the weight, resample.
-
-        ``noise`` gives that of the next step; without it, it comes from the key of the state and the values seen.
-        """
-        w = self.split(params)
-        z, own, shared, reader = state.z, state.own, state.shared, state.reader
-        prior = self.prior(w, z, own, shared, u)
-        read = self.read(w, x, seen, u)
-        features, reader = self.filter_guide.read(w.guide, reader, self.describe(read, shared))
-        values = self.observation.filled(x, seen).to(self.dtype).unsqueeze(-2)
-        known = seen.unsqueeze(-2)
-
-        def gain(z: Tensor) -> Tensor:
-            law = self.law(w, z, own, shared, u)
-            shape = (*z.shape[:-1], values.shape[-1])
-            return law.log_prob_seen(values.expand(shape), known.expand(shape))
-
-        moved: LatentLaw = prior
-        if self.proposal == "network":
-            context = self.filter_guide.context(w.guide, features).unsqueeze(-2)
-            own_memory = own.hidden[..., -1, :] if self.memory == "path" else None
-            law = self.filter_guide.propose(w.guide, context, own_memory, z, prior)
-            moved = DiagonalLaw(*(leaf.expand_as(z) for leaf in law)).where(known.any(-1, keepdim=True), prior)
-        elif self.proposal == "laplace":
-            moved = laplace_law(prior, gain)
-        z = moved.at(state.noise)
-        change = gain(z) + (0.0 if moved is prior else prior.log_prob(z) - moved.log_prob(z))
-        change = torch.where(known.any(-1), change, torch.zeros_like(change)).double()
-        total = torch.logsumexp(state.log_weights + change, -1)
-        possible = (total > -torch.inf).unsqueeze(-1)
-        # Values that no particle can explain leave the weights as they are: none is preferred.
-        log_weights = torch.where(possible, state.log_weights + change - total.unsqueeze(-1), state.log_weights)
-        off = torch.where(possible, log_weights.detach().exp() - state.log_weights.detach().exp(), 0.0)
-        own, shared = self.advance(w, z, own, shared, read)
-        size = effective_size(log_weights.detach())
-        few = size < 0.5 * z.shape[-2]
-        chosen = torch.arange(z.shape[-2], device=z.device).expand(log_weights.shape)
-        after_z, after_own, after_weights = z, own, log_weights
-        if bool(few.any()):
-            again = resample(log_weights, begin=state.begin)
-            chosen = torch.where(few.unsqueeze(-1), again, chosen)
-            after_z, after_own = of_particles((z, own), chosen)
-            even = torch.full_like(log_weights, -math.log(z.shape[-2]))
-            after_weights = torch.where(few.unsqueeze(-1), even, log_weights)
-        after = LatentState(
-            after_z, after_own, shared, reader, after_weights, state.noise, state.begin, state.key, state.steps + 1
-        )
-        if noise is None:
-            key = keys_after(state.key, values.squeeze(-2), seen)
-            fresh = noise_of(key, z.shape[-2], self.n_latent, self.dtype)
-        else:
-            fresh = noise(after)
-        after = after._replace(noise=fresh.noise, begin=fresh.begin, key=fresh.key)
-        return _Stepped(total.to(self.dtype), off.square().sum(-1).sqrt(), size, z, log_weights, chosen, after)
+    ) -> Stepped:
+        """One step of the particle filter; its arguments are those of ``latent_filter.step``."""
+        return step(self, params, state, x, seen, u, noise)
 
     # training ---------------------------------------------------------------------------------------------------------
 
@@ -441,37 +363,8 @@ class LatentNetwork(SequenceModel[LatentState]):
         noise: Callable[[LatentState], Noise] | None = None,
         keep: bool = False,
     ) -> tuple[Steps[LatentState], Cloud | None]:
-        """Filter a batch; with ``keep`` also the particles along it.
-
-        Warns
-        -----
-        ApproximationWarning
-            Where less than one particle in twenty carries the weight of a step.
-        """
-        draws, parent = len(self._draw(params)), torch.arange(state.z.shape[-2], device=state.z.device)
-        parent = parent.expand(state.log_weights.shape)
-        values, errors, sizes, clouds = [], [], [], []
-        for t in range(batch.t):
-            running = t < batch.lengths
-            seen = batch.seen[:, t] & running.unsqueeze(-1)
-            u = None if batch.u is None else batch.u[:, t]
-            done = self.step(params, state, batch.x[:, t], seen, u, noise)
-            some = seen.any(-1)
-            values.append(torch.where(some, done.value, 0.0))
-            errors.append(torch.where(some, done.error, 0.0))
-            sizes.append(torch.where(some, done.size, float(done.z.shape[-2])))
-            if keep:
-                clouds.append(Cloud(done.z, done.log_weights, parent, state.shared))
-            parent = done.chosen
-            state = map_state(lambda new, old, on=running: _where(on, new, old, draws), done.state, state)
-        scored = batch.seen & batch.real.unsqueeze(-1)
-        if not batch.t:
-            nothing = state.log_weights[..., :0].to(self.dtype)
-            return Steps(nothing, scored, nothing, state), None
-        _warn_of_collapse(torch.stack(sizes, -1), state.z.shape[-2])
-        steps = Steps(torch.stack(values, -1), scored, torch.stack(errors, -1).to(self.dtype), state)
-        along = map_state(lambda *leaves: torch.stack(leaves, draws + 1), *clouds) if keep else None
-        return steps, along
+        """Filter a batch; its arguments are those of ``latent_filter.run``."""
+        return run(self, params, batch, state, noise, keep)
 
     def _sample(
         self,
@@ -496,63 +389,12 @@ class LatentNetwork(SequenceModel[LatentState]):
         temper: Callable[[Distribution], Distribution] | None = None,
     ) -> tuple[Tensor, Tensor, LatentState]:
         """Values (*draw, n, length, k), the latent states behind them (*draw, n, length, d), the state after them."""
-        w, n_particles = self.split(params), state.z.shape[-2]
-        shape = state.steps.shape
-        weights = state.log_weights.exp().flatten(0, -2)
-        chosen = torch.multinomial(weights, 1, generator=generator).reshape(*shape, 1)
-        z, own = of_particles((state.z, state.own), chosen)
-        shared, reader, key = state.shared, state.reader, state.key
-        values, latents = [], []
-        for t in range(length):
-            u_t = None if u is None else u.select(-2, t)
-            prior = self.prior(w, z, own, shared, u_t)
-            noise = torch.randn(z.shape, generator=generator, dtype=self.dtype, device=_home(generator, z))
-            z = prior.at(noise.to(z.device))
-            law = self.law(w, z, own, shared, u_t)[..., 0]
-            x = (law if temper is None else temper(law)).sample((), generator=generator)
-            seen = torch.ones_like(x, dtype=torch.bool)
-            read = self.read(w, x, seen, u_t)
-            _, reader = self.filter_guide.read(w.guide, reader, self.describe(read, shared))
-            own, shared = self.advance(w, z, own, shared, read)
-            key = keys_after(key, x, seen)
-            values.append(x)
-            latents.append(z.squeeze(-2))
-        every = map_state(lambda leaf: leaf.expand(*shape, n_particles, *leaf.shape[len(shape) + 1 :]), (z, own))
-        even = normalised(torch.zeros_like(state.log_weights))
-        noise = noise_of(key, n_particles, self.n_latent, self.dtype)
-        final = LatentState(*every, shared, reader, even, *noise, state.steps + length)
-        if not length:
-            k = self.observation.n_variables
-            return z.new_empty((*shape, 0, k)), z.new_empty((*shape, 0, self.n_latent)), final
-        return torch.stack(values, -2), torch.stack(latents, -2), final
+        return simulate(self, params, state, length, generator, u, temper)
 
 
 def _estimate(n_particles: int) -> str:
     return f"FIVO ({n_particles} particle{'' if n_particles == 1 else 's'})"
 
 
-def _warn_of_collapse(sizes: Tensor, n_particles: int) -> None:
-    """Warn where a few particles carry all the weight; sizes (*draw, n, t)."""
-    few = sizes < _FEW * n_particles
-    if n_particles < 1.0 / _FEW or not bool(few.any()):
-        return
-    *_, sequence, step = (int(i) for i in (sizes == sizes.min()).nonzero()[0])
-    warnings.warn(
-        f"Of {n_particles} particles {float(sizes.min()):.1f} carry the weight at step {step} of sequence {sequence}, "
-        f"and less than one in twenty at {int(few.sum())} steps: the likelihood is uncertain there. "
-        'Take more particles, proposal="laplace", or train longer.',
-        ApproximationWarning,
-        stacklevel=2,
-    )
-
-
 def _whole(done: float) -> float:
     return 1.0
-
-
-def _home(generator: torch.Generator | None, like: Tensor) -> torch.device:
-    return like.device if generator is None else generator.device
-
-
-def _where(running: Tensor, new: Tensor, old: Tensor, draws: int) -> Tensor:
-    return torch.where(running.reshape(*(1,) * draws, -1, *(1,) * (new.ndim - draws - 1)), new, old)

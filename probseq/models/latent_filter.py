@@ -1,0 +1,165 @@
+"""A particle filter: propose, weigh and, where few particles carry the weight, resample."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from probseq.distributions.params import Params
+from probseq.errors import ApproximationWarning
+from probseq.models.base import Batch, Steps, map_state
+from probseq.models.latent_laws import DiagonalLaw, LatentLaw
+from probseq.models.latent_proposals import laplace_law
+from probseq.models.latent_state import Cloud, LatentState, Noise, keys_after, noise_of, of_particles
+from probseq.models.resampling import effective_size, resample
+
+if TYPE_CHECKING:
+    from probseq.models.latent_network import LatentNetwork
+
+__all__ = ["Stepped", "run", "step"]
+
+_FEW = 0.05
+
+
+class Stepped(NamedTuple):
+    """value, error : (*draw, n); size : effective number of particles (*draw, n)
+    z, log_weights : of the particles before they are resampled; chosen : (*draw, n, particle), which go on
+    """
+
+    value: Tensor
+    error: Tensor
+    size: Tensor
+    z: Tensor
+    log_weights: Tensor
+    chosen: Tensor
+    state: LatentState
+
+
+def step(
+    model: LatentNetwork,
+    params: Params,
+    state: LatentState,
+    x: Tensor,
+    seen: Tensor,
+    u: Tensor | None = None,
+    noise: Callable[[LatentState], Noise] | None = None,
+) -> Stepped:
+    """Propose, weigh and, where few particles carry the weight, resample.
+
+    ``noise`` gives that of the next step; without it, it comes from the key of the state and the values seen.
+    """
+    w = model.split(params)
+    z, own, shared, reader = state.z, state.own, state.shared, state.reader
+    prior = model.prior(w, z, own, shared, u)
+    read = model.read(w, x, seen, u)
+    features, reader = model.filter_guide.read(w.guide, reader, model.describe(read, shared))
+    values = model.observation.filled(x, seen).to(model.dtype).unsqueeze(-2)
+    known = seen.unsqueeze(-2)
+
+    def gain(z: Tensor) -> Tensor:
+        law = model.law(w, z, own, shared, u)
+        shape = (*z.shape[:-1], values.shape[-1])
+        return law.log_prob_seen(values.expand(shape), known.expand(shape))
+
+    moved: LatentLaw = prior
+    if model.proposal == "network":
+        context = model.filter_guide.context(w.guide, features).unsqueeze(-2)
+        own_memory = own.hidden[..., -1, :] if model.memory == "path" else None
+        law = model.filter_guide.propose(w.guide, context, own_memory, z, prior)
+        moved = DiagonalLaw(*(leaf.expand_as(z) for leaf in law)).where(known.any(-1, keepdim=True), prior)
+    elif model.proposal == "laplace":
+        moved = laplace_law(prior, gain)
+    z = moved.at(state.noise)
+    change = gain(z) + (0.0 if moved is prior else prior.log_prob(z) - moved.log_prob(z))
+    change = torch.where(known.any(-1), change, torch.zeros_like(change)).double()
+    total = torch.logsumexp(state.log_weights + change, -1)
+    possible = (total > -torch.inf).unsqueeze(-1)
+    # Values that no particle can explain leave the weights as they are: none is preferred.
+    log_weights = torch.where(possible, state.log_weights + change - total.unsqueeze(-1), state.log_weights)
+    off = torch.where(possible, log_weights.detach().exp() - state.log_weights.detach().exp(), 0.0)
+    own, shared = model.advance(w, z, own, shared, read)
+    size = effective_size(log_weights.detach())
+    few = size < 0.5 * z.shape[-2]
+    chosen = torch.arange(z.shape[-2], device=z.device).expand(log_weights.shape)
+    after_z, after_own, after_weights = z, own, log_weights
+    if bool(few.any()):
+        again = resample(log_weights, begin=state.begin)
+        chosen = torch.where(few.unsqueeze(-1), again, chosen)
+        after_z, after_own = of_particles((z, own), chosen)
+        even = torch.full_like(log_weights, -math.log(z.shape[-2]))
+        after_weights = torch.where(few.unsqueeze(-1), even, log_weights)
+    after = LatentState(
+        after_z, after_own, shared, reader, after_weights, state.noise, state.begin, state.key, state.steps + 1
+    )
+    if noise is None:
+        key = keys_after(state.key, values.squeeze(-2), seen)
+        fresh = noise_of(key, z.shape[-2], model.n_latent, model.dtype)
+    else:
+        fresh = noise(after)
+    after = after._replace(noise=fresh.noise, begin=fresh.begin, key=fresh.key)
+    return Stepped(total.to(model.dtype), off.square().sum(-1).sqrt(), size, z, log_weights, chosen, after)
+
+
+def run(
+    model: LatentNetwork,
+    params: Params,
+    batch: Batch,
+    state: LatentState,
+    noise: Callable[[LatentState], Noise] | None = None,
+    keep: bool = False,
+) -> tuple[Steps[LatentState], Cloud | None]:
+    """Filter a batch; with ``keep`` also the particles along it.
+
+    Warns
+    -----
+    ApproximationWarning
+        Where less than one particle in twenty carries the weight of a step.
+    """
+    draws, parent = len(model._draw(params)), torch.arange(state.z.shape[-2], device=state.z.device)
+    parent = parent.expand(state.log_weights.shape)
+    values, errors, sizes, clouds = [], [], [], []
+    for t in range(batch.t):
+        running = t < batch.lengths
+        seen = batch.seen[:, t] & running.unsqueeze(-1)
+        u = None if batch.u is None else batch.u[:, t]
+        done = step(model, params, state, batch.x[:, t], seen, u, noise)
+        some = seen.any(-1)
+        values.append(torch.where(some, done.value, 0.0))
+        errors.append(torch.where(some, done.error, 0.0))
+        sizes.append(torch.where(some, done.size, float(done.z.shape[-2])))
+        if keep:
+            clouds.append(Cloud(done.z, done.log_weights, parent, state.shared))
+        parent = done.chosen
+        state = map_state(lambda new, old, on=running: _where(on, new, old, draws), done.state, state)
+    scored = batch.seen & batch.real.unsqueeze(-1)
+    if not batch.t:
+        nothing = state.log_weights[..., :0].to(model.dtype)
+        return Steps(nothing, scored, nothing, state), None
+    _warn_of_collapse(torch.stack(sizes, -1), state.z.shape[-2])
+    steps = Steps(torch.stack(values, -1), scored, torch.stack(errors, -1).to(model.dtype), state)
+    along = map_state(lambda *leaves: torch.stack(leaves, draws + 1), *clouds) if keep else None
+    return steps, along
+
+
+def _warn_of_collapse(sizes: Tensor, n_particles: int) -> None:
+    """Warn where a few particles carry all the weight; sizes (*draw, n, t)."""
+    few = sizes < _FEW * n_particles
+    if n_particles < 1.0 / _FEW or not bool(few.any()):
+        return
+    *_, sequence, step = (int(i) for i in (sizes == sizes.min()).nonzero()[0])
+    warnings.warn(
+        f"Of {n_particles} particles {float(sizes.min()):.1f} carry the weight at step {step} of sequence {sequence}, "
+        f"and less than one in twenty at {int(few.sum())} steps: the likelihood is uncertain there. "
+        'Take more particles, proposal="laplace", or train longer.',
+        ApproximationWarning,
+        stacklevel=2,
+    )
+
+
+def _where(running: Tensor, new: Tensor, old: Tensor, draws: int) -> Tensor:
+    return torch.where(running.reshape(*(1,) * draws, -1, *(1,) * (new.ndim - draws - 1)), new, old)
