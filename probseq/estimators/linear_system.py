@@ -63,8 +63,9 @@ class LinearDynamicalSystem(LinearStates):
 
     Notes
     -----
-    With two states more than variables, or beyond, rotations of the states that no value sees at once remain: there
-    ``MLE`` computes no standard errors by default.
+    With more states than variables the data leave (r - k)^2 coordinates open, which ``n_parameters_`` does not count:
+    likelihood and forecasts are what they are, but how far the states behind the first k are shaken is a matter of
+    where the fit began. There ``MLE`` computes no standard errors by default.
 
     References
     ----------
@@ -128,7 +129,7 @@ class LinearDynamicalSystem(LinearStates):
     def _infer(
         self, inference: Inference, model: SequenceModel[Any], batch: Batch, generator: torch.Generator, **options: Any
     ) -> tuple[SequenceModel[Any], Draws]:
-        if self.inference is None and self.n_states > model.observation.n_variables + 1:
+        if self.inference is None and self.n_states > model.observation.n_variables:
             inference = MLE(tol=_TOL, covariance=False)
         model, draws = super()._infer(inference, model, batch, generator, **options)
         # A search may have passed a sign on its way.

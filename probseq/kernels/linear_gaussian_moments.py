@@ -45,21 +45,30 @@ def smooth_moments(system, y, seen, mean, cov):
     factor = make_factor(r, k)
     e = np.empty(k)
     now = np.empty((r, r))
+    gain, turned = np.empty((r, r)), np.empty((r, r))
+    held = False
     for t in range(n - 1, -1, -1):
-        now[:] = covs[t]
-        factorise(system, now, seen[t], factor)
-        shrink(factor, now)
+        # A filter that has settled, with the same coordinates seen, has the same gains as a step later.
+        same = held and np.all(covs[t] == covs[t + 1]) and np.all(covs[t + 1] == covs[t + 2])
+        same = same and np.all(seen[t] == seen[t + 1])
+        if not same:
+            now[:] = covs[t]
+            factorise(system, now, seen[t], factor)
+            shrink(factor, now)
         for s in range(n_series):
             found_mean[s, t] = means[t, s]
             learn(system, factor, y[s, t], found_mean[s, t], e)
         if t == n - 1:
             found_cov[t] = now
             continue
-        # J' = P_(t+1)^(-1) T P_(t|t)
-        gain = np.linalg.solve(covs[t + 1], system.t @ now).T.copy()
+        if not same:
+            # J' = P_(t+1)^(-1) T P_(t|t)
+            turned[:] = np.linalg.solve(covs[t + 1], system.t @ now)
+            gain[:] = turned.T
         for s in range(n_series):
             found_mean[s, t] += gain @ (found_mean[s, t + 1] - means[t + 1, s])
         across[t] = gain @ found_cov[t + 1]
-        moved = now + gain @ (found_cov[t + 1] - covs[t + 1]) @ gain.T
+        moved = now + gain @ (found_cov[t + 1] - covs[t + 1]) @ turned
         found_cov[t] = 0.5 * (moved + moved.T)
+        held = t < n - 1
     return Moments(values, found_mean, found_cov, across)

@@ -53,7 +53,9 @@ class LinearSystemModel(DrivenLinearGaussian, ExpectationMaximization):
 
     The shocks have unit covariance, which fixes the units of the states; rotations of the states leave the law as it
     is. Fits rotate them so that (C; A), stacked, has zeros right of its diagonal and a diagonal that is not negative:
-    the first variable sees the first state only, the second the first two, and so on (Geweke and Zhou 1996).
+    the first variable sees the first state only, the second the first two, and so on (Geweke and Zhou 1996). That tells
+    everything apart with as many states as variables, or fewer. With more, C D = 0 has solutions D, and P + D in place
+    of the covariance P of the states leaves all autocovariances as they are, with other shocks.
 
     Parameters
     ----------
@@ -132,9 +134,12 @@ class LinearSystemModel(DrivenLinearGaussian, ExpectationMaximization):
 
     @property
     def n_parameters(self) -> int:
-        """Number of free parameters: rotations of the states are none, however few variables see them."""
-        unseen = self.n_states - self.observation.n_variables
-        return super().n_parameters - max(0, unseen) * max(0, unseen - 1) // 2
+        """Number of free parameters of the law of the data.
+
+        With more states than variables (r - k)^2 coordinates change nothing that can be seen: rotations of the states
+        behind the first k, and how far these are shaken.
+        """
+        return super().n_parameters - max(0, self.n_states - self.observation.n_variables) ** 2
 
     def parameters(self) -> dict[str, ParamSpec]:
         return dict(self._specs)

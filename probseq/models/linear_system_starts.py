@@ -125,7 +125,7 @@ def _random(r: int, values: Values, rng: np.random.Generator) -> Coefficients:
     """Stable systems of any rhythm, in which states and noise share the variance by chance."""
     k, m = values.x.shape[-1], values.u.shape[-1]
     turn = np.linalg.qr(rng.normal(size=(r, r)))[0] * rng.uniform(0.3, _LARGEST)
-    share = rng.uniform(0.2, 0.8, k)
+    share = np.asarray(rng.uniform(0.2, 0.8, k))
     # An orthogonal matrix times c has stationary variances 1 / (1 - c^2).
     variance = 1.0 / (1.0 - float(np.square(turn[0]).sum()))
     loading = rng.normal(size=(k, r)) * np.sqrt((1.0 - share) / (r * variance))[:, None]
