@@ -13,7 +13,7 @@ from probseq.models.marginal import Marginalized
 from probseq.models.wrappers import ElementwiseModel, innermost, layers
 from probseq.results.backends import LawBackend
 
-__all__ = ["decode_paths"]
+__all__ = ["centre_of", "decode_paths"]
 
 
 def decode_paths(fitted: Marginalized, z: Tensor, u: Tensor | None = None) -> Tensor:
@@ -54,14 +54,14 @@ def decode_paths(fitted: Marginalized, z: Tensor, u: Tensor | None = None) -> Te
             law = mixture(weights, laws.movedim(0, 1))
             for wrapper in reversed(wrappers):
                 law = push(law, wrapper.bijection)  # type: ignore[attr-defined]
-            found.append(_centre(law.reshape(1, m))[0])
-            written = _centre(laws.reshape(1, n_draws * m))[0].unflatten(0, (n_draws, m))
+            found.append(centre_of(law.reshape(1, m))[0])
+            written = centre_of(laws.reshape(1, n_draws * m))[0].unflatten(0, (n_draws, m))
             read = network.read(w, written, torch.ones_like(written, dtype=torch.bool), inputs)
             own, shared = network.advance(w, now, own, shared, read)
     return torch.stack(found, 1)
 
 
-def _centre(law: Distribution) -> Tensor:
+def centre_of(law: Distribution) -> Tensor:
     """The mean of each number and the most probable of categories, (1, n, k)."""
     backend = LawBackend(law)
     nominal = torch.as_tensor(backend.nominal_variables)

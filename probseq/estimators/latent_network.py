@@ -13,7 +13,7 @@ from probseq._random import RandomState
 from probseq._types import Rule, one_of, or_none, truth_value, whole_number
 from probseq.distributions.emissions import Emission
 from probseq.errors import IncompatibleError
-from probseq.estimators.latent_paths import LatentPaths
+from probseq.estimators.latent_imputation import LatentImputation
 from probseq.estimators.network_bounds import NetworkBounds
 from probseq.estimators.network_values import check_sizes, standardized
 from probseq.estimators.pipeline import DataInfo, emission_or_normal
@@ -90,7 +90,7 @@ _EXAMPLE = """
     """
 
 
-class _LatentEstimator(LatentPaths, NetworkBounds):
+class _LatentEstimator(LatentImputation, NetworkBounds):
     """Constructor and model that the families share."""
 
     family: ClassVar[type[LatentNetwork]]
