@@ -60,7 +60,16 @@ class AutoregressiveBits(Distribution):
 
     @property
     def margins(self) -> str | None:  # type: ignore[override]
-        return None if self.n_variables <= _MOST_ENUMERATED else f"margins from {_MARGIN_DRAWS} draws"
+        return f"margins from {self.margin_draws} draws" if self.margin_draws else None
+
+    @property
+    def margin_draws(self) -> int:
+        """Over how many draws the margins are averages; 0 where they are exact."""
+        return 0 if self.n_variables <= _MOST_ENUMERATED else _MARGIN_DRAWS
+
+    def chances(self, generator: torch.Generator | None = None) -> Tensor:
+        """P(x_i = 1 | x_<i) along one draw of each of rows, (r, k)."""
+        return self._drawn(1, generator)[1][0]
 
     def marginal(self, index: list[int]) -> Distribution:
         """The first variables in their order, all, or a single one; others have no law of this kind."""

@@ -6,6 +6,7 @@ Every array is (n, t, k): sequences, steps, variables.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from probseq.distributions.autoregressive_bits import AutoregressiveBits
 from probseq.distributions.base import Distribution
+from probseq.distributions.bit_margins import single_bits
 from probseq.distributions.categorical import Bits
 from probseq.distributions.compose import Mixture
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
@@ -179,10 +181,16 @@ class LawBackend(Backend):
         return self.law.nominal_variables.numpy()
 
     def mean(self) -> np.ndarray:
-        return _numpy(self.law.mean)
+        return _numpy(self._single.mean)
 
     def variance(self) -> np.ndarray:
-        return _numpy(self.law.variance)
+        return _numpy(self._single.variance)
+
+    @cached_property
+    def _single(self) -> Distribution:
+        """A law with the margins of this one, whose moments, cdf and quantiles cost less where values are bits."""
+        # Averages over draws of its own would not be the sum of what the parameter draws say.
+        return single_bits(self.law) if self.draws is None or self.law.margins is None else self.law
 
     def variance_within(self) -> np.ndarray:
         """The variance within parameter draws, averaged over them, (n, t, k)."""
@@ -191,15 +199,15 @@ class LawBackend(Backend):
         return (_numpy(self.weights)[..., None] * _numpy(self.draws.variance)).sum(-2)
 
     def quantile(self, q: np.ndarray) -> np.ndarray:
-        levels = [self.law.icdf(torch.full(self.shape, float(p), dtype=torch.float64)) for p in q]
+        levels = [self._single.icdf(torch.full(self.shape, float(p), dtype=torch.float64)) for p in q]
         return np.stack([_numpy(v) for v in levels], -1) if levels else np.zeros((*self.shape, 0))
 
     def _inverse(self, u: np.ndarray) -> np.ndarray:
-        return _numpy(self.law.icdf(torch.as_tensor(u)))
+        return _numpy(self._single.icdf(torch.as_tensor(u)))
 
     def cdf(self, x: np.ndarray, left: bool = False) -> np.ndarray:
         value = torch.as_tensor(np.nan_to_num(x, nan=0.0))
-        p = _numpy(self.law.cdf_left(value) if left else self.law.cdf(value))
+        p = _numpy(self._single.cdf_left(value) if left else self._single.cdf(value))
         return np.where(np.isnan(x), np.nan, p)
 
     def log_prob(self, y: np.ndarray) -> np.ndarray:
@@ -221,7 +229,10 @@ class LawBackend(Backend):
         return _numpy(self.law.sample((n_paths,), generator=generator))
 
     def crps(self, y: np.ndarray) -> np.ndarray:
-        law = self.law
+        law = self._single
+        if isinstance(law, Bits) and bool(((y == 0) | (y == 1) | np.isnan(y)).all()):
+            score: np.ndarray = (y - _numpy(law.mean)) ** 2
+            return score
         if len(law.blocks) > 1:
             score = np.empty(y.shape)
             for block in law.blocks:
