@@ -13,6 +13,7 @@ from probseq.data.sequences import Sequences
 from probseq.errors import UnsupportedError
 from probseq.estimators.base import SequenceEstimator
 from probseq.evaluation.scores import pinball_loss
+from probseq.models.base import map_state
 from probseq.results.forecast import Forecast
 
 __all__ = ["LEVELS", "QUANTILES", "Evidence", "Measure", "Numeric", "collect", "score_numbers", "uniforms"]
@@ -21,6 +22,8 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 ENDS = {0.5: (0.25, 0.75), 0.9: (0.05, 0.95)}
 """Lower and upper ends, among the quantiles, of central intervals by their probability."""
 LEVELS = tuple(ENDS)
+# Values of all parameter draws whose laws, of many particles each, are held at once.
+_ESTIMATED_AT_ONCE = 2**18
 
 
 @dataclass(frozen=True)
@@ -149,8 +152,7 @@ def collect(name: str, estimator: SequenceEstimator, data: Sequences, history: A
     tokens = estimator.emission_ is not None and estimator.emission_.nominal
     numeric = None
     if not tokens:
-        forecast = estimator._predictive(data, state)
-        numeric = score_numbers(forecast, data.values, scored)
+        numeric = _score_in_parts(estimator, data, state, scored)
     vocabulary = data.vocabulary
     words = frozenset() if vocabulary is None else frozenset(vocabulary.tokens)
     ends = vocabulary is not None and vocabulary.end is not None
@@ -176,6 +178,40 @@ def collect(name: str, estimator: SequenceEstimator, data: Sequences, history: A
         (estimator.model_.estimate or "particles") if estimated else "",
         error,
     )
+
+
+def _score_in_parts(estimator: SequenceEstimator, data: Sequences, state: Any, scored: np.ndarray) -> Numeric | None:
+    """`score_numbers` of one-step predictives; some sequences at a time where many particles make up each law."""
+    n, t, k = data.values.shape
+    size = n if estimator.model_.exact else max(1, _ESTIMATED_AT_ONCE // max(1, t * k * estimator.model_.n_draws))
+    if size >= n:
+        return score_numbers(estimator._predictive(data, state), data.values, scored)
+    u, parts = uniforms(data.values.shape), []
+    for first in range(0, n, size):
+        rows = np.arange(first, min(first + size, n))
+        some = data.select(rows)
+        begun = None if state is None else map_state(lambda leaf, rows=rows: leaf[torch.as_tensor(rows)], state)
+        own = (rows, slice(0, some.max_length))
+        found = score_numbers(estimator._predictive(some, begun), some.values, scored[own], u[own])
+        if found is None:
+            return None
+        parts.append(found)
+    return _joined(parts, t)
+
+
+def _joined(parts: list[Numeric], t: int) -> Numeric:
+    """Scores of all sequences, of t steps with padding."""
+
+    def join(arrays: list[np.ndarray]) -> np.ndarray:
+        blank: Any = False if arrays[0].dtype == bool else np.nan
+        whole = [np.pad(a, ((0, 0), (0, t - a.shape[1]), (0, 0)), constant_values=blank) for a in arrays]
+        return np.concatenate(whole)
+
+    crps, pinball, pit, counted = (
+        join([getattr(part, name) for part in parts]) for name in ("crps", "pinball", "pit", "counted")
+    )
+    inside = {level: join([part.inside[level] for part in parts]) for level in parts[0].inside}
+    return Numeric(None, crps, pinball, pit, inside, counted)
 
 
 def _remarks(estimator: SequenceEstimator, data: Sequences) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import probseq as ps
+from probseq.comparison import evidence
 from probseq.report.findings import _bounds
 
 pytestmark = pytest.mark.filterwarnings("ignore:Of .* particles")
@@ -62,3 +63,14 @@ def test_imputed_inputs_are_an_estimate_where_something_is_missing(models):
     assert ps.compare([net], y).table["likelihood"].tolist() == ["exact"]
     told = ps.compare([net], gaps).table.iloc[0]
     assert told["likelihood"] == "missing inputs by 20 particles" and told["monte_carlo"] > 0
+
+
+def test_scores_of_many_sequences_do_not_depend_on_how_many_are_scored_at_once(models, monkeypatch):
+    rng = np.random.default_rng(1)
+    data = [rng.normal(size=t) for t in (9, 5, 7, 3)]
+    _, fitted = models
+    whole = ps.compare({"deep": fitted["deep"], "iid": fitted["iid"]}, data).table
+    monkeypatch.setattr(evidence, "_ESTIMATED_AT_ONCE", 18)
+    parts = ps.compare({"deep": fitted["deep"], "iid": fitted["iid"]}, data).table
+    for column in ("nats", "crps", "pinball", "cover50", "cover90", "pit_p"):
+        assert np.allclose(parts[column].astype(float), whole[column].astype(float), atol=1e-6), column
