@@ -12,12 +12,15 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from probseq._random import RandomState, torch_generator
+from probseq._types import whole_number
 from probseq.data.sequences import Sequences
+from probseq.distributions.params import take_draw
 from probseq.errors import ParameterError, UnsupportedError
 from probseq.estimators.gaussian_states import GaussianStates
 from probseq.estimators.pipeline import DataInfo, FittedTransforms
 from probseq.inference.base import Draws
-from probseq.models.base import SequenceModel
+from probseq.models.base import SequenceModel, map_state
 from probseq.models.linear_gaussian_state import GaussianState
 from probseq.models.linear_system import LinearSystemModel
 from probseq.models.linear_system_axes import explained_variance, principal_axes, turned, turned_state
@@ -77,6 +80,38 @@ class LinearStates(GaussianStates):
             mean, cov = model.filter_moments(self.model_.params, batch, state)
             weights = self._draw_weights(data, history).exp().T
         return self._moments(data, mean, cov, weights, first, covariance)
+
+    def sample_states(
+        self,
+        X: Any,
+        n_paths: int = 100,
+        *,
+        lengths: Any = None,
+        covariates: Any = None,
+        history: Any = None,
+        random_state: RandomState = None,
+    ) -> xr.DataArray:
+        """Whole paths of the states from their joint law given all the data; exact.
+
+        Dims ``path, sequence, time, state``. Each path has one draw of the parameters.
+        """
+        data = self._borrow(X, lengths, covariates)
+        whole_number("n_paths", n_paths, 1, "Try 100.")
+        found, batch, state, first = self._problem(data, history)
+        model = cast(LinearSystemModel, found)
+        generator = torch_generator(self.random_state if random_state is None else random_state)
+        weights = self._draw_weights(data, history).exp()
+        chosen = torch.multinomial(weights, int(n_paths), replacement=True, generator=generator).T
+        result = np.full((int(n_paths), batch.n, batch.t, model.n_states), np.nan)
+        for d in torch.unique(chosen).tolist():
+            begun = map_state(lambda leaf, d=d: leaf[d], state)
+            rows = (chosen == d).any(-1).nonzero().squeeze(-1)
+            drawn = model.sample_states(take_draw(self.model_.params, d), batch, len(rows), generator, begun)
+            result[rows] = np.where((chosen[rows] == d)[..., None, None].numpy(), drawn.numpy(), result[rows])
+        array = np.pad(result, ((0, 0), (0, 0), (first, 0), (0, 0)), constant_values=np.nan)
+        array = np.where(~data.mask()[..., None], np.nan, array)
+        dims = ("path", "sequence", "time", "state")
+        return data.label(array, dims, name="state", coords={"state": self._state_labels()})
 
     def _moments(
         self, data: Sequences, mean: Tensor, cov: Tensor, weights: Tensor, first: int, whole: bool

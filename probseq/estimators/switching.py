@@ -55,8 +55,8 @@ class SwitchingLDS(SequenceEstimator):
 
     Notes
     -----
-    Numbers of regimes mean nothing after a fit. The first has shocks of unit covariance, which fixes the units of the
-    states; rotations of the states leave the law as it is. Covariates are not taken.
+    Numbers of regimes mean nothing after a fit. The first has shocks of unit covariance, and the coordinates of the
+    states are those of `LinearDynamicalSystem` in it. Covariates are not taken.
 
     References
     ----------
@@ -131,6 +131,17 @@ class SwitchingLDS(SequenceEstimator):
         return FittedSwitchingModel(
             Observation(info.n_variables), self.n_regimes, self.n_states, self.emission, self.n_particles
         )
+
+    def _names(self) -> dict[str, Any]:
+        regimes, states = np.arange(self.n_regimes), np.arange(self.n_states)
+        words = {
+            "regime": regimes,
+            "next_regime": regimes,
+            "state": states,
+            "next_state": states,
+            "other_state": states,
+        }
+        return {**super()._names(), **words}
 
     # what was hidden --------------------------------------------------------------------------------------------------
 

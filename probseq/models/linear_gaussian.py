@@ -20,7 +20,7 @@ from probseq.models.linear_gaussian_likelihood import FilteredValues, patterns_o
 from probseq.models.linear_gaussian_smoothing import SmoothedStates, smooth_groups
 from probseq.models.linear_gaussian_state import GaussianState, StateSpace, Workspace, as_array, systems
 
-__all__ = ["GaussianState", "LinearGaussianModel", "SmoothedStates", "StateSpace"]
+__all__ = ["GaussianState", "LinearGaussianModel", "SmoothedStates", "StateSpace", "real_steps"]
 
 _TOGETHER = 2**20
 """Numbers in one covariance of the states of all paths that are smoothed at once."""
@@ -125,7 +125,7 @@ class LinearGaussianModel(SequenceModel[GaussianState]):
         shape = batch.x.shape[-3:]
         x = batch.x.to(self.dtype) - self.inputs(params, batch.u, 2)
         x = x.expand(*self._draw(params), *shape).reshape(-1, *shape)
-        return torch.where(_real(batch), x, torch.zeros_like(x))
+        return torch.where(real_steps(batch), x, torch.zeros_like(x))
 
     def _scan(self, params: Params, batch: Batch, state: GaussianState) -> Scan[GaussianState]:
         draw = self._draw(params)
@@ -159,7 +159,7 @@ class LinearGaussianModel(SequenceModel[GaussianState]):
         shaped = SmoothedStates(*(leaf.reshape(*draw, *leaf.shape[1:]) for leaf in smoothed))
         added = self.inputs(params, batch.u, 2)
         if isinstance(added, Tensor):
-            added = torch.where(_real(batch), added.detach(), torch.zeros_like(added))
+            added = torch.where(real_steps(batch), added.detach(), torch.zeros_like(added))
         return shaped._replace(x=shaped.x + added, signal=shaped.signal + added)
 
     def sample_values(
@@ -260,6 +260,6 @@ class LinearGaussianModel(SequenceModel[GaussianState]):
         return torch.from_numpy(x).reshape(shape) + self.inputs(params, u, 2), work.close(state.age + length)
 
 
-def _real(batch: Batch) -> Tensor:
+def real_steps(batch: Batch) -> Tensor:
     """(n, t, 1) bool, False for padding, also where x carries draw dimensions."""
     return (torch.arange(batch.x.shape[-2]) < batch.lengths.unsqueeze(-1)).unsqueeze(-1)

@@ -12,7 +12,7 @@ from probseq.distributions.base import Distribution
 from probseq.distributions.gaussian import DiagonalNormal, FullNormal
 from probseq.distributions.params import Params
 from probseq.models.base import Batch, Scan, Steps
-from probseq.models.linear_gaussian import LinearGaussianModel, SmoothedStates
+from probseq.models.linear_gaussian import LinearGaussianModel, SmoothedStates, real_steps
 from probseq.models.linear_gaussian_state import GaussianState
 
 __all__ = ["DrivenLinearGaussian"]
@@ -74,7 +74,7 @@ class DrivenLinearGaussian(LinearGaussianModel):
         added = self._driven(params, batch.u, state.age, batch.lengths)
         if added is None:
             return plain
-        own = torch.where(batch.real.unsqueeze(-1), self._seen_through(params, added[0]), 0.0)
+        own = torch.where(real_steps(batch), self._seen_through(params, added[0]), 0.0)
         return plain - own.reshape(plain.shape)
 
     def _scan(self, params: Params, batch: Batch, state: GaussianState) -> Scan[GaussianState]:
@@ -100,7 +100,7 @@ class DrivenLinearGaussian(LinearGaussianModel):
         added = self._driven(params, batch.u, start.age, batch.lengths)
         if added is None:
             return found
-        own = torch.where(batch.real.unsqueeze(-1), added[0].detach(), 0.0)
+        own = torch.where(real_steps(batch), added[0].detach(), 0.0)
         seen = self._seen_through(params, own).detach()
         return found._replace(mean=found.mean + own, x=found.x + seen, signal=found.signal + seen)
 

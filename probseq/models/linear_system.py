@@ -10,11 +10,12 @@ from torch import Tensor
 
 from probseq._types import one_of, whole_number
 from probseq.distributions.emissions import Observation
+from probseq.distributions.gaussian import lower_factor
 from probseq.distributions.params import Params, ParamSpec, Positive, PositiveDefinite, Real, Sparse
 from probseq.distributions.stationary_matrices import StableMatrix, lyapunov
 from probseq.errors import CovariateError, ShapeError
 from probseq.kernels.linear_gaussian import make_system
-from probseq.models.base import Batch
+from probseq.models.base import Batch, map_state
 from probseq.models.latent import EMStep, ExpectationMaximization
 from probseq.models.linear_gaussian_driven import DrivenLinearGaussian
 from probseq.models.linear_gaussian_state import GaussianState, StateSpace
@@ -201,6 +202,44 @@ class LinearSystemModel(DrivenLinearGaussian, ExpectationMaximization):
             e = (batch.x.to(self.dtype) - self.inputs(params, batch.u, 2) - loc) * seen
             gain = torch.linalg.solve(z @ cov @ z.mT + h, z @ cov).mT
             return mean + (gain @ e.unsqueeze(-1)).squeeze(-1), cov - gain @ z @ cov
+
+    def sample_states(
+        self,
+        params: Params,
+        batch: Batch,
+        n_paths: int,
+        generator: torch.Generator | None = None,
+        state: GaussianState | None = None,
+    ) -> Tensor:
+        """Joint draws of all states given the data, (n_paths, *draw, n, t, r); exact.
+
+        A path from the model's own law is moved by what smoothing says of it and of the data (Durbin and Koopman 2002,
+        Biometrika 89, 603-615).
+        """
+        start = self.initial_state(params, batch.n) if state is None else state
+        space, draws, draw = self._space(params), len(self._draw(params)), self._draw(params)
+        many = map_state(lambda leaf: torch.cat([leaf] * n_paths, draws), start)
+        shape = (*draw, n_paths * batch.n)
+
+        def noise(size: int) -> Tensor:
+            return torch.randn((*shape, size), generator=generator, dtype=self.dtype)
+
+        with torch.no_grad():
+            s = many.mean + (lower_factor(many.cov) @ noise(self.n_states).unsqueeze(-1)).squeeze(-1)
+            z, turn, root = (part.unsqueeze(-3) for part in (space.design, space.transition, lower_factor(space.noise)))
+            states, values = [], []
+            for _ in range(batch.t):
+                states.append(s)
+                seen = z @ s.unsqueeze(-1) + root @ noise(self.observation.n_variables).unsqueeze(-1)
+                values.append(seen.squeeze(-1) + space.offset.unsqueeze(-2))
+                s = (turn @ s.unsqueeze(-1)).squeeze(-1) + noise(self.n_states)
+            # Covariates move paths and data alike: those of the path are zero.
+            u = None if batch.u is None else torch.zeros_like(batch.u).repeat(n_paths, 1, 1)
+            flags, lengths = batch.seen.repeat(n_paths, 1, 1), batch.lengths.repeat(n_paths)
+            path = torch.stack(states, -2)
+            away = path - self.smooth(params, Batch(torch.stack(values, -2), flags, lengths, u), many).mean
+            each = away.unflatten(draws, (n_paths, batch.n)).movedim(draws, 0)
+            return self.smooth(params, batch, start).mean + each
 
     # expectation maximisation -----------------------------------------------------------------------------------------
 

@@ -79,8 +79,9 @@ class SwitchingSystemModel(SequenceModel[SwitchingState]):
 
     Notes
     -----
-    s_1 ~ N(start_mean, Q of the first regime). Coordinates of the states are free: M s has the same law. A fit gives
-    the first regime shocks of unit covariance.
+    s_1 ~ N(start_mean, Q of the first regime). Coordinates of the states are free: M s + c has the same law. A fit
+    gives the first regime shocks of unit covariance, and (C; A) of it, stacked, zeros right of a diagonal that is not
+    negative, as in `LinearSystemModel`.
 
     References
     ----------

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from probseq.kernels.switching import FieldChain, NormalChain, field_chain, normal_chain
+from probseq.models.linear_system_step import staircase
 
 __all__ = ["SwitchingCoefficients", "given_regimes", "improve"]
 
@@ -246,10 +247,13 @@ def _inside(matrix: np.ndarray) -> np.ndarray:
 
 
 def _in_units(found: SwitchingCoefficients) -> SwitchingCoefficients:
-    """The same law with shocks of unit covariance in the first regime."""
+    """The same law with shocks of unit covariance in the first regime, and the coordinates of `staircase` there."""
     root = np.linalg.cholesky(found.shock[0])
     inverse = np.linalg.inv(root)
     shock = inverse @ found.shock @ inverse.T
+    turn = staircase(inverse @ found.transition[0] @ root, found.loading[0] @ root)
+    root, inverse = root @ turn.T, turn @ inverse
+    shock = turn @ shock @ turn.T
     shock[0] = np.eye(len(root))
     return found._replace(
         transition=inverse @ found.transition @ root,

@@ -93,6 +93,18 @@ def test_ordered_states_survive_a_file(fitted, x, tmp_path):
     assert again.state_names_ == ("cycle", "rest")
 
 
+def test_paths_of_states_have_the_moments_of_the_smoother(truth, x):
+    part = x.values[:30].copy()
+    part[10:14] = np.nan
+    paths, smooth = truth.sample_states(part, 2000, random_state=0), truth.smooth(part, covariance=True)
+    assert paths.dims == ("path", "time", "state")
+    error = smooth["std"] / np.sqrt(2000)
+    assert float((abs(paths.mean("path") - smooth["mean"]) / error).max()) < 4.5
+    np.testing.assert_allclose(np.cov(paths.values[:, 12].T), smooth["covariance"][12], rtol=0.15, atol=0.1)
+    again = truth.sample_states(part, 2000, random_state=0)
+    np.testing.assert_array_equal(paths, again)
+
+
 def test_missing_values_are_filled_from_the_other_variables(truth, x):
     holes = x.values.copy()
     holes[100:110, 0] = np.nan
@@ -121,6 +133,8 @@ def test_panels_with_covariates_and_weights():
     assert model.params_["transition"].item() == pytest.approx(0.7, abs=0.15)
     smooth = model.smooth(parts, covariates=inputs)
     assert smooth["mean"].dims == ("sequence", "time", "state")
+    paths = model.sample_states(parts, 400, covariates=inputs, random_state=0)
+    assert float((abs(paths.mean("path") - smooth["mean"]) / (smooth["std"] / 20.0)).max()) < 4.5
     assert np.isnan(smooth["mean"].values[1, 35:]).all() and np.isfinite(smooth["mean"].values[1, :35]).all()
 
 

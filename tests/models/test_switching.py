@@ -157,6 +157,9 @@ def test_the_bound_rises_below_the_likelihood(emission):
         assert last - 1e-8 <= bound <= float(exact) + 1e-8
         last, start = bound, after
     assert torch.equal(start.params["shock_covariance"][0], torch.eye(R, dtype=torch.float64))
+    loading = start.params["loading"].reshape(-1, 2, R)[0]
+    np.testing.assert_allclose(loading[0, 1], 0.0, atol=1e-10)
+    assert bool((loading.diagonal() >= 0).all())
 
 
 def test_chains_of_the_kernel_against_dense_matrices_and_enumeration():
