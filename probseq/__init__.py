@@ -61,6 +61,7 @@ _HOMES = {
     "probseq.models.transitions": ("Transitions", "LeftRight", "Banded", "Cyclic"),
     "probseq.models.covariate_transitions": ("CovariateTransitions",),
     "probseq.models.transforms": ("Log", "BoxCox", "Logit", "Standardize", "Difference", "ContextScale"),
+    "probseq.models.discretize": ("Discretize",),
     "probseq.inference.em": ("EM",),
     "probseq.inference.online": ("OnlineEM",),
     "probseq.inference.optimize": ("MLE",),

@@ -49,12 +49,14 @@ class Measure:
 
     def __str__(self) -> str:
         if isinstance(self.base, tuple):
-            counted = [i for i, base in enumerate(self.base) if base == "counting"]
+            counted = [i for i, base in enumerate(self.base) if base != "lebesgue"]
             return f"{replace(self, base='lebesgue')} and probability of whole numbers (variables {counted})"
         if self.base == "none":
             return "no likelihood"
         if self.base == "lebesgue":
             return f"density per {self.unit}" if self.unit else "density"
+        if self.base != "counting":
+            return f"probability on a {self.base}"
         if not self.vocabulary:
             return "probability of whole numbers"
         return f"probability over {len(self.vocabulary)} tokens{', the end of a text one of them' * self.end}"

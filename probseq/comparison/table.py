@@ -115,7 +115,7 @@ class Comparison:
             raise UnsupportedError(
                 got=f"the {score} of {pair[0].name} ({pair[0].measure}) and of {pair[1].name} ({pair[1].measure})",
                 expected="two models that have it, under one measure",
-                remedy='Write score="crps" for models of numbers.',
+                remedy=f'Write score="crps" for models of numbers{_way_to_meet(pair[0].measure, pair[1].measure)}.',
             )
         return paired_difference(scores[0], scores[1])
 
@@ -163,7 +163,8 @@ class Comparison:
             notes.append(f"{e.reason}, so it has no nats: compare its CRPS")
         elif not same:
             other = "other " if str(e.measure) == str(self.measure) else ""
-            notes.append(f"log score is a {other}{e.measure}, not a {self.measure}")
+            way = _way_to_meet(e.measure, self.measure)
+            notes.append(f"log score is a {other}{e.measure}, not a {self.measure}{way}")
         gap = se = math.nan
         if same and nats == -math.inf:
             gap = math.nan if e.name == self.best else nats
@@ -359,6 +360,12 @@ def _common_measure(evidence: list[Evidence]) -> Measure:
     counts = Counter(e.measure for e in evidence if e.measure.base != "none") or Counter(e.measure for e in evidence)
     most = max(counts.values())
     return next(e.measure for e in evidence if counts[e.measure] == most)
+
+
+def _way_to_meet(one: Measure, other: Measure) -> str:
+    """How a density and a probability of whole numbers become comparable, where these are the two."""
+    meet = {one.base, other.base} == {"lebesgue", "counting"} and not (one.vocabulary or other.vocabulary)
+    return "; transform=Discretize() scores a density as probabilities" if meet else ""
 
 
 def _few(estimate: MeanEstimate) -> str:

@@ -27,6 +27,8 @@ class Distribution(torch.distributions.Distribution):
     _event_dims: ClassVar[dict[str, int]]
     discrete: ClassVar[bool] = False
     """All variables are counted."""
+    step: ClassVar[float] = 1.0
+    """Distance between neighbouring values of counted variables."""
     nominal: ClassVar[bool] = False
     """All variables are labels without order: no mean, no quantiles."""
     circular: ClassVar[bool] = False

@@ -60,6 +60,10 @@ class SideBySide(Distribution):
         return self.laws[0].circular_variables
 
     @property
+    def step(self) -> float:  # type: ignore[override]
+        return self.laws[0].step
+
+    @property
     def blocks(self) -> list[list[int]]:
         return self.laws[0].blocks
 

@@ -43,6 +43,10 @@ class Mixture(Distribution):
             self, log_weights.shape[:-1], components.event_shape, validate_args=False
         )
 
+    @property
+    def step(self) -> float:  # type: ignore[override]
+        return self.components.step
+
     def has_moment(self, order: float) -> Tensor:
         return (self.components.has_moment(order) | (self.weights == 0).unsqueeze(-1)).all(-2)
 
@@ -164,7 +168,7 @@ class Mixture(Distribution):
         high = torch.where(used, inner, torch.full_like(inner, -torch.inf)).amax(-2)
         if self.discrete:
             finite = torch.where(torch.isfinite(high), high, low)
-            found = discrete_icdf(self.cdf, q, low, finite)
+            found = discrete_icdf(self.cdf, q, low, finite, self.step)
             return torch.where(torch.isfinite(high), found, high)
         open_end = ~(torch.isfinite(low) & torch.isfinite(high))
         a, b = torch.where(open_end, torch.zeros_like(low), low), torch.where(open_end, torch.zeros_like(high), high)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -13,16 +13,48 @@ from probseq.distributions.base import ProductDistribution
 from probseq.distributions.exponential import ExponentialFamily
 from probseq.distributions.special import by_numpy
 
-__all__ = ["NegativeBinomialCounts", "PoissonCounts", "ZeroInflatedCounts", "discrete_icdf", "log_rising"]
+__all__ = [
+    "NegativeBinomialCounts",
+    "PoissonCounts",
+    "ZeroInflatedCounts",
+    "discrete_icdf",
+    "lattice_index",
+    "lattice_points",
+    "log_rising",
+]
+
+Numbers = TypeVar("Numbers", Tensor, np.ndarray)
 
 _SERIES = 100.0
+# Decimals that a step may be written in, and the rounding error of a quotient by it.
+_DECIMALS, _BESIDE = 13, 1e-9
 
 
-def discrete_icdf(cdf, q: Tensor, low: Tensor, high: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-    """Smallest integer x in [low, high] with cdf(x) >= q, by bisection over the integers.
+def lattice_points(index: Numbers, step: float) -> Numbers:
+    """``index * step`` for whole numbers: the double next to the decimal that the step is written in, where it is."""
+    for decimals in range(_DECIMALS):
+        scaled = step * 10**decimals
+        if abs(scaled - round(scaled)) <= 1e-14 * scaled:
+            return index * round(scaled) / 10**decimals
+    return index * step
+
+
+def lattice_index(values: np.ndarray, step: float) -> np.ndarray:
+    """``values / step``, whole numbers where this is what rounding alone has moved them from."""
+    index = values / step
+    whole = np.rint(index)
+    return np.where(np.abs(index - whole) <= _BESIDE * (1.0 + np.abs(whole)), whole, index)
+
+
+def discrete_icdf(cdf, q: Tensor, low: Tensor, high: Tensor, step: float = 1.0) -> Tensor:  # type: ignore[no-untyped-def]
+    """Smallest multiple x of ``step`` in [low, high] with cdf(x) >= q, by bisection over the integers.
 
     ``cdf(high) >= q`` must hold.
     """
+    if step != 1.0:
+        first, last = (torch.round(end / step) for end in (low, high))
+        found = discrete_icdf(lambda index: cdf(lattice_points(index, step)), q, first, last)
+        return lattice_points(found, step)
     low, high = torch.broadcast_tensors(low, high)
     low, high = low.clone(), high.clone()
     while bool((low < high).any()):

@@ -57,6 +57,10 @@ class Pushforward(Distribution):
             )
         torch.distributions.Distribution.__init__(self, base.batch_shape, base.event_shape, validate_args=False)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.base.dtype
+
     def map_batch(self, move: Callable[[Tensor, int], Tensor]) -> Self:
         bijection = self.bijection
         if isinstance(bijection, Affine):

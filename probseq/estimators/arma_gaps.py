@@ -160,7 +160,7 @@ class ARMAGaps(Predicting):
         data = self._read(X, lengths, covariates)
         if not all(isinstance(layer, ElementwiseModel) for layer in layers(self.model_.model)):
             raise UnsupportedError(
-                got="missing values or outliers behind Difference() or ContextScale()",
+                got="missing values or outliers behind Difference(), ContextScale() or Discretize()",
                 expected="an ARMA model of the values, its differences inside",
                 remedy="Write differences into the order, as order=(1, 1, 1); scale with Standardize().",
             )

@@ -15,12 +15,14 @@ from probseq.data.sequences import Sequences
 from probseq.distributions.base import Distribution
 from probseq.distributions.compose import mixture, push
 from probseq.distributions.conditioning import given
+from probseq.distributions.discretized import discretized
 from probseq.distributions.params import take_draw
 from probseq.errors import ApproximationWarning, ParameterError, UnsupportedError
 from probseq.estimators.latent import HiddenStates
 from probseq.estimators.residuals import Residuals
 from probseq.models.base import Batch, map_state
 from probseq.models.context_scale import ContextScaledModel
+from probseq.models.discretized import DiscretizedModel
 from probseq.models.latent import DiscreteLatent
 from probseq.models.wrappers import ElementwiseModel, layers
 from probseq.results.backends import LawBackend
@@ -146,12 +148,14 @@ class Imputation(HiddenStates, Residuals):
         return given(laws, batch.x[at].unsqueeze(1), batch.seen[at].unsqueeze(1))
 
     def _elementwise(self) -> bool:
-        return all(isinstance(wrapper, ElementwiseModel) for wrapper in layers(self.model_.model))
+        return all(isinstance(wrapper, ElementwiseModel | DiscretizedModel) for wrapper in layers(self.model_.model))
 
     def _on_data_scale(self, law: Distribution) -> Distribution:
         for wrapper in reversed(layers(self.model_.model)):
             if isinstance(wrapper, ElementwiseModel):
                 law = push(law, wrapper.bijection)
+            elif isinstance(wrapper, DiscretizedModel):
+                law = discretized(law, wrapper.width, wrapper.lowest)
         return law
 
 

@@ -14,6 +14,7 @@ from probseq.distributions.emissions import Emission, Normal
 from probseq.distributions.emissions.base import CategoryCounts
 from probseq.errors import DataError, ParameterError, ShapeError
 from probseq.models.base import Batch, SequenceModel
+from probseq.models.discretize import Discretize
 from probseq.models.transforms import ContextScale, Difference, ElementwiseTransform, Transform
 
 __all__ = [
@@ -117,9 +118,16 @@ def transform_list(transform: Any) -> list[Transform]:
         if not isinstance(one, Transform):
             raise ParameterError(
                 got=f"transform={one!r}",
-                expected="Log(), BoxCox(), Logit(), Standardize(), Difference(lag), ContextScale(), or a list of them",
+                expected="Log(), BoxCox(), Logit(), Standardize(), Difference(lag), ContextScale(), Discretize(), "
+                "or a list of them",
                 remedy="Write ps.Log() with its parentheses." if isinstance(one, type) else "Pass transform objects.",
             )
+    if any(isinstance(one, Discretize) for one in given[1:]):
+        raise ParameterError(
+            got=f"transform={transform!r}",
+            expected="Discretize() at most once and first: it rounds the data themselves, on their own scale",
+            remedy="Write [ps.Discretize(), ps.Log(-0.5)].",
+        )
     return given
 
 
@@ -141,9 +149,9 @@ class FittedTransforms:
         return batch._replace(given=torch.full_like(batch.lengths, steps)) if steps else batch
 
     def check(self, values: np.ndarray) -> None:
-        """Raise ``SupportError`` for values (n, t, k) that an elementwise transform cannot take."""
+        """Raise ``SupportError`` for values (n, t, k) that a lattice or an elementwise transform cannot take."""
         for transform, constants in zip(self.transforms, self.constants, strict=True):
-            if not isinstance(transform, ElementwiseTransform):
+            if not isinstance(transform, ElementwiseTransform | Discretize):
                 return  # behind a difference the support depends on the past
             values = transform.apply(values, constants)
 

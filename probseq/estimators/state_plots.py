@@ -14,6 +14,7 @@ from probseq.distributions.compose import push
 from probseq.errors import ParameterError, UnsupportedError
 from probseq.estimators.state_names import StateNames
 from probseq.models.base import Batch
+from probseq.models.discretized import DiscretizedModel
 from probseq.models.latent import DiscreteLatent
 from probseq.models.wrappers import ElementwiseModel, layers
 from probseq.plotting import (
@@ -155,8 +156,10 @@ class StatePlots(StateNames):
         j = self._position(variable)
         with torch.no_grad():
             model, batch, state, first = self._problem(data, history)
-            bijections = [layer.bijection for layer in layers(self.model_.model) if isinstance(layer, ElementwiseModel)]
-            plain = len(bijections) == len(layers(self.model_.model))
+            # The densities that are rounded are drawn, not their cells.
+            moving = [layer for layer in layers(self.model_.model) if not isinstance(layer, DiscretizedModel)]
+            bijections = [layer.bijection for layer in moving if isinstance(layer, ElementwiseModel)]
+            plain = len(bijections) == len(moving)
             values = data.values[..., j] if plain else np.where(batch.seen[..., j], batch.x[..., j], np.nan)
             weights = model.smooth(self.model_.params, batch, state)[:, batch.real]
             laws, share = self._laws_of_states(model, batch, weights)

@@ -50,7 +50,8 @@ def _winner(study: Study) -> str:
     if second is None:
         return text
     gap = -float(table["difference"][second])
-    word = "probability" if study.comparison.measure.base == "counting" else "probability density"
+    base = study.comparison.measure.base
+    word = "probability" if isinstance(base, str) and base not in ("lebesgue", "none") else "probability density"
     return text + (
         f" On geometric average it gave the values that came {math.exp(gap):.2f} times the {word} that the "
         f"runner-up, {second}, gave them ({gap:.2f} nats per value ahead)."

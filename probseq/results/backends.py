@@ -18,6 +18,7 @@ from probseq.distributions.base import Distribution
 from probseq.distributions.bit_margins import single_bits
 from probseq.distributions.categorical import Bits
 from probseq.distributions.compose import Mixture
+from probseq.distributions.counts import lattice_index
 from probseq.distributions.gaussian import DiagonalNormal, DiagonalStudentT, FullNormal
 from probseq.distributions.low_rank import FactorNormal
 from probseq.errors import UnsupportedError
@@ -32,6 +33,8 @@ __all__ = ["Backend", "JointLaw", "LawBackend", "PathsBackend", "category_probs"
 
 # Counts below this quantile add nothing to a score; to look for it pays where counts are about as many as this.
 _NO_MASS, _MANY = 1e-14, 1000.0
+# Laws without a moment of this order have heavy tails: beyond a probability of so much nothing is summed.
+_LIGHT, _HEAVY_MASS = 8.0, 1e-8
 
 
 class JointLaw(ABC):
@@ -77,6 +80,11 @@ class Backend(ABC):
     def discrete_variables(self) -> np.ndarray:
         """Which variables are counted, (k,) bool."""
         return np.zeros(self.shape[-1], dtype=bool)
+
+    @property
+    def step(self) -> float:
+        """Distance between neighbouring values of the counted variables."""
+        return 1.0
 
     @property
     def nominal_variables(self) -> np.ndarray:
@@ -245,13 +253,7 @@ class LawBackend(Backend):
             weights = _numpy(law.weights)[..., None, :]
             return crps_of.crps_normal_mixture(y, weights, np.moveaxis(mean, -2, -1), np.moveaxis(std, -2, -1))
         if self.discrete:
-            # The weights of a single-precision mixture add up to one only to 1e-7, so its cdf never comes closer.
-            tolerance = 1e-13 if law.mean.dtype == torch.float64 else 1e-5
-            large = bool((law.mean > _MANY).any())
-            lowest = self._inverse(np.full(self.shape, _NO_MASS)) if large else 0
-            return crps_of.crps_discrete(
-                y, lambda x: _numpy(law.cdf(torch.as_tensor(x))), lower=lowest, tolerance=tolerance
-            )
+            return self._crps_of_counts(y)
         if isinstance(law, Mixture):
             return crps_mixture(y, law)
         if isinstance(law, DiagonalStudentT):
@@ -260,6 +262,26 @@ class LawBackend(Backend):
         level = np.nan_to_num(self.cdf(y), nan=0.5)
         score = crps_of.crps_quantile(y, quantile, level=level, kinks=self.kinks())
         return np.where(law.has_moment(1).numpy() | np.isnan(y), score, np.inf)
+
+    def _crps_of_counts(self, y: np.ndarray) -> np.ndarray:
+        law = self._single
+        # The weights of a single-precision mixture add up to one only to 1e-7, so its cdf never comes closer.
+        dtype = law.log_weights.dtype if isinstance(law, Mixture) else law.mean.dtype
+        tolerance = 1e-13 if dtype == torch.float64 else 1e-5
+        nothing, step = _NO_MASS, law.step
+        if not bool(law.has_moment(_LIGHT).all()):
+            # What is cut off a tail like x^-a counts by its square.
+            tolerance, nothing = max(tolerance, _HEAVY_MASS), _HEAVY_MASS
+        negative = bool((law.cdf_left(torch.zeros_like(law.mean)) > 0).any())
+        far = negative or bool((law.mean > _MANY * step).any())
+        lowest = lattice_index(self._inverse(np.full(self.shape, nothing)), step) if far else 0
+        cdf = lambda index: _numpy(law.cdf(torch.as_tensor(index * step)))  # noqa: E731
+        score = crps_of.crps_discrete(lattice_index(y, step), cdf, lower=lowest, tolerance=tolerance)
+        return np.where(law.has_moment(1).numpy() | np.isnan(y), step * score, np.inf)
+
+    @property
+    def step(self) -> float:
+        return self.law.step
 
     def kinks(self) -> np.ndarray:
         return kinks_of(self.law)

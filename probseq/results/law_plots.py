@@ -43,7 +43,7 @@ def draw_ridge(
     for j, panel in enumerate(panels):
         one = forecast._backend.marginal([j])
         ends = one.quantile(np.array(outer_levels(one, _TAIL)))[sequence, :length, 0]
-        counted = bool(one.discrete) and _whole(one, ends)
+        counted = bool(one.discrete) and one.step == 1.0 and _whole(one, ends)
         values, heights = _masses(one, ends, sequence) if counted else _densities(one, ends, sequence)
         came = None if truth is None else truth[:, j]
         plot_ridge(names, values, heights, counted=counted, truth=came, xlabel=labels[j], color=color, ax=panel)

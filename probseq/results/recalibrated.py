@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from probseq.distributions.counts import lattice_index
 from probseq.errors import UnsupportedError
 from probseq.evaluation import crps as crps_of
 from probseq.evaluation.recalibration import BernsteinMap
@@ -39,6 +40,10 @@ class RecalibratedBackend(Backend):
     @property
     def discrete_variables(self) -> np.ndarray:
         return self.base.discrete_variables
+
+    @property
+    def step(self) -> float:
+        return self.base.step
 
     def _each(self, what: str, u: np.ndarray) -> np.ndarray:
         """A method of the maps at u (..., n, t, k)."""
@@ -116,15 +121,16 @@ class RecalibratedBackend(Backend):
 
     def _sums(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Mean and variance of one counted variable from P(X > x); None of too many counts."""
-        low, high = (self._inverse(np.full(self.shape, p)) for p in (_NO_MASS, 1.0 - _NO_MASS))
+        step = self.step
+        low, high = (self._inverse(np.full(self.shape, p)) / step for p in (_NO_MASS, 1.0 - _NO_MASS))
         width = np.nanmax(high - low, initial=0.0)
         if not width < _MOST_COUNTS:
             return None
         first, second = np.zeros(self.shape), np.zeros(self.shape)
         for j in range(int(width) + 1):
-            above = 1.0 - self.cdf(low + j)
+            above = 1.0 - self.cdf((low + j) * step)
             first, second = first + above, second + (2 * j + 1) * above
-        return low + first, second - first**2
+        return (low + first) * step, (second - first**2) * step**2
 
     def mean(self) -> np.ndarray:
         return self._moments[0]
@@ -141,7 +147,10 @@ class RecalibratedBackend(Backend):
             each = [self.marginal([i]).crps(y[..., i : i + 1]) for i in range(self.shape[-1])]
             return np.concatenate(each, -1)
         if counted.all():
-            return crps_of.crps_discrete(y, self._cdf_at, lower=self._inverse(np.full(self.shape, _NO_MASS)))
+            step = self.step
+            lowest = lattice_index(self._inverse(np.full(self.shape, _NO_MASS)), step)
+            each = crps_of.crps_discrete(lattice_index(y, step), lambda x: self._cdf_at(x * step), lower=lowest)
+            return step * each
         level = np.nan_to_num(self.cdf(y), nan=0.5)
         score = crps_of.crps_quantile(y, self._quantile_at, level=level, kinks=self.kinks())
         return np.where(np.isfinite(self.base.mean()) | np.isnan(y), score, np.inf)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy import stats
 
+from probseq.distributions.counts import lattice_points
 from probseq.errors import UnsupportedError
 from probseq.results.affine import AffineBackend, core_of
 from probseq.results.backends import Backend, LawBackend, PathsBackend
@@ -66,12 +67,13 @@ def _masses(
     backend: Backend, lowest: np.ndarray, highest: np.ndarray
 ) -> Iterator[tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]]:
     """Of each sequence and step with one counted variable: its values, P(X <= x) and P(X < x) at these."""
-    spread = highest - lowest
+    spread = np.rint((highest - lowest) / backend.step)
     finite = np.isfinite(spread)
     if not finite.any():
         return
     start = np.where(finite, lowest, 0.0)
-    asked = start + np.arange(float(spread[finite].max()) + 1.0).reshape(-1, 1, 1, 1)
+    ahead = np.arange(float(spread[finite].max()) + 1.0).reshape(-1, 1, 1, 1)
+    asked = lattice_points(np.rint(start / backend.step) + ahead, backend.step)
     up_to = _blockwise(backend, backend.cdf, asked)
     below = _blockwise(backend, lambda x: backend.cdf(x, left=True), asked)
     for at in np.ndindex(backend.shape[:2]):

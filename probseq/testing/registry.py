@@ -443,6 +443,15 @@ def _rows() -> list[Row]:
             missing="forbidden",
             start=1,
         ),
+        Row("Discretize IID", lambda: ps.IID(transform=ps.Discretize(lowest=0)), "count", missing="pattern"),
+        Row(
+            "Discretize Log HMM",
+            lambda: ps.HMM(
+                2, transform=[ps.Discretize(), ps.Log(-0.5)], inference=ps.EM(n_init=1, tol=1e-3), random_state=0
+            ),
+            "count",
+            missing="pattern",
+        ),
         Row("Difference(3) IID", lambda: ps.IID(transform=ps.Difference(3)), missing="forbidden", start=3),
         Row(
             "ContextScale IID", lambda: ps.IID(ps.Normal("full"), transform=ps.ContextScale(3)), n_variables=2, start=3

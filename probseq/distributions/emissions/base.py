@@ -38,7 +38,8 @@ class Observation:
     ----------
     n_variables : int
     measure : str
-        "lebesgue" for densities, "counting" for probability masses.
+        "lebesgue" for densities, "counting" for probability masses; "lattice of step 0.5" for masses on the multiples
+        of another number than one.
     fill : float
         A value inside the support that stands where nothing was seen.
     n_categories : int or None
@@ -88,12 +89,12 @@ class Observation:
     @property
     def discrete_variables(self) -> Tensor:
         """Which variables are counted, (k,) bool."""
-        return torch.tensor([measure == "counting" for measure in self.measures])
+        return torch.tensor([measure != "lebesgue" for measure in self.measures])
 
     @property
     def discrete(self) -> bool:
         """All variables are counted."""
-        return all(measure == "counting" for measure in self.measures)
+        return all(measure != "lebesgue" for measure in self.measures)
 
     def filled(self, x: Tensor, seen: Tensor) -> Tensor:
         """``x`` (*B, k) with the fill value where nothing was seen."""
