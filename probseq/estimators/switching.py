@@ -36,9 +36,10 @@ class SwitchingLDS(SequenceEstimator):
     ``shock_covariance`` (Q) of every regime, ``start_mean``, and ``loading`` (C), ``offset`` (d), ``noise_scale``.
 
     The likelihood has no closed form. It is estimated by a collapsed particle filter: particles are histories of
-    regimes, each with the exact Kalman moments of its states (Chen and Liu 2000; Fearnhead and Clifford 2003). The
-    estimate of p(x_1:T) is unbiased given the seed, exact while ``n_particles`` covers all histories, and comes with
-    its Monte Carlo error; `compare` says so.
+    regimes, each with the exact Kalman moments of its states (Chen and Liu 2000; Fearnhead and Clifford 2003). It is
+    exact while ``n_particles`` covers all histories; then p(x_1:T) is right on average over the chance by which
+    histories are chosen, the same for the same step of any sequence, and comes with its Monte Carlo error; `compare`
+    says so.
 
     Parameters
     ----------

@@ -148,6 +148,18 @@ def test_draws_average_states():
     assert (model.params_["loading"] > 0).all() and model.modes()["modulus"].dims == ("draw", "mode")
 
 
+def test_more_states_than_variables_fit_without_a_warning():
+    rng, s, values = np.random.default_rng(1), np.zeros(2), []
+    for _ in range(80):
+        s = TURN @ s + rng.normal(size=2)
+        values.append(s[0] + 0.5 * rng.normal())
+    model = ps.LinearDynamicalSystem(2, random_state=0).fit(values)
+    assert model.converged_ and model.n_parameters_ == 6
+    assert model.modes()["period"].values[0] == pytest.approx(2 * np.pi / 0.5, rel=0.1)
+    with pytest.raises(UnsupportedError, match="without a covariance"):
+        _ = model.standard_errors_
+
+
 def test_unstable_systems_say_what_they_lack():
     model = ps.LinearDynamicalSystem(1, start="mean").with_parameters(
         transition=[[1.05]], loading=[1.0], offset=[0.0], noise_scale=[1.0], start_mean=[2.0]
