@@ -12,6 +12,7 @@ import torch
 from probseq.data.sequences import Sequences
 from probseq.errors import UnsupportedError
 from probseq.estimators.base import SequenceEstimator
+from probseq.estimators.scoring import is_estimate
 from probseq.evaluation.scores import pinball_loss
 from probseq.models.base import map_state
 from probseq.results.forecast import Forecast
@@ -89,10 +90,10 @@ class Evidence:
     notes : tuple of str
         What a reader of the scores should know.
     bound : str
-        The estimate that stands for the log score where this is not exact, such as "FIVO (100 particles)": the
-        logarithm of an unbiased estimate of the probability, a lower bound on average.
+        The estimate that stands for the log score where this is not exact, such as "FIVO (100 particles)".
     error : (n, t) or None
-        Its Monte Carlo standard error at each step, nats.
+        Its Monte Carlo standard error at each step, nats, where it is the logarithm of an unbiased estimate: a lower
+        bound on average.
     """
 
     name: str
@@ -161,7 +162,7 @@ def collect(name: str, estimator: SequenceEstimator, data: Sequences, history: A
     observation = estimator.model_.observation
     unit = "" if observation.discrete else str(data.attrs.get("units", ""))
     measure = Measure(observation.measure, unit, words, ends) if estimator.has_likelihood else Measure("none")
-    estimated = not estimator.model_.exact and steps.error is not None and bool(steps.error.any())
+    estimated = is_estimate(estimator.model_, data, steps)
     error = steps.error.double().numpy() if estimated and steps.error is not None else None
     return Evidence(
         name,

@@ -203,6 +203,8 @@ class Comparison:
         """That a log score is a bound, and what this does to its rank among exact ones."""
         if not e.bound:
             return []
+        if e.error is None:
+            return [f"log score is an estimate by {e.bound}"]
         found = [f"log score is an estimate by {e.bound}, a lower bound on average"]
         if same and any(not other.bound for other in self.comparable):
             leads = e.name == self.best

@@ -119,11 +119,11 @@ def generate(
     model = estimator.model_
     if shaping.beams is not None:
         _check_beams(estimator, shaping, n, states, covariates)
-    if states and not estimator.has_states:
+    if states and not (estimator.has_states or estimator.has_latent_paths):
         raise UnsupportedError(
             got=f"sample(states=True) of {type(estimator).__name__}",
-            expected="a family with discrete hidden states",
-            remedy="Use HMM, or leave states out.",
+            expected="a family with hidden states that are drawn beside the values",
+            remedy="Use HMM or DeepMarkov, or leave states out.",
         )
     state, index = _start(estimator, history, n, int(length))
     state = estimator._held(state, weights)
@@ -148,7 +148,8 @@ def generate(
                 remedy="Leave the one or the other out.",
             )
         values, hidden = estimator._sample_states(state, int(length), generator, u)
-        labelled = labels.label(hidden, ("sequence", "time"), name="state", index=(index,) * n)
+        dims = ("sequence", "time", "state")[: hidden.ndim]
+        labelled = labels.label(hidden, dims, name="state", index=(index,) * n)
         labelled = estimator._named_states(labelled) if isinstance(estimator, StateNames) else labelled
         return _values(estimator, labels, values, index, n_sequences), labelled
     if shaping.beams is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -12,14 +12,15 @@ from torch import Tensor
 from probseq._random import RandomState, torch_generator
 from probseq._types import number_in, whole_number
 from probseq.data.sequences import Sequences
+from probseq.distributions.params import take_draw
 from probseq.errors import ParameterError, ShapeError
 from probseq.estimators.base import SequenceEstimator
 from probseq.estimators.latent_decoding import decode_paths
-from probseq.models.base import Batch
+from probseq.models.base import Batch, map_state
 from probseq.models.latent_network import LatentNetwork
 from probseq.models.latent_smoothing import smooth_paths
 from probseq.models.latent_state import LatentState
-from probseq.models.wrappers import innermost, unwrap
+from probseq.models.wrappers import ElementwiseModel, innermost, layers, unwrap
 from probseq.plotting import plot_latent_paths
 from probseq.results.plots import stamps
 
@@ -32,8 +33,11 @@ class LatentPaths(SequenceEstimator):
     """Methods of an estimator whose model, behind its transforms, is a ``LatentNetwork``.
 
     Latent coordinates have no unit, and those of different draws of the weights need not mean the same: where there are
-    several, results have a dimension ``draw``.
+    several, results have a dimension ``draw``. ``sample(..., states=True)`` gives
+    those behind the values.
     """
+
+    has_latent_paths: ClassVar[bool] = True
 
     def filter_states(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> xr.Dataset:
         """The latent variables given the data so far, z_t | x_1..x_t, by weighted particles.
@@ -216,6 +220,29 @@ class LatentPaths(SequenceEstimator):
         )
         nominal = self.emission_ is not None and self.emission_.nominal
         return self._tokens(labelled).rename("interpolation") if nominal else labelled
+
+    def _sample_states(
+        self, state: Any, length: int, generator: torch.Generator, u: Tensor | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Values (n, length, k) on the data's scale and the latent variables behind them (n, length, d)."""
+        wrappers = layers(self.model_.model)
+        if not all(isinstance(one, ElementwiseModel) and one.bijection.onto_reals for one in wrappers):
+            raise ParameterError(
+                got="sample(states=True) behind Difference(), ContextScale() or BoxCox()",
+                expected="a transform of each value by itself that reaches all of them",
+                remedy="Sample first, then smooth(sample).",
+            )
+        # Each sequence has one draw of the weights, its own row along the draws.
+        n = state.log_weights.shape[0]
+        draw = torch.multinomial(state.log_weights.exp(), 1, generator=generator).squeeze(-1)
+        inner = map_state(lambda leaf: leaf[torch.arange(n), draw].unsqueeze(1), state.inner)
+        future = None if u is None else u.expand(n, *u.shape[-2:]).unsqueeze(1)
+        with torch.no_grad():
+            params = take_draw(self.model_.params, draw)
+            x, z, _ = self._inside().simulate(params, inner, length, generator, future)
+            for wrapper in reversed(wrappers):
+                x = wrapper.bijection.forward(x)  # type: ignore[attr-defined]
+        return x[:, 0].double().numpy(), z[:, 0].double().numpy()
 
     def _paths(self, data: Sequences, n_paths: int, history: Any, random_state: RandomState) -> tuple[Tensor, int]:
         """Paths given all the data (draw, path, n, t, d), and the number of leading steps without any."""

@@ -43,6 +43,8 @@ class Predicting(FittedModel):
 
     has_states: ClassVar[bool] = False
     """Whether the family has discrete hidden states that can be sampled with the data."""
+    has_latent_paths: ClassVar[bool] = False
+    """Whether it has hidden states that are vectors and can be sampled with the data."""
 
     def predictive(
         self,

@@ -15,9 +15,17 @@ from probseq.data.textfile import TextFile
 from probseq.errors import DataError, UnsupportedError
 from probseq.estimators.fitted import FittedModel, check_y
 from probseq.inference.information import standard_errors
-from probseq.models.base import Steps
+from probseq.models.base import SequenceModel, Steps
 
-__all__ = ["Scoring"]
+__all__ = ["Scoring", "is_estimate"]
+
+
+def is_estimate(model: SequenceModel[Any], data: Sequences, steps: Steps[Any]) -> bool:
+    """Whether scores are estimates; where particles stand for missing values, only if some are missing."""
+    if model.exact or (steps.error is not None and not bool(steps.error.any())):
+        return False
+    gaps = bool((~data.seen() & data.mask()[..., None]).any())
+    return steps.error is not None or gaps or model.missing != "particles"
 
 
 class _NoStandardErrorsError(UnsupportedError, AttributeError):
@@ -71,7 +79,7 @@ class Scoring(FittedModel):
         data = self._borrow(X, lengths, covariates)
         steps = self._steps(data, self._begin(data, history, weights), weights)
         total = steps.values.double().sum(-1).numpy()
-        attrs = {"unit": "nats", **self._estimated(data, steps)}
+        attrs: dict[Any, Any] = {"unit": "nats", **self._estimated(data, steps)}
         return data.label(total, ("sequence",), name="log_prob", attrs=attrs)
 
     def score(
@@ -130,11 +138,13 @@ class Scoring(FittedModel):
 
     def _estimated(self, data: Sequences, steps: Steps[Any]) -> dict[str, Any]:
         """Attributes of a log-likelihood that is an estimate; none where it is exact."""
-        if self.model_.exact or steps.error is None or not bool(steps.error.any()):
+        if not is_estimate(self.model_, data, steps):
             return {}
+        told: dict[str, Any] = {"exact": 0, "method": self.model_.estimate or "particles"}
+        if steps.error is None:
+            return told
         error = steps.error.double().square().sum(-1).sqrt().numpy()
-        told = error if data.many else float(error[0])
-        return {"exact": 0, "method": self.model_.estimate, "monte_carlo_error": told}
+        return told | {"monte_carlo_error": error if data.many else float(error[0])}
 
     def _require_likelihood(self, what: str) -> None:
         """Raise where the fit maximised something else than a likelihood."""

@@ -55,6 +55,14 @@ def test_exact_scores_need_no_words(models):
     assert _bounds(SimpleNamespace(comparison=found)) == ""
 
 
+def test_an_average_with_an_estimate_is_one(models):
+    y, fitted = models
+    both = ps.Average({"deep": fitted["deep"], "iid": fitted["iid"]}).fit(y)
+    assert both.log_prob(y).attrs["method"] == "FIVO (25 particles)" and not both.log_prob(y).attrs["exact"]
+    told = ps.compare({"both": both}, y).table.iloc[0]
+    assert told["likelihood"] == "FIVO (25 particles)" and "log score is an estimate" in told["note"]
+
+
 def test_imputed_inputs_are_an_estimate_where_something_is_missing(models):
     y, _ = models
     net = ps.LSTM(3, missing="particles", n_particles=20, inference=ps.MLE(training=NET.training), random_state=0)

@@ -141,6 +141,19 @@ def test_between_two_sequences_lie_means_of_their_latent_variables(x):
         assert np.abs(found[point].values - (C * given(data)[0] + D)).max() < 0.2
 
 
+def test_samples_come_with_the_latent_variables_behind_them():
+    model = linear(transform=ps.Log())
+    x, z = model.sample(4, 2000, states=True, random_state=0)
+    assert x.dims == ("sequence", "time", "variable") and z.dims == ("sequence", "time", "state")
+    mean, cov, _, _ = dense(4)
+    assert np.abs(z.values[..., 0].mean(0) - mean).max() < 0.1
+    assert np.abs(np.cov(z.values[..., 0].T) - cov).max() < 0.12
+    noise = np.log(x.values[..., 0]) - C * z.values[..., 0] - D
+    assert np.abs(noise.mean(0)).max() < 0.1 and np.abs(noise.std(0) - R).max() < 0.1
+    with pytest.raises(ParameterError, match="Difference"):
+        linear(transform=ps.Difference()).sample(4, states=True, history=[1.0, 2.0])
+
+
 def test_bounds_are_on_the_scale_of_the_data(x):
     plain, logs, steps = (
         linear(proposal="prior", n_particles=50, transform=one) for one in (None, ps.Log(), ps.Difference())
