@@ -31,10 +31,11 @@ class AmortizedVI(Inference):
     r"""argmax over generative weights theta and inference weights phi of a lower bound of log p_theta(x).
 
     "elbo": E_q[log p(x, z) - log q(z | x)], with the divergence between normal laws in closed form (Kingma and Welling
-    2014). "iwae": E log 1/m sum_i p(x, z^i) / q(z^i | x) over m whole paths (Burda, Grosse and Salakhutdinov 2016).
-    "fivo": the log of a particle filter's estimate, whose m particles are resampled where few carry the weight
-    (Maddison et al. 2017); gradients do not pass through the choice. Gradients of z are by reparametrisation. The
-    weights are a point: ``Ensemble(inference=AmortizedVI())`` gives draws of them.
+    2014), and from the paths themselves where flows bend them. "iwae": E log 1/m sum_i p(x, z^i) / q(z^i | x) over m
+    whole paths (Burda, Grosse and Salakhutdinov 2016). "fivo": the log of a particle filter's estimate, whose m
+    particles are resampled where few carry the weight (Maddison et al. 2017); gradients do not pass through the choice.
+    Gradients of z are by reparametrisation; particles of ``proposal="laplace"`` stay where they are. The weights are a
+    point: ``Ensemble(inference=AmortizedVI())`` gives draws of them.
 
     Where the model has an inference network that looks ahead, the ELBO and IWAE draw from it; the one that filters,
     from which particles are proposed, then learns by maximum likelihood of the paths that the other one draws.
@@ -48,7 +49,7 @@ class AmortizedVI(Inference):
         Fraction of the training over which the divergence's weight rises from 0 to 1 (Bowman et al. 2016); of the ELBO.
     free_bits : float
         Nats of divergence that each latent variable may have at each step, on average over a mini-batch, at no cost
-        (Kingma et al. 2016); of the ELBO.
+        (Kingma et al. 2016); of the ELBO. With flows, n_latent times as many of all of them together.
     training : TrainingOptions or None
 
     Raises

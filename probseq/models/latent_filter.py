@@ -13,13 +13,13 @@ from torch import Tensor
 from probseq.distributions.params import Params
 from probseq.errors import ApproximationWarning
 from probseq.models.base import Batch, Steps, map_state
-from probseq.models.latent_laws import DiagonalLaw, LatentLaw
+from probseq.models.latent_laws import DiagonalLaw
 from probseq.models.latent_proposals import laplace_law
 from probseq.models.latent_state import Cloud, LatentState, Noise, keys_after, noise_of, of_particles
 from probseq.models.resampling import effective_size, resample
 
 if TYPE_CHECKING:
-    from probseq.models.latent_network import LatentNetwork
+    from probseq.models.latent_network import LatentNetwork, Weights
 
 __all__ = ["Stepped", "run", "step"]
 
@@ -54,8 +54,8 @@ def step(
     ``noise`` gives that of the next step; without it, it comes from the key of the state and the values seen.
     """
     w = model.split(params)
-    z, own, shared, reader = state.z, state.own, state.shared, state.reader
-    prior = model.prior(w, z, own, shared, u)
+    own, shared, reader = state.own, state.shared, state.reader
+    prior = model.prior(w, state.z, own, shared, u)
     read = model.read(w, x, seen, u)
     features, reader = model.filter_guide.read(w.guide, reader, model.describe(read, shared))
     values = model.observation.filled(x, seen).to(model.dtype).unsqueeze(-2)
@@ -66,17 +66,10 @@ def step(
         shape = (*z.shape[:-1], values.shape[-1])
         return law.log_prob_seen(values.expand(shape), known.expand(shape))
 
-    moved: LatentLaw = prior
-    if model.proposal == "network":
-        context = model.filter_guide.context(w.guide, features).unsqueeze(-2)
-        own_memory = own.hidden[..., -1, :] if model.memory == "path" else None
-        law = model.filter_guide.propose(w.guide, context, own_memory, z, prior)
-        moved = DiagonalLaw(*(leaf.expand_as(z) for leaf in law)).where(known.any(-1, keepdim=True), prior)
-    elif model.proposal == "laplace":
-        moved = laplace_law(prior, gain)
-    z = moved.at(state.noise)
-    change = gain(z) + (0.0 if moved is prior else prior.log_prob(z) - moved.log_prob(z))
-    change = torch.where(known.any(-1), change, torch.zeros_like(change)).double()
+    some = known.any(-1)
+    context = model.filter_guide.context(w.guide, features).unsqueeze(-2)
+    z, ratio = _proposed(model, w, state, prior, context, some, gain)
+    change = torch.where(some, gain(z) + ratio, 0.0).double()
     total = torch.logsumexp(state.log_weights + change, -1)
     possible = (total > -torch.inf).unsqueeze(-1)
     # Values that no particle can explain leave the weights as they are: none is preferred.
@@ -103,6 +96,33 @@ def step(
         fresh = noise(after)
     after = after._replace(noise=fresh.noise, begin=fresh.begin, key=fresh.key)
     return Stepped(total.to(model.dtype), off.square().sum(-1).sqrt(), size, z, log_weights, chosen, after)
+
+
+def _proposed(
+    model: LatentNetwork,
+    w: Weights,
+    state: LatentState,
+    prior: DiagonalLaw,
+    context: Tensor,
+    some: Tensor,
+    gain: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """z_t, drawn from q where ``some`` (n, 1) values are seen, and log p(z_t | z_{t-1}) - log q(z_t | z_{t-1}, x)."""
+    if model.proposal == "prior":
+        return prior.at(state.noise), torch.zeros_like(state.noise[..., 0])
+    if model.proposal == "laplace":
+        normal = laplace_law(prior, gain)
+        z = normal.at(state.noise)
+        return z, prior.log_prob(z) - normal.log_prob(z)
+    guide, memory = model.filter_guide, state.own.hidden[..., -1, :] if model.memory == "path" else None
+    proposal = guide.propose(w.guide, context, memory, state.z, prior)
+    law = proposal.law.where(some.unsqueeze(-1), prior)
+    base = law.at(state.noise)
+    z, log_det = guide.bend(w.guide, proposal, base)
+    if log_det is None:
+        return z, prior.log_prob(z) - law.log_prob(z)
+    z = torch.where(some.unsqueeze(-1), z, base)
+    return z, prior.log_prob(z) - law.log_prob(base) + torch.where(some, log_det, 0.0)
 
 
 def run(

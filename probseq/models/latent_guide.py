@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,13 +11,21 @@ from torch import Tensor
 from probseq.kernels import cells
 from probseq.kernels.cells import CellLayout, Memory
 from probseq.models.dense import Dense, positive
+from probseq.models.latent_flow import Flow
 from probseq.models.latent_laws import DiagonalLaw
 from probseq.models.recurrent_layout import Part, cell_parts
 from probseq.models.recurrent_start import start_cells
 
-__all__ = ["DIRECTIONS", "Guide"]
+__all__ = ["DIRECTIONS", "Guide", "Proposal"]
 
 DIRECTIONS = ("none", "left", "right", "both")
+
+
+class Proposal(NamedTuple):
+    """law : normal, of z_t or of what flows bend to z_t; context : (..., h), what flows read"""
+
+    law: DiagonalLaw
+    context: Tensor
 
 
 class Guide:
@@ -24,7 +33,8 @@ class Guide:
 
     a_t describes the data: those of step t alone ("none"), what a recurrent net has made of x_1, ..., x_t ("left"), of
     x_T, ..., x_t ("right"), or both side by side. Only the first two can filter. mu_t is the mean of the prior where
-    ``residual`` (Fraccaro et al. 2016, eq. 14); h_t is the memory of the model where each path has its own.
+    ``residual`` (Fraccaro et al. 2016, eq. 14); h_t is the memory of the model where each path has its own. With flows
+    this is the law of what they bend to z_t; their context is the argument of the tanh, without b.
 
     Parameters
     ----------
@@ -37,6 +47,8 @@ class Guide:
     hidden_size, rnn_size : int
     direction : {"none", "left", "right", "both"}
     residual, reads_latent : bool
+    flow_layers : int
+        See ``Flow``; 0 leaves the law normal.
     """
 
     def __init__(
@@ -50,6 +62,7 @@ class Guide:
         direction: str,
         residual: bool = False,
         reads_latent: bool = True,
+        flow_layers: int = 0,
     ) -> None:
         self.name, self.direction, self.residual, self.n_latent = name, direction, residual, n_latent
         layout = CellLayout("gru", n_read, rnn_size)
@@ -58,6 +71,8 @@ class Guide:
         n_features = n_read if direction == "none" else rnn_size * (2 if direction == "both" else 1)
         sizes = (n_features, n_memory, n_latent if reads_latent else 0)
         self.combine = Dense(f"{name}.combine", sizes, (hidden_size, 2 * n_latent))
+        flow = Flow(f"{name}.flow", n_latent, hidden_size, hidden_size, flow_layers)
+        self.flow = flow if flow_layers else None
         self.block_left, self.block_right = f"{name}_left", f"{name}_right"
 
     @property
@@ -70,13 +85,15 @@ class Guide:
         parts = {} if self.left is None else cell_parts(self.left, self.block_left)
         if self.right is not None:
             parts |= cell_parts(self.right, self.block_right)
-        return parts | self.combine.parts
+        return parts | self.combine.parts | ({} if self.flow is None else self.flow.parts)
 
     def start(self, weights: Mapping[str, Tensor], generator: torch.Generator) -> None:
         for layout, block in ((self.left, self.block_left), (self.right, self.block_right)):
             if layout is not None:
                 start_cells(layout, weights[block], "uniform", generator)
         self.combine.start(weights, generator, last=0.5)
+        if self.flow is not None:
+            self.flow.start(weights, generator)
 
     def empty_reader(self, like: Tensor) -> Memory:
         """What the net that reads from the left remembers at first, for sequences (*draw, n)."""
@@ -129,7 +146,7 @@ class Guide:
         memory: Tensor | None,
         z: Tensor,
         prior: DiagonalLaw | None,
-    ) -> DiagonalLaw:
+    ) -> Proposal:
         """q(z_t | z_{t-1}, x) from the context, h_t and z_{t-1}, (..., d); the prior is needed where residual."""
         others = {2: z} if self.combine.inputs[2] else {}
         if memory is not None and self.combine.inputs[1]:
@@ -138,4 +155,20 @@ class Guide:
         shift, spread = self.combine.finish(weights, hidden).chunk(2, -1)
         if self.residual and prior is not None:
             shift = shift + prior.loc
-        return DiagonalLaw(shift, positive(spread))
+        return Proposal(DiagonalLaw(shift.expand_as(z), positive(spread).expand_as(z)), hidden)
+
+    def bend(self, weights: Mapping[str, Tensor], proposal: Proposal, base: Tensor) -> tuple[Tensor, Tensor | None]:
+        """z_t (..., d) and log |det| (...) from what the normal law gave; itself and None without flows."""
+        if self.flow is None:
+            return base, None
+        return self.flow(weights, base, self._beside(proposal, base))
+
+    def log_prob(self, weights: Mapping[str, Tensor], proposal: Proposal, z: Tensor) -> Tensor:
+        """log q(z_t | z_{t-1}, x), (...), nats; with flows this takes one pass for each coordinate."""
+        if self.flow is None:
+            return proposal.law.log_prob(z)
+        base, log_det = self.flow.inverse(weights, z, self._beside(proposal, z))
+        return proposal.law.log_prob(base) - log_det
+
+    def _beside(self, proposal: Proposal, z: Tensor) -> Tensor:
+        return proposal.context.expand(*z.shape[:-1], proposal.context.shape[-1])

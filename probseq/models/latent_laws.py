@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["DiagonalLaw", "FullLaw", "LatentLaw"]
+__all__ = ["DiagonalLaw", "FullLaw"]
 
 _LOG_2PI = math.log(2.0 * math.pi)
 
@@ -51,6 +51,3 @@ class FullLaw(NamedTuple):
         off = torch.linalg.solve_triangular(self.factor, (z - self.loc).unsqueeze(-1), upper=False).squeeze(-1)
         spread = self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return -0.5 * (off.square() + _LOG_2PI).sum(-1) - spread
-
-
-LatentLaw = DiagonalLaw | FullLaw

@@ -69,7 +69,7 @@ class LatentNetwork(SequenceModel[LatentState]):
         What the law that training draws from looks at, see ``Guide``; None is the family's own.
     rnn_size : int or None
         Size of the nets of the inference network; None is ``hidden_size``.
-    residual : bool
+    residual, flow_layers : bool, int
         See ``Guide``.
     proposal : {"network", "laplace", "prior"}
         What particles are drawn from: the inference network that looks at x_1, ..., x_t, Newton's approximation of
@@ -103,6 +103,7 @@ class LatentNetwork(SequenceModel[LatentState]):
         inference: str | None = None,
         rnn_size: int | None = None,
         residual: bool = False,
+        flow_layers: int = 0,
         proposal: str = "network",
         n_particles: int = 100,
         seed: int = 0,
@@ -114,6 +115,7 @@ class LatentNetwork(SequenceModel[LatentState]):
             ("hidden_size", hidden_size, 1),
             ("emission_layers", emission_layers, 0),
             ("n_particles", n_particles, 1),
+            ("flow_layers", flow_layers, 0),
             ("rnn_size", 1 if rnn_size is None else rnn_size, 1),
         ):
             whole_number(name, value, lowest)
@@ -137,7 +139,7 @@ class LatentNetwork(SequenceModel[LatentState]):
         n_read = self.inputs.size + (self.width if self.memory == "data" else 0)
         own = self.width if self.memory == "path" else 0
         sizes = (n_read, own, n_latent, hidden_size, hidden_size if rnn_size is None else rnn_size)
-        settings = {"residual": residual, "reads_latent": self.markov}
+        settings = {"residual": residual, "reads_latent": self.markov, "flow_layers": flow_layers}
         self.filter_guide = Guide("filter", *sizes, self.filters, **settings)
         self.smoother_guide: Guide | None = None
         if inference not in (None, self.filters):
@@ -335,7 +337,7 @@ class LatentNetwork(SequenceModel[LatentState]):
     def _validation_log_prob(self, params: Params, batch: Batch, scored: Tensor) -> Tensor:
         """The ELBO, or the bound that training maximises where that is another one, by the same noise every time."""
         generator = torch.Generator(device=batch.x.device).manual_seed(self.seed)
-        bound = self.bound._replace(kl_weight=_whole, free_bits=0.0)
+        bound = Bound(self.bound.objective, self.bound.n_samples)
         return trained_bound(self, params, batch, scored, None, bound, generator, 1.0)[0]
 
     def trained_by(self, bound: Bound) -> Self:
@@ -394,7 +396,3 @@ class LatentNetwork(SequenceModel[LatentState]):
 
 def _estimate(n_particles: int) -> str:
     return f"FIVO ({n_particles} particle{'' if n_particles == 1 else 's'})"
-
-
-def _whole(done: float) -> float:
-    return 1.0

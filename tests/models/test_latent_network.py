@@ -13,8 +13,10 @@ from probseq.distributions.params import take_draw
 from probseq.errors import ApproximationWarning, ParameterError
 from probseq.models.base import Batch, map_state
 from probseq.models.dense import positive_inverse
-from probseq.models.latent_bounds import Bound, elbo, iwae, trajectories
+from probseq.models.latent_bounds import Bound, elbo, iwae, path_values
 from probseq.models.latent_families import DeepMarkovModel, StochasticRecurrentModel, VariationalRecurrentModel
+from probseq.models.latent_state import Noise
+from probseq.models.latent_trajectories import trajectories
 from probseq.models.linear_gaussian import LinearGaussianModel, StateSpace
 from probseq.testing.cases import ModelCase
 from probseq.testing.models import model_checks
@@ -90,21 +92,23 @@ def test_the_mean_log_likelihood_of_a_linear_system_is_near_that_of_kalman():
     batch = simulated(linear, 1, 200)
     exact = float(linear.log_prob({}, batch)[0])
     found = []
-    for seed in range(20):
+    for seed in range(8):
         model, params = as_network(linear, proposal="prior", n_particles=1000, seed=seed)
         found.append(float(model.log_prob(params, batch)[0]))
     assert abs(np.mean(found) - exact) < 1.5
 
 
-@pytest.mark.parametrize("proposal", ["prior", "laplace", "network"])
-def test_the_likelihood_is_unbiased(proposal):
+@pytest.mark.parametrize(("proposal", "flow_layers"), [("prior", 0), ("laplace", 0), ("network", 0), ("network", 2)])
+def test_the_likelihood_is_unbiased(proposal, flow_layers):
     """The inference network is not trained: whatever particles are drawn from, the estimate is right on average."""
     linear = Linear(matrix(1, LATENT, 7), 1.0)
     batch = simulated(linear, 20, 10)
     exact = linear.log_prob({}, batch)
     found = []
     for seed in range(20):
-        model, params = as_network(linear, proposal=proposal, n_particles=20, seed=seed, residual=True)
+        model, params = as_network(
+            linear, proposal=proposal, n_particles=20, seed=seed, residual=True, flow_layers=flow_layers
+        )
         make_wide(model, params, seed)
         found.append((model.log_prob(params, batch) - exact).exp())
     ratios = torch.stack(found)
@@ -210,6 +214,75 @@ def test_the_bounds_are_in_order(family, inference):
     assert float((middle - high).abs().max()) < 0.15
 
 
+@pytest.mark.parametrize("flow_layers", [0, 2])
+def test_what_is_missing_at_first_is_paid_for(flow_layers):
+    """A network that looks ahead already has a say where nothing has been seen yet."""
+    linear = Linear(matrix(1, LATENT, 7), 2.0)
+    batch = simulated(linear, 3, 4)
+    batch.seen[:, :2] = False
+    model, params = as_network(linear, inference="right", residual=True, flow_layers=flow_layers)
+    make_wide(model, params)
+    model.inference_weights.split(params["inference_weights"])["smoother.combine.1.bias"][:LATENT] += 0.5
+    ratio = path_values(model, params, batch, 40000, torch.Generator().manual_seed(0), "iwae")
+    ratio = (ratio - linear.log_prob({}, batch).unsqueeze(-1)).exp()
+    error = ratio.std(-1) / ratio.shape[-1] ** 0.5
+    assert float(error.max()) < 0.05
+    assert float(((ratio.mean(-1) - 1.0) / error).abs().max()) < 4.0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("flow_layers", [0, 2])
+def test_one_particle_is_one_path(family, flow_layers):
+    """The filter and the bounds go the same way: the same noise gives the same path, of the same weight."""
+    model, params, batch = random_case(family, n_particles=1, flow_layers=flow_layers)
+    noise = torch.randn(batch.n, batch.t + 1, 1, 2, generator=torch.Generator().manual_seed(1)).double()
+    start = model.start(params, batch.n, 1)
+    found = trajectories(model, params, batch, batch.seen, start, noise[:, :-1])
+
+    def given(state):
+        rows = torch.arange(batch.n)
+        return Noise(noise[rows, state.steps], state.begin, state.key)
+
+    steps, cloud = model.run(params, batch, start._replace(noise=noise[:, 0]), given, keep=True)
+    inside = batch.real
+    assert torch.allclose(torch.where(inside[..., None, None], cloud.z - found.z, 0.0), torch.zeros(()).double())
+    assert torch.allclose(steps.values, (found.log_lik + found.log_ratio)[..., 0], atol=1e-10)
+
+
+@pytest.mark.parametrize("inference", [None, "both"])
+def test_context_is_free_and_knows_nothing_of_what_is_scored(inference):
+    model, params, batch = random_case(StochasticRecurrentModel, inference)
+    late = torch.arange(batch.t) >= 5
+    scored = batch.seen & late.unsqueeze(-1)
+    other = batch._replace(x=torch.where(late[:, None], 1.0 - batch.x, batch.x))
+    weights = {name: value.clone().requires_grad_() for name, value in params.items()}
+    noise = torch.randn(batch.n, batch.t, 2, 2, generator=torch.Generator().manual_seed(1)).double()
+    start = model.start(params, batch.n, 2)
+    found, changed = (trajectories(model, weights, each, scored, start, noise) for each in (batch, other))
+    assert torch.equal(found.z[:, :4], changed.z[:, :4])
+    assert not bool(found.divergence[:, :4].any()) and not bool(found.log_ratio[:, :4].any())
+    assert not bool(found.log_lik[:, :5].any())
+    # Nothing is seen in step 4, the first one after the context: a network that looks ahead may use it.
+    assert bool(found.paid[:, 4].any()) == (inference == "both")
+    assert bool(found.paid[:, 5].any())
+    slopes = torch.autograd.grad(found.z[:, 3].sum(), weights["inference_weights"], allow_unused=True)
+    assert slopes[0] is None or not bool(slopes[0].any())
+
+
+def test_particles_are_weighed_by_the_context_of_what_is_scored():
+    linear = Linear(matrix(3, LATENT, 7), 0.5)
+    batch = simulated(linear, 3, 9)
+    late = (torch.arange(batch.t) >= 6).unsqueeze(-1)
+    exact = linear.log_prob_steps({}, batch).values[:, 6:].sum(-1)
+    model, params = as_network(linear, proposal="laplace")
+    found, _ = model.trained_by(Bound("fivo", 2000))._training_log_prob(
+        params, batch, batch.seen & late, None, torch.Generator().manual_seed(0)
+    )
+    assert float((found - exact).abs().max()) < 0.1
+    blind = linear.log_prob({}, batch._replace(seen=batch.seen & late))
+    assert float((blind - exact).abs().max()) > 0.2
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_divergence_is_the_mean_of_the_log_ratio(family):
     model, params, batch = random_case(family, "both")
@@ -231,9 +304,10 @@ def test_where_nothing_more_is_seen_nothing_is_paid():
     assert bool((found.divergence[:, :4] > 0).all()) and bool((found.divergence[:, 4] > 0).all())
 
 
+@pytest.mark.parametrize("flow_layers", [0, 2])
 @pytest.mark.parametrize("objective", ["elbo", "iwae", "fivo"])
-def test_training_moves_every_weight_that_it_should(objective):
-    model, params, batch = random_case(DeepMarkovModel, "both")
+def test_training_moves_every_weight_that_it_should(objective, flow_layers):
+    model, params, batch = random_case(DeepMarkovModel, "both", flow_layers=flow_layers)
     weights = {name: value.clone().requires_grad_() for name, value in params.items()}
     bound = Bound(objective, 1 if objective == "elbo" else 4)
     values, _ = model.trained_by(bound)._training_log_prob(
@@ -261,9 +335,8 @@ def test_free_bits_cost_what_they_say():
     noise = torch.randn(batch.n, batch.t, 1, 2, generator=generator.manual_seed(0), dtype=torch.float64)
     found = trajectories(model, params, batch, batch.seen, start, noise)
     assert torch.allclose(plain, found.log_lik.sum((1, 2)) - found.divergence.sum((1, 2, 3)))
-    span = torch.tensor([float(batch.seen[i].any(-1).nonzero()[-1] + 1) for i in range(batch.n)]).double()
-    first = torch.tensor([float(batch.seen[i].any(-1).nonzero()[0]) for i in range(batch.n)]).double()
-    assert torch.allclose(free, found.log_lik.sum((1, 2)) - 2 * 1e3 * (span - first))
+    steps = batch.seen.any(-1).sum(1).double()
+    assert torch.allclose(free, found.log_lik.sum((1, 2)) - 2 * 1e3 * steps)
 
 
 def test_sizes_that_are_none_are_named():
