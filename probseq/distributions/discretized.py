@@ -160,9 +160,9 @@ class Discretized(ProductDistribution):
                 ends = [end]
                 for _ in range(_BLOCK):
                     ends.append(ends[-1] + (1.0 if ends[-1] < _DENSE else math.floor(ends[-1] * (_GROWTH - 1.0))))
-                added = self._group_sums(centre, size, side, ends)
+                added, left = self._group_sums(centre, size, side, ends)
                 end = ends[-1]
-                done = self._ended(centre + side * end * size, side, added[1], total[1] + added[1])
+                done = bool(((added[1] <= 1e-13 * (total[1] + added[1])) & (left < 1e-6)).all())
                 if not done and end > _FAR:
                     # Sums of blocks that all grow alike are a geometric series.
                     added, done = [_series(b, a) for b, a in zip(before, added, strict=True)], True
@@ -170,28 +170,28 @@ class Discretized(ProductDistribution):
         offset, square = total
         return (centre + offset) * self.width, (square - offset**2).clamp_min(0.0) * self.width**2
 
-    def _group_sums(self, centre: Tensor, size: Tensor, side: float, ends: list[float]) -> list[Tensor]:
-        """sum P d and sum P d^2 of groups of cells on one side of the centre, d their distance from it in steps."""
+    def _group_sums(self, centre: Tensor, size: Tensor, side: float, ends: list[float]) -> tuple[list[Tensor], Tensor]:
+        """sum P d and sum P d^2 of groups of cells on one side of the centre, d their distance from it in steps.
+
+        With them the probability that lies behind the groups.
+        """
         reach = torch.tensor(ends, dtype=torch.float64).reshape(-1, *(1,) * centre.ndim)
         # The cells of number 0, 1, ..., size - 1 from the centre make the first group upwards.
         edge = centre + side * reach * size
         cut = self._upper(edge - 1.0)
-        near, far = (cut[:-1], cut[1:]) if side > 0 else (cut[1:], cut[:-1])
+        up_to = self.base.cdf(cut)
+        left = 1.0 - up_to[-1] if side > 0 else up_to[-1]
         if ends[-1] <= _DENSE:
-            p = (self.base.cdf(cut[1:]) - self.base.cdf(cut[:-1])) * side
+            p = up_to.diff(dim=0) * side
         else:
-            p = log_interval(self.base, near, far).exp()
+            p = log_interval(self.base, *((cut[:-1], cut[1:]) if side > 0 else (cut[1:], cut[:-1]))).exp()
         first, last = torch.minimum(edge[:-1], edge[1:]), torch.maximum(edge[:-1], edge[1:]) - 1.0
         inside = first >= self._first
         number = last - first + 1.0
         distance = torch.where(inside, 0.5 * (first + last), torch.full_like(first, self._first)) - centre
         excess = torch.where(inside, (number**2 - 1.0) / 12.0, torch.zeros_like(first))
-        return [(p * distance).sum(0), (p * (distance**2 - excess)).sum(0)]
-
-    def _ended(self, index: Tensor, side: float, added: Tensor, total: Tensor) -> bool:
-        p = self.base.cdf(self._upper(index - 1.0))
-        left = p if side < 0 else 1.0 - p
-        return bool(((added <= 1e-13 * total) & (left < 1e-6)).all())
+        weighted = p * distance
+        return [weighted.sum(0), (weighted * distance - p * excess).sum(0)], left
 
     def sample(self, sample_shape=(), generator=None) -> Tensor:  # type: ignore[no-untyped-def,override]
         return self.rounded(self.base.sample(tuple(sample_shape), generator=generator))

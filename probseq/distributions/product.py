@@ -38,6 +38,10 @@ class IndependentParts(Distribution):
         torch.distributions.Distribution.__init__(self, shape, torch.Size([ends[-1]]), validate_args=False)
 
     @property
+    def step(self) -> float:  # type: ignore[override]
+        return self.parts[0].step
+
+    @property
     def blocks(self) -> list[list[int]]:
         return [[own[i] for i in block] for part, own in self._pairs() for block in part.blocks]
 

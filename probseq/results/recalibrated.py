@@ -149,8 +149,7 @@ class RecalibratedBackend(Backend):
         if counted.all():
             step = self.step
             lowest = lattice_index(self._inverse(np.full(self.shape, _NO_MASS)), step)
-            each = crps_of.crps_discrete(lattice_index(y, step), lambda x: self._cdf_at(x * step), lower=lowest)
-            return step * each
+            return step * crps_of.crps_discrete(lattice_index(y, step), lambda x: self._cdf_at(x * step), lower=lowest)
         level = np.nan_to_num(self.cdf(y), nan=0.5)
         score = crps_of.crps_quantile(y, self._quantile_at, level=level, kinks=self.kinks())
         return np.where(np.isfinite(self.base.mean()) | np.isnan(y), score, np.inf)

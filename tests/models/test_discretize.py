@@ -187,6 +187,19 @@ def test_new_values_are_checked_too():
         model.log_prob([0.5])
 
 
+def test_groups_of_variables_keep_the_step():
+    x = 0.5 * np.random.default_rng(0).integers(1, 9, size=(20, 2))
+    model = ps.IID(ps.Product([ps.Normal(), ps.Gamma()]), transform=ps.Discretize(0.5)).fit(x)
+    forecast = model.forecast(1)
+    one = forecast.marginal("x0")
+    assert_allclose(forecast.crps(x[:1]).values[..., 0].item(), one.crps(x[:1, 0]).item(), rtol=1e-12)
+    law = stats.norm(float(x[:, 0].mean()), float(x[:, 0].std()))
+    below = law.cdf(0.5 * np.arange(-100, 100) + 0.25)
+    expected = 0.5 * ((below - (0.5 * np.arange(-100, 100) >= x[0, 0])) ** 2).sum()
+    assert one.crps(x[:1, 0]).item() == pytest.approx(expected, rel=1e-9)
+    assert_allclose(np.asarray(forecast.interval(0.8, kind="hdi")) % 0.5, 0.0, atol=1e-12)
+
+
 def test_counts_and_correlated_variables_are_refused():
     counts = np.random.default_rng(0).poisson(3.0, size=(20, 2)).astype(float)
     with pytest.raises(IncompatibleError):
