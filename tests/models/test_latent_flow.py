@@ -23,7 +23,7 @@ def a_flow(d: int, n_layers: int):
 def of_pyro(flow: Flow, weights, i: int):
     d, name = flow.n_latent, flow.names[i]
     order = torch.arange(d).flip(0) if i % 2 else torch.arange(d)
-    net = ConditionalAutoRegressiveNN(d, CONTEXT, [flow.hidden_size], permutation=order).double()
+    net = ConditionalAutoRegressiveNN(d, flow.n_context, [flow.hidden_size], permutation=order).double()
     with torch.no_grad():
         net.layers[0].weight.copy_(torch.cat([weights[f"{name}.context"], weights[f"{name}.inward"]], -1))
         net.layers[0].bias.copy_(weights[f"{name}.hidden_bias"])
