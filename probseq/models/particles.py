@@ -14,6 +14,7 @@ from probseq.distributions.conditioning import given
 from probseq.distributions.params import Params
 from probseq.errors import UnsupportedError
 from probseq.models.base import Batch, SequenceModel, Steps, map_state
+from probseq.models.resampling import effective_size, resample
 from probseq.models.wrappers import WrapperModel
 
 __all__ = ["ParticleModel", "ParticleState"]
@@ -141,13 +142,10 @@ class ParticleModel(WrapperModel):
         return seen if counted is None else seen & counted
 
     def _resampled(self, state: ParticleState[Any], generator: torch.Generator) -> ParticleState[Any]:
-        weights = state.log_weights.double().exp()
-        few = 1.0 / weights.square().sum(-1) < 0.5 * self.n_particles
+        few = effective_size(state.log_weights) < 0.5 * self.n_particles
         if not bool(few.any()):
             return state
-        begin = torch.rand(*few.shape, 1, generator=generator, dtype=torch.float64)
-        places = (torch.arange(self.n_particles) + begin) / self.n_particles
-        chosen = torch.searchsorted(weights.cumsum(-1), places).clamp_max(self.n_particles - 1)
+        chosen = resample(state.log_weights, generator)
         chosen = torch.where(few.unsqueeze(-1), chosen, torch.arange(self.n_particles))
         even = torch.full_like(state.log_weights, -float(torch.log(torch.tensor(float(self.n_particles)))))
         log_weights = torch.where(few.unsqueeze(-1), even, state.log_weights)
