@@ -97,6 +97,8 @@ class _LatentEstimator(LatentImputation, NetworkBounds):
 
     def __init_subclass__(cls, own: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if not own:
+            return
         transition = _TRANSITION if "transition" in cls.rules else ""
         words = _PARAMETERS.replace("{own}", own).replace("{transition}", transition)
         cls.__doc__ = (cls.__doc__ or "") + words + _EXAMPLE.replace("{name}", cls.__name__)
