@@ -17,6 +17,8 @@ __all__ = ["RecalibratedBackend"]
 _NORMAL_SCORES = np.linspace(-8.0, 8.0, 129)
 # Counts beyond these quantiles add nothing; where there are more of them integrals are as good as sums.
 _NO_MASS, _MOST_COUNTS = 1e-14, 5000
+# Where the tails are longer a score leaves out what counts by the square of this probability.
+_LONG_TAIL = 1e-6
 
 
 class RecalibratedBackend(Backend):
@@ -147,9 +149,13 @@ class RecalibratedBackend(Backend):
             each = [self.marginal([i]).crps(y[..., i : i + 1]) for i in range(self.shape[-1])]
             return np.concatenate(each, -1)
         if counted.all():
-            step = self.step
-            lowest = lattice_index(self._inverse(np.full(self.shape, _NO_MASS)), step)
-            return step * crps_of.crps_discrete(lattice_index(y, step), lambda x: self._cdf_at(x * step), lower=lowest)
+            step, nothing = self.step, _NO_MASS
+            span = self._inverse(np.full(self.shape, 1.0 - nothing)) - self._inverse(np.full(self.shape, nothing))
+            if not np.nanmax(span, initial=0.0) < _MOST_COUNTS * step:
+                nothing = _LONG_TAIL
+            lowest = lattice_index(self._inverse(np.full(self.shape, nothing)), step)
+            index, cdf = lattice_index(y, step), lambda x: self._cdf_at(x * step)
+            return step * crps_of.crps_discrete(index, cdf, lower=lowest, tolerance=10 * nothing)
         level = np.nan_to_num(self.cdf(y), nan=0.5)
         score = crps_of.crps_quantile(y, self._quantile_at, level=level, kinks=self.kinks())
         return np.where(np.isfinite(self.base.mean()) | np.isnan(y), score, np.inf)

@@ -18,7 +18,10 @@ from probseq.distributions.laplace import DiagonalLaplace
 from probseq.distributions.product import IndependentParts
 from probseq.errors import IncompatibleError
 from probseq.evaluation.crps import crps_samples
+from probseq.evaluation.recalibration import BernsteinMap
 from probseq.results.backends import LawBackend
+from probseq.results.recalibrated import RecalibratedBackend
+from probseq.results.regions import shortest_interval
 from probseq.testing.laws import check_distribution
 
 
@@ -167,9 +170,16 @@ def test_crps_of_heavy_tails_ends():
     assert LawBackend(law).crps(np.full((1, 1, 1), 3.0)).item() == pytest.approx(expected, rel=1e-7)
 
 
-def test_shortest_intervals_know_the_step():
-    from probseq.results.regions import shortest_interval
+@pytest.mark.parametrize("base", [normal(-0.3, 0.2), DiagonalStudentT(df=t(2.5), loc=t(1.0), scale=t(0.1))], ids=repr)
+def test_recalibration_knows_the_step_and_where_tails_are_long(base):
+    plain = LawBackend(Discretized(base, 0.1).expand((1, 1)))
+    same = RecalibratedBackend(plain, [[BernsteinMap([1.0])]])
+    y = np.full((1, 1, 1), 0.4)
+    assert_allclose(same.crps(y), plain.crps(y), rtol=1e-7)
+    assert_allclose(same.mean(), plain.mean(), rtol=1e-3)
 
+
+def test_shortest_intervals_know_the_step():
     backend = LawBackend(Discretized(normal(0.02, 1.0), 0.1).expand((1, 1)))
     low, high = shortest_interval(backend, 0.8)[0, 0, 0]
     # Of the intervals of 26 cells that hold enough the lowest; none of 25 does.
