@@ -55,6 +55,9 @@ _PARAMETERS = """
     {transition}residual : bool
         Whether the law that z_t is drawn from in training moves the mean of the prior, rather than replaces it
         (Fraccaro et al. 2016, eq. 14).
+    flow_layers : int
+        Inverse autoregressive flows (Kingma et al. 2016) that bend the laws which z_t is drawn from in training and in
+        the particle filter, so that the numbers in z_t may depend on each other; 0 leaves these laws normal.
     proposal : "network", "laplace" or "prior"
         What particles are drawn from: the network that looks left, trained beside; a normal approximation of
         p(z_t | z_t-1, x_t), found by two steps of Newton's method, exact where all is linear and normal; or the prior
@@ -110,6 +113,7 @@ class _LatentEstimator(LatentImputation, NetworkBounds):
         "emission_layers": partial(whole_number, lowest=0),
         "look": or_none(partial(one_of, choices=LOOKS)),
         "residual": truth_value,
+        "flow_layers": partial(whole_number, lowest=0),
         "proposal": partial(one_of, choices=PROPOSALS),
         "n_particles": _COUNT,
         "standardize": truth_value,
@@ -123,6 +127,7 @@ class _LatentEstimator(LatentImputation, NetworkBounds):
         emission_layers: int = 1,
         look: str | None = None,
         residual: bool = False,
+        flow_layers: int = 0,
         proposal: str = "network",
         n_particles: int = 100,
         standardize: bool = True,
@@ -132,7 +137,7 @@ class _LatentEstimator(LatentImputation, NetworkBounds):
     ) -> None:
         self.n_latent, self.hidden_size = n_latent, hidden_size
         self.head, self.emission_layers = head, emission_layers
-        self.look, self.residual = look, residual
+        self.look, self.residual, self.flow_layers = look, residual, flow_layers
         self.proposal, self.n_particles = proposal, n_particles
         self.standardize, self.transform = standardize, transform
         self.inference, self.random_state = inference, random_state
@@ -173,6 +178,7 @@ class _LatentEstimator(LatentImputation, NetworkBounds):
             emission_layers=int(self.emission_layers),
             inference=self.look,
             residual=bool(self.residual),
+            flow_layers=int(self.flow_layers),
             proposal=self.proposal,
             n_particles=int(self.n_particles),
             n_covariates=info.n_covariates,

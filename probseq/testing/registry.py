@@ -206,7 +206,8 @@ def _latent_rows() -> list[Row]:
     # What particles are drawn from is told the value of the step, which its one-step law cannot know.
     guided = (*few, "check_scan_equals_step_loop", "check_scores", "check_streaming")
     ensemble = ps.Ensemble(2, ps.AmortizedVI("fivo", 2, training=_least()))
-    net: dict[str, Any] = {"proposal": "network", "residual": True, "transition": "linear", "look": "both"}
+    net: dict[str, Any] = {"proposal": "network", "residual": True, "flow_layers": 1, "look": "both"}
+    net["transition"] = "linear"
     bits, codes, deep = ps.AutoregressiveBernoulli(2), ps.Categorical(), ps.DeepMarkov
     return [
         Row("DeepMarkov", partial(_latent, deep, ps.Normal()), skip=few),

@@ -324,3 +324,13 @@ def test_streams_go_on_where_a_filter_ended(wave):
     assert np.allclose(one, other, atol=1e-5)
     law = model.predictive(wave)
     assert not law.exact and law.method == "FIVO (15 particles)"
+
+
+def test_flows_bend_what_training_and_the_filter_draw_from():
+    wave = np.sin(np.arange(30.0))
+    model = ps.DeepMarkov(2, 4, flow_layers=2, look="both", n_particles=20, inference=QUICK, random_state=0).fit(wave)
+    network = model._network_inside()
+    assert [guide.flow.n_latent for guide in (network.filter_guide, network.smoother_guide)] == [2, 2]
+    assert np.isfinite(float(model.elbo(wave))) and np.isfinite(float(model.log_prob(wave)))
+    with pytest.raises(ParameterError, match="flow_layers"):
+        ps.DeepMarkov(flow_layers=-1, inference=QUICK).fit(wave)
