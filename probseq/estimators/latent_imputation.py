@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -42,7 +43,8 @@ class LatentImputation(LatentPaths):
         r"""The data with their missing values replaced, by paths of z_1:T given all that was seen, before and after.
 
         A missing value is drawn from p(x_t | z_t, h_t) and what was seen of the same step. h_t has read of missing
-        values that they are missing: only a ``DeepMarkov`` integrates them out.
+        values that they are missing: only a ``DeepMarkov`` integrates them out. Where parts of steps are missing,
+        particles are drawn from the prior in place of the inference network, which learnt from whole steps.
 
         Parameters
         ----------
@@ -51,6 +53,7 @@ class LatentImputation(LatentPaths):
             None puts the mean over ``n_paths`` paths (the most probable category, for tokens). A number draws so many
             completions, along a dimension ``path``: their spread is the uncertainty of what is missing.
         n_paths : int
+            Without a history there are at least as many particles.
         random_state : int or Generator
             Of the paths; the estimator's own by default.
 
@@ -110,6 +113,12 @@ class LatentImputation(LatentPaths):
         model, batch, state, _ = self._network(data, history)
         params = self.model_.params
         m = n_paths if n_draws is None else int(n_draws)
+        if model.proposal == "network" and bool((batch.seen.any(-1) & ~batch.seen.all(-1)).any()):
+            model = copy.copy(model)
+            model.proposal = "prior"
+        if history is None:
+            model = model.with_particles(max(model.n_particles, m))
+            state = model.initial_state(params, batch.n)
         z = smooth_paths(model, params, batch, m, generator, state).movedim(1, 2)
         log_weights = self._weights_of_draws(data, history)
         drawn = torch.multinomial(log_weights.exp(), m, replacement=True, generator=generator)

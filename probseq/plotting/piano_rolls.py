@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probseq.errors import ShapeError, SupportError
-from probseq.plotting.canvas import PALETTE, finish, limits, new_axes, times_of, tint
+from probseq.plotting.canvas import PALETTE, finish, limits, new_axes, times_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def plot_piano_roll(
     SupportError
         For expectations outside [0, 1].
     """
-    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
     shades, dots = np.asarray(roll, float), None if notes is None else np.asarray(notes, float)
     if shades.ndim != 2 or (dots is not None and dots.shape != shades.shape):
@@ -71,8 +71,9 @@ def plot_piano_roll(
     ax = new_axes(ax)
     ax.xaxis.update_units(when)
     x = np.asarray(ax.convert_xunits(when), float)
-    dark: Any = tint(PALETTE[0], 0.95)
-    colors = LinearSegmentedColormap.from_list("keys", ["white", dark]).with_extremes(bad="#EEEEEE")
+    # What does not sound is transparent, so that the lines of the grid show below.
+    shade = to_rgb(PALETTE[0])
+    colors = LinearSegmentedColormap.from_list("keys", [(*shade, 0.0), (*shade, 1.0)]).with_extremes(bad="#EEEEEE")
     low, high = _range(shades, dots, keys)
     if len(x):
         shown = np.zeros((len(x), 128))
@@ -84,7 +85,6 @@ def plot_piano_roll(
         ax.plot(x[steps], keys[struck], ls="", marker="o", ms=2.6, mew=0, color=PALETTE[4])
     finish(ax, title, xlabel, "")
     ax.grid(visible=False, axis="x")
-    ax.set_axisbelow(False)
     named = [pitch for pitch in range(low, high + 1) if pitch % 12 in _NAMED]
     ax.set_yticks(named, [f"{_NAMES[pitch % 12]}{pitch // 12 - 1}" for pitch in named])
     ax.set_ylim(low - 0.5, high + 0.5)

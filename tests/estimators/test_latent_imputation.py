@@ -74,6 +74,19 @@ def test_every_family_fills_keys_and_tokens_and_scaled_numbers(family):
     assert set(np.ravel(words.impute(gaps, 5)[:, 0, 1])) <= {"a", "b", "<end>"}
 
 
+def test_where_parts_of_steps_are_missing_particles_come_from_the_prior():
+    roll = (np.random.default_rng(2).random((12, 4)) < 0.5).astype(float)
+    model = ps.DeepMarkov(n_latent=2, hidden_size=4, head=ps.Bernoulli(), inference=QUICK, random_state=0).fit(roll)
+    part, whole = roll.copy(), roll.copy()
+    part[3:, 2:] = np.nan
+    whole[3:6] = np.nan
+    trained = [model.impute(x) for x in (part, whole)]
+    model._inside().proposal = "prior"
+    blind = [model.impute(x) for x in (part, whole)]
+    np.testing.assert_array_equal(trained[0], blind[0])
+    assert (trained[1] != blind[1]).any()
+
+
 def test_wrong_uses_are_named(gaps):
     model = linear()
     for options, name in (({"n_draws": 0}, "n_draws"), ({"n_draws": True}, "n_draws"), ({"n_paths": 0}, "n_paths")):
