@@ -45,7 +45,7 @@ def test_dependent_bits_are_exact_where_they_can_be_enumerated():
 
 
 def test_many_dependent_bits_are_averages_over_draws_of_the_mixture():
-    law = autoregressive(10, 200)
+    law = autoregressive(9, 60)
     p = exact(law)
     found = single_bits(law).mean
     assert float((found - p).abs().max()) < 0.12 and float((found - p).square().mean().sqrt()) < 0.035
