@@ -73,7 +73,7 @@ class Scoring(FittedModel):
 
         The sum of ``log_prob_steps``, whose arguments it takes. Where it is an estimate ``attrs`` have ``exact`` (0),
         the ``method`` with its number of particles, and ``monte_carlo_error``, a standard error in nats (one number a
-        sequence) that takes the steps for independent: it is too small where few particles carry the weight.
+        sequence) of the first order: it is too small where few particles carry the weight.
         """
         self._require_likelihood("log_prob")
         data = self._borrow(X, lengths, covariates)

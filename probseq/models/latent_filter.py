@@ -13,6 +13,7 @@ from torch import Tensor
 from probseq.distributions.params import Params
 from probseq.errors import ApproximationWarning
 from probseq.models.base import Batch, Steps, map_state
+from probseq.models.latent_errors import Lineages
 from probseq.models.latent_laws import DiagonalLaw
 from probseq.models.latent_proposals import laplace_law
 from probseq.models.latent_state import Cloud, LatentState, Noise, keys_after, noise_of, of_particles
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Stepped", "run", "step"]
 
 _FEW = 0.05
+_TINY = 1e-300
 
 
 class Stepped(NamedTuple):
@@ -135,6 +137,9 @@ def run(
 ) -> tuple[Steps[LatentState], Cloud | None]:
     """Filter a batch; with ``keep`` also the particles along it.
 
+    The errors of the steps are those of each step by itself, scaled so that their squares add up to the variance of the
+    sum over the sequence, see ``Lineages``.
+
     Warns
     -----
     ApproximationWarning
@@ -143,6 +148,8 @@ def run(
     draws, parent = len(model._draw(params)), torch.arange(state.z.shape[-2], device=state.z.device)
     parent = parent.expand(state.log_weights.shape)
     values, errors, sizes, clouds = [], [], [], []
+    # Training brings noise of its own, and asks for no error.
+    lineages = Lineages(state.log_weights) if noise is None else None
     for t in range(batch.t):
         running = t < batch.lengths
         seen = batch.seen[:, t] & running.unsqueeze(-1)
@@ -152,6 +159,8 @@ def run(
         values.append(torch.where(some, done.value, 0.0))
         errors.append(torch.where(some, done.error, 0.0))
         sizes.append(torch.where(some, done.size, float(done.z.shape[-2])))
+        if lineages is not None:
+            lineages.add(state.log_weights, done.log_weights, parent, running)
         if keep:
             clouds.append(Cloud(done.z, done.log_weights, parent, state.shared))
         parent = done.chosen
@@ -161,7 +170,12 @@ def run(
         nothing = state.log_weights[..., :0].to(model.dtype)
         return Steps(nothing, scored, nothing, state), None
     _warn_of_collapse(torch.stack(sizes, -1), state.z.shape[-2])
-    steps = Steps(torch.stack(values, -1), scored, torch.stack(errors, -1).to(model.dtype), state)
+    error = torch.stack(errors, -1)
+    if lineages is not None:
+        alone = error.square().sum(-1)
+        ratio = torch.where(alone > 0.0, lineages.variance() / alone.clamp_min(_TINY), 1.0)
+        error = error * ratio.sqrt().unsqueeze(-1)
+    steps = Steps(torch.stack(values, -1), scored, error.to(model.dtype), state)
     along = map_state(lambda *leaves: torch.stack(leaves, draws + 1), *clouds) if keep else None
     return steps, along
 
