@@ -94,7 +94,7 @@ class Steps(NamedTuple, Generic[S]):
 
     values : (*draw, n, t), log p(x_t | x_<t) in nats over the scored coordinates; 0 where nothing is scored.
     scored : (n, t, k) bool.
-    error : Monte Carlo standard errors of ``values``, whose squares add up to the variance of their sum; None when exact.
+    error : Monte Carlo standard errors of ``values``, whose squares add up to that of their sum; None if exact.
     final : the state after the last step of each sequence.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -139,7 +139,7 @@ class LatentNetwork(SequenceModel[LatentState]):
         n_read = self.inputs.size + (self.width if self.memory == "data" else 0)
         own = self.width if self.memory == "path" else 0
         sizes = (n_read, own, n_latent, hidden_size, hidden_size if rnn_size is None else rnn_size)
-        settings = {"residual": residual, "reads_latent": self.markov, "flow_layers": flow_layers}
+        settings: dict[str, Any] = {"residual": residual, "reads_latent": self.markov, "flow_layers": flow_layers}
         self.filter_guide = Guide("filter", *sizes, self.filters, **settings)
         self.smoother_guide: Guide | None = None
         if inference not in (None, self.filters):

@@ -116,8 +116,8 @@ def trajectories(
         each = _guiding(model, w, filtering, before, own_before, drawn_z, prior).mean(-1).unflatten(0, (n, t))
         guiding = torch.where(filtering.used & ~context, each, 0.0).sum(1)
     final = start._replace(z=z, own=own, shared=last_shared, reader=filtering.reader, steps=start.steps + t)
-    back = (leaf.unflatten(0, (n, t)) for leaf in (drawn_z, log_lik, divergence, ratio))
-    return Trajectories(*back, paid, final, guiding)
+    back = [leaf.unflatten(0, (n, t)) for leaf in (drawn_z, log_lik, divergence, ratio)]
+    return Trajectories(back[0], back[1], back[2], back[3], paid, final, guiding)
 
 
 class _Drawn(NamedTuple):
@@ -157,8 +157,10 @@ class _Along(NamedTuple):
     z: list[Tensor]
 
     def add(self, before: Tensor, own: Memory, drawn: _Drawn, z: Tensor) -> None:
-        for kept, one in zip(self, (before, own, drawn, z)):
-            kept.append(one)  # type: ignore[arg-type]
+        self.before.append(before)
+        self.own.append(own)
+        self.drawn.append(drawn)
+        self.z.append(z)
 
     def folded(self) -> tuple[Tensor, Memory, DiagonalLaw, Tensor, Tensor, Tensor | None]:
         """z_{t-1}, memory, normal law, its value, z_t and log |det|, leaves (n * t, m, ...)."""

@@ -22,7 +22,8 @@ _CELLS = "layers"
 class Piece(NamedTuple):
     """Weights start .. stop-1 of the flat vector, which together have a shape.
 
-    kind : {"embedding", "input", "recurrent", "bias", "norm", "attention", "head", "head_bias", "constant", "dense", ...}
+    kind : {"embedding", "input", "recurrent", "bias", "norm", "attention", "head", "head_bias", "constant", "dense",
+        "dense_bias"}
     """
 
     start: int
