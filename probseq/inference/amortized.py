@@ -39,6 +39,7 @@ class AmortizedVI(Inference):
 
     Where the model has an inference network that looks ahead, the ELBO and IWAE draw from it; the one that filters,
     from which particles are proposed, then learns by maximum likelihood of the paths that the other one draws.
+    With FIVO the one that looks ahead learns nothing.
 
     Parameters
     ----------

@@ -148,7 +148,7 @@ def run(
     draws, parent = len(model._draw(params)), torch.arange(state.z.shape[-2], device=state.z.device)
     parent = parent.expand(state.log_weights.shape)
     values, errors, sizes, clouds = [], [], [], []
-    # Training brings noise of its own, and asks for no error.
+    # Training brings noise of its own, and asks for no error; its particles may collapse until it has learnt.
     lineages = Lineages(state.log_weights) if noise is None else None
     for t in range(batch.t):
         running = t < batch.lengths
@@ -169,9 +169,9 @@ def run(
     if not batch.t:
         nothing = state.log_weights[..., :0].to(model.dtype)
         return Steps(nothing, scored, nothing, state), None
-    _warn_of_collapse(torch.stack(sizes, -1), state.z.shape[-2])
     error = torch.stack(errors, -1)
     if lineages is not None:
+        _warn_of_collapse(torch.stack(sizes, -1), state.z.shape[-2])
         alone = error.square().sum(-1)
         ratio = torch.where(alone > 0.0, lineages.variance() / alone.clamp_min(_TINY), 1.0)
         error = error * ratio.sqrt().unsqueeze(-1)

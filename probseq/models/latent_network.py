@@ -53,7 +53,8 @@ class LatentNetwork(SequenceModel[LatentState]):
     a lower bound on average, FIVO (Maddison et al. 2017), and tighter the more particles there are.
 
     All randomness is a function of the seed and of the values seen so far: the same data give the same numbers, alone
-    or beside other sequences, step by step or in one go.
+    or beside other sequences, step by step or in one go. Sequences share their noise as long as they are alike, and so
+    do draws of the weights.
 
     Parameters
     ----------

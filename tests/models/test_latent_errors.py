@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
+from probseq.errors import ApproximationWarning
 from probseq.models.base import Batch
+from probseq.models.latent_bounds import Bound
 from probseq.models.latent_errors import Lineages
 from tests.models.test_latent_network import FAMILIES, LATENT, Linear, as_network, matrix, random_case, simulated
 
@@ -58,3 +62,17 @@ def test_it_is_the_same_alone_and_together(family):
     for i, length in enumerate(batch.lengths.tolist()):
         one = Batch(batch.x[i : i + 1, :length], batch.seen[i : i + 1, :length], batch.lengths[i : i + 1])
         assert torch.allclose(model.log_prob_steps(params, one).error[0], whole[i, :length], atol=1e-12)
+
+
+def test_a_filter_in_training_is_silent():
+    linear = Linear(matrix(10, LATENT, 7), 0.05)
+    batch = simulated(linear, 1, 4)
+    model, params = as_network(linear, proposal="prior", n_particles=100)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model.trained_by(Bound("fivo", 100))._training_log_prob(
+            params, batch, batch.seen, None, torch.Generator().manual_seed(0)
+        )
+    assert not told
+    with pytest.warns(ApproximationWarning, match="carry the weight"):
+        model.log_prob(params, batch)
