@@ -30,7 +30,7 @@ import probseq as ps
 
 # What other programs printed for these data; papers do not always say which bound, and the words here are theirs.
 PUBLISHED = (
-    ("deep Markov model, Krishnan et al. 2017", "6.39 and 6.93, two numbers for one model"),
+    ("deep Markov model, Krishnan et al. 2017", "quoted with 6.93 and with 6.39, without the name of the bound"),
     ("deep Markov model, Pyro's example", "6.87, ELBO"),
     ("LSTM, Bai et al. 2018, without the first steps", "8.45, exact"),
 )
