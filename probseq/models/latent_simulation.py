@@ -51,10 +51,10 @@ def simulate(
         key = keys_after(key, x, seen)
         values.append(x)
         latents.append(z.squeeze(-2))
-    every = map_state(lambda leaf: leaf.expand(*shape, n_particles, *leaf.shape[len(shape) + 1 :]), (z, own))
+    z, own = map_state(lambda leaf: leaf.expand(*shape, n_particles, *leaf.shape[len(shape) + 1 :]), (z, own))
     even = normalised(torch.zeros_like(state.log_weights))
-    noise = noise_of(key, n_particles, model.n_latent, model.dtype)
-    final = LatentState(*every, shared, reader, even, *noise, state.steps + length)
+    fresh = noise_of(key, n_particles, model.n_latent, model.dtype)
+    final = LatentState(z, own, shared, reader, even, *fresh, steps=state.steps + length)
     if not length:
         k = model.observation.n_variables
         return z.new_empty((*shape, 0, k)), z.new_empty((*shape, 0, model.n_latent)), final
