@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from probseq.errors import ShapeError, SupportError
+from probseq.errors import DataTypeError, ShapeError, SupportError
 from probseq.plotting.canvas import PALETTE, finish, limits, new_axes, times_of
 
 if TYPE_CHECKING:
@@ -36,12 +38,13 @@ def plot_piano_roll(
     Parameters
     ----------
     roll
-        expectations, or notes (1 where a key sounds, else 0), shape (time, key); NaN is left grey.
+        expectations, or notes (1 where a key sounds, else 0), shape (time, key); NaN is left grey. Of a DataArray
+        ``variable`` are the keys, in whatever order its dimensions are.
     notes
         0 and 1 of the same shape, such as a sample or what was written: dots.
     pitches
         MIDI pitches of the keys, 60 for the middle C, shape (key,); by default the labels ``variable`` of a DataArray,
-        or a piano's, 21 (A0) and those above it.
+        the columns of a DataFrame, or a piano's, 21 (A0) and those above it.
     times
         shape (time,); steps by default.
     title, xlabel, ax
@@ -53,10 +56,12 @@ def plot_piano_roll(
         Something does not have one row a time and one column a key.
     SupportError
         For expectations outside [0, 1].
+    DataTypeError
+        For rolls or notes that are no numbers.
     """
     from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
-    shades, dots = np.asarray(roll, float), None if notes is None else np.asarray(notes, float)
+    shades, dots = _numbers(roll), None if notes is None else _numbers(notes)
     if shades.ndim != 2 or (dots is not None and dots.shape != shades.shape):
         shapes = " and ".join(str(one.shape) for one in (shades, dots) if one is not None)
         raise ShapeError(
@@ -91,11 +96,23 @@ def plot_piano_roll(
     return ax
 
 
+def _numbers(roll: Any) -> NDArray[np.float64]:
+    """Numbers with keys along the last dimension."""
+    if isinstance(roll, xr.DataArray) and "variable" in roll.dims:
+        roll = roll.transpose(..., "variable")
+    try:
+        return np.asarray(roll, dtype=float)
+    except (TypeError, ValueError):
+        raise DataTypeError(got=f"a piano roll of type {type(roll).__name__}", expected="numbers") from None
+
+
 def _keys(roll: Any, pitches: ArrayLike | None, n: int) -> NDArray[np.int64]:
     """One pitch a column."""
     labels = pitches
-    if labels is None and "variable" in getattr(roll, "coords", ()):
+    if labels is None and isinstance(roll, xr.DataArray) and "variable" in roll.coords:
         labels = roll.coords["variable"].values
+    elif labels is None and isinstance(roll, pd.DataFrame):
+        labels = roll.columns
     found = np.asarray(np.arange(_PIANO, _PIANO + n) if labels is None else labels)
     if found.shape != (n,) or not np.isin(found, range(128)).all() or len(np.unique(found)) != n:
         raise ShapeError(

@@ -1,10 +1,11 @@
 """The picture of a piano roll."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
-from probseq.errors import ShapeError, SupportError
+from probseq.errors import DataTypeError, ShapeError, SupportError
 from probseq.plotting import plot_piano_roll
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -41,6 +42,17 @@ def test_labels_of_an_array_are_the_pitches(ax):
     assert ax.collections[1].get_array().reshape(128, 88)[21, 0] == 1
 
 
+def test_frames_and_arrays_in_any_order_show_the_same_keys(ax):
+    roll = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    frame = pd.DataFrame(roll, columns=[48, 55])
+    array = xr.DataArray(roll.T, dims=("variable", "time"), coords={"variable": [48, 55]})
+    for one in (frame, array):
+        plot_piano_roll(one, notes=array, ax=ax)
+        shown = ax.collections[-1].get_array().reshape(128, 3)
+        np.testing.assert_array_equal(shown[[48, 55]], roll.T)
+        np.testing.assert_array_equal(ax.lines[-1].get_ydata(), [48, 48, 55])
+
+
 def test_what_is_missing_is_grey_and_silence_has_an_octave(ax):
     roll = np.zeros((2, 88))
     roll[0] = np.nan
@@ -53,6 +65,8 @@ def test_what_is_missing_is_grey_and_silence_has_an_octave(ax):
 
 
 def test_what_does_not_fit_raises(ax):
+    with pytest.raises(DataTypeError, match="numbers"):
+        plot_piano_roll("abc", ax=ax)
     for arguments in [(np.zeros(3),), (np.zeros((2, 3)), np.zeros((3, 2)))]:
         with pytest.raises(ShapeError, match="time, key"):
             plot_piano_roll(*arguments, ax=ax)
