@@ -29,12 +29,12 @@ def decode_paths(fitted: Marginalized, z: Tensor, u: Tensor | None = None) -> Te
     Raises
     ------
     UnsupportedError
-        Behind a transform that needs values to start from.
+        Behind a transform that needs values to start from, or rounds them.
     """
     wrappers, network = layers(fitted.model), innermost(fitted.model)
     if not all(isinstance(wrapper, ElementwiseModel) for wrapper in wrappers):
         raise UnsupportedError(
-            got="interpolation behind Difference() or ContextScale()",
+            got="interpolation behind Difference(), ContextScale() or Discretize()",
             expected="a model of the values",
             remedy="Scale with Standardize(), which standardize=True does.",
         )

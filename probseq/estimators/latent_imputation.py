@@ -66,8 +66,8 @@ class LatentImputation(LatentPaths):
         ParameterError
             For ``n_draws`` or ``n_paths`` that are no whole numbers from 1.
         UnsupportedError
-            Behind ``Difference`` or ``ContextScale``; after a history where every path has its own memory (`VRNN`); for
-            heads whose coordinates depend on each other, where part of a step is missing.
+            Behind ``Difference``, ``ContextScale`` or ``Discretize``; after a history where every path has its own
+            memory (`VRNN`); for heads whose coordinates depend on each other, where part of a step is missing.
         """
         data = self._borrow(X, lengths, covariates)
         or_none(lambda name, value: whole_number(name, value, 1, "Try 100."))("n_draws", n_draws)
@@ -89,7 +89,7 @@ class LatentImputation(LatentPaths):
     def _refuse(self, history: Any) -> None:
         if not all(isinstance(wrapper, ElementwiseModel) for wrapper in layers(self.model_.model)):
             raise UnsupportedError(
-                got="impute behind Difference() or ContextScale()",
+                got="impute behind Difference(), ContextScale() or Discretize()",
                 expected="a model of the values",
                 remedy="Scale with Standardize(), which standardize=True does.",
             )

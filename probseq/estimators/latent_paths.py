@@ -124,7 +124,7 @@ class LatentPaths(SequenceEstimator):
 
         Parameters
         ----------
-        states : list of int or None
+        states : int, list of int or None
             Which coordinates; None are the four that vary most.
         sequence, draw : int
             Which of several sequences, and draws of the weights.
@@ -142,10 +142,7 @@ class LatentPaths(SequenceEstimator):
         whole_number("n_paths", n_paths, 2, "Try 200.")
         _below("sequence", sequence, data.n_sequences)
         _below("draw", draw, self.model_.n_draws)
-        n = self._inside().n_latent
-        chosen = None if states is None else [states] if isinstance(states, int | np.integer) else list(states)
-        for state in chosen or ():
-            _below("a state", state, n)
+        chosen = _chosen(states, self._inside().n_latent)
         found, first = self._paths(data, n_paths, history, random_state)
         steps = int(data.lengths[sequence]) - first
         paths = found[draw, :, sequence, :steps].double().numpy()
@@ -189,7 +186,7 @@ class LatentPaths(SequenceEstimator):
         ShapeError
             For several sequences, or two of different lengths.
         UnsupportedError
-            Behind ``Difference`` or ``ContextScale``, which need values to start from.
+            Behind ``Difference`` or ``ContextScale``, which need values to start from, and ``Discretize``.
         """
         self._check_fitted()
         whole_number("n_points", n_points, 2, "Try 5.")
@@ -228,7 +225,7 @@ class LatentPaths(SequenceEstimator):
         wrappers = layers(self.model_.model)
         if not all(isinstance(one, ElementwiseModel) and one.bijection.onto_reals for one in wrappers):
             raise ParameterError(
-                got="sample(states=True) behind Difference(), ContextScale() or BoxCox()",
+                got="sample(states=True) behind Difference(), ContextScale(), Discretize() or BoxCox()",
                 expected="a transform of each value by itself that reaches all of them",
                 remedy="Sample first, then smooth(sample).",
             )
@@ -275,6 +272,19 @@ class LatentPaths(SequenceEstimator):
         if self.model_.n_draws == 1:
             array, dims = array[0], dims[1:]
         return data.label(array, dims, name=name)
+
+
+def _chosen(states: Any, n: int) -> list[int] | None:
+    """Coordinates that were asked for, of n."""
+    if states is None:
+        return None
+    several = states.ndim == 1 if isinstance(states, np.ndarray) else isinstance(states, list | tuple | range)
+    chosen = list(states) if several else [states]
+    if not chosen:
+        raise ParameterError(got="states=[]", expected="at least one coordinate", remedy="Leave states out.")
+    for state in chosen:
+        _below("a state", state, n)
+    return chosen
 
 
 def _below(name: str, value: Any, n: int) -> None:

@@ -14,12 +14,14 @@ from probseq._random import RandomState, torch_generator
 from probseq._types import whole_number
 from probseq.data.sequences import Sequences
 from probseq.distributions.params import take_draw
+from probseq.errors import UnsupportedError
 from probseq.estimators.base import SequenceEstimator
+from probseq.models.discretized import DiscretizedModel
 from probseq.models.latent_bounds import path_values
 from probseq.models.latent_network import LatentNetwork
 from probseq.models.log_jacobian import UnitDensity
 from probseq.models.marginal import Marginalized
-from probseq.models.wrappers import innermost, unwrap
+from probseq.models.wrappers import innermost, layers, unwrap
 
 __all__ = ["NetworkBounds"]
 
@@ -56,7 +58,7 @@ class NetworkBounds(SequenceEstimator):
         Raises
         ------
         UnsupportedError
-            Behind ``BoxCox``, which shares probability at every step.
+            Behind ``BoxCox``, which shares probability at every step, and ``Discretize``, which rounds the law of each.
         """
         return self._bound("elbo", X, n_samples, lengths, covariates, random_state)
 
@@ -102,8 +104,14 @@ class NetworkBounds(SequenceEstimator):
         Returns
         -------
         DataArray over ``sequence`` in nats on the scale of the data, with ``attrs`` as of `elbo`.
+
+        Raises
+        ------
+        UnsupportedError
+            Behind ``Discretize``.
         """
         data = self._borrow(X, lengths, covariates)
+        self._refuse_rounded()
         network = copy.copy(self._network_inside())
         if n_particles is not None:
             network = network.with_particles(whole_number("n_particles", n_particles, 1, "Try 1000."))
@@ -120,6 +128,7 @@ class NetworkBounds(SequenceEstimator):
     ) -> xr.DataArray:
         data = self._borrow(X, lengths, covariates)
         whole_number("n_samples", n_samples, 1, "Try 100.")
+        self._refuse_rounded()
         network, whole = self._network_inside(), self._batch(data)
         generator = torch_generator(self.random_state if random_state is None else random_state)
         with torch.no_grad():
@@ -135,6 +144,14 @@ class NetworkBounds(SequenceEstimator):
         share = torch.softmax(each, 0)
         error = (share * torch.stack([error for _, error in found])).square().sum(0).sqrt()
         return self._label_bound(bound.upper(), torch.logsumexp(each, 0) + slope, error, data, "sample", n_samples)
+
+    def _refuse_rounded(self) -> None:
+        if any(isinstance(layer, DiscretizedModel) for layer in layers(self.model_.model)):
+            raise UnsupportedError(
+                got="a bound behind Discretize(), which scores the rounded law of the next step",
+                expected="a density of whole sequences",
+                remedy="Use log_prob, or leave Discretize out.",
+            )
 
     def _network_inside(self) -> LatentNetwork:
         model: Any = innermost(self.model_.model)

@@ -40,6 +40,9 @@ class DiscretizedModel(WrapperModel):
         super().__init__(inner)
         self.width, self.lowest = width, lowest
         self.starts_itself = inner.starts_itself
+        if inner.estimate:
+            # The laws of particles are rounded, not the bound that these give.
+            self.estimate = inner.estimate.replace("FIVO", "particle filter")
         if self.missing == "exact":
             self.missing = "pattern"
         fill = torch.tensor(inner.observation.fills, dtype=torch.float64)

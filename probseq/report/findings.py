@@ -62,7 +62,7 @@ def _bounds(study: Study) -> str:
     """Which scores are lower bounds, and how far chance moves them."""
     comparison, parts = study.comparison, []
     for name, e in comparison.evidence.items():
-        if e.bound:
+        if e.bound and e.error is not None:
             error = float(comparison.table["monte_carlo"][name])
             parts.append(f"{name} ({e.bound}" + ("" if math.isnan(error) else f", ± {error:.2g} by chance") + ")")
     if not parts:

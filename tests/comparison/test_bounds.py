@@ -63,6 +63,14 @@ def test_an_average_with_an_estimate_is_one(models):
     assert told["likelihood"] == "FIVO (25 particles)" and "log score is an estimate" in told["note"]
 
 
+def test_estimates_that_are_no_bounds_are_not_called_bounds():
+    y = np.round(np.random.default_rng(0).normal(0.0, 3.0, 12))
+    net = ps.DeepMarkov(2, 4, n_particles=25, transform=ps.Discretize(), inference=NET, random_state=0).fit(y)
+    found = ps.compare({"net": net, "iid": ps.IID(transform=ps.Discretize()).fit(y)}, y)
+    assert found.table.loc["net", "likelihood"] == "particle filter (25 particles)"
+    assert "bound" not in str(found) and _bounds(SimpleNamespace(comparison=found)) == ""
+
+
 def test_imputed_inputs_are_an_estimate_where_something_is_missing(models):
     y, _ = models
     net = ps.LSTM(3, missing="particles", n_particles=20, inference=ps.MLE(training=NET.training), random_state=0)

@@ -282,10 +282,30 @@ def test_pictures_of_latent_paths(members, wave):
     one = members.plot_states([wave, wave[:7]], 1, sequence=1, draw=2, n_paths=20)
     assert len(one.lines) == 1 and len(one.lines[0].get_xdata()) == 7
     assert len(members.plot_states(wave[:1], n_paths=20).lines) == 2
-    for wrong in ({"sequence": 1}, {"draw": 3}, {"states": [2]}, {"level": 90}, {"n_paths": 1}, {"states": "all"}):
+    for wrong in (
+        {"sequence": 1},
+        {"draw": 3},
+        {"states": [2]},
+        {"level": 90},
+        {"n_paths": 1},
+        {"states": "all"},
+        {"states": 1.5},
+        {"states": []},
+    ):
         with pytest.raises(ParameterError):
             members.plot_states(wave, **wrong)
     plt.close("all")
+
+
+def test_rounded_values_have_no_bound_and_say_so():
+    y = np.round(np.random.default_rng(0).normal(0.0, 3.0, 12))
+    net = ps.DeepMarkov(2, 4, n_particles=50, transform=ps.Discretize(), inference=QUICK, random_state=0).fit(y)
+    assert net.log_prob(y).attrs == {"unit": "nats", "exact": 0, "method": "particle filter (50 particles)"}
+    for bound in (net.elbo, net.iwae, net.fivo):
+        with pytest.raises(UnsupportedError, match="behind Discretize"):
+            bound(y)
+    with pytest.raises(UnsupportedError, match="Discretize"):
+        net.impute([0.0, np.nan])
 
 
 def test_wrong_uses_are_named(members, wave):
