@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from torch import Tensor
 
-__all__ = ["effective_size", "normalised", "reduced", "resample"]
+from probseq.errors import ApproximationWarning
+
+__all__ = ["effective_size", "normalised", "reduced", "resample", "warn_of_chance"]
+
+_FEW = 0.05
 
 
 def normalised(log_weights: Tensor) -> Tensor:
@@ -75,6 +80,8 @@ def reduced(log_weights: Tensor, n: int, uniform: Tensor | float) -> tuple[Tenso
 
     With c such that sum_p min(W_p / c, 1) = n, particles of weight above c keep it; of the others p goes on with
     probability W_p / c, systematically, and then has the weight c. Where at most n weigh anything all of these go on.
+    Every stretch of the order that particles come in has as many drawn as it should, to the next whole number: those
+    that are alike are best next to each other. Those that go on stay in this order, and come before empty places.
 
     Parameters
     ----------
@@ -102,16 +109,43 @@ def reduced(log_weights: Tensor, n: int, uniform: Tensor | float) -> tuple[Tenso
     m = torch.where(small.any(-1), small.long().argmax(-1), n).unsqueeze(-1)
     place = torch.arange(weights.shape[-1], device=weights.device)
     kept = place < m
-    if not bool(small.any()):
-        return order[..., :n], ordered[..., :n], torch.zeros_like(order[..., :n], dtype=torch.bool)
     c = level.gather(-1, m.clamp_max(n - 1))
+    # Back in the order of the particles, along which chance is systematic.
+    rank = torch.argsort(order, dim=-1)
+    kept, ordered, weights = (one.gather(-1, rank) for one in (kept, ordered, weights))
     start = torch.as_tensor(uniform, dtype=torch.float64, device=weights.device).unsqueeze(-1)
     along = torch.ceil(torch.where(kept, 0.0, weights).cumsum(-1) / c.clamp_min(1e-300) - start)
     taken = torch.diff(along, dim=-1, prepend=torch.zeros_like(along[..., :1])) > 0
-    goes_on = torch.where(small.any(-1, keepdim=True), kept | taken, place < n)
+    goes_on = torch.where(small.any(-1, keepdim=True), kept | taken, (rank < n) & (ordered > -torch.inf))
     best = torch.argsort(goes_on.long(), dim=-1, descending=True, stable=True)[..., :n]
     # The level as a function of the weights, for gradients.
     left = torch.where(kept, -1e300, ordered).logsumexp(-1, keepdim=True) - torch.log((n - m).clamp_min(1))
-    new = torch.where(best < m, ordered.gather(-1, best), left.to(ordered.dtype))
+    stays = kept.gather(-1, best)
+    new = torch.where(stays, ordered.gather(-1, best), left.to(ordered.dtype))
     new = torch.where(goes_on.gather(-1, best), new, -torch.inf)
-    return order.gather(-1, best), normalised(new), (best >= m) & small.any(-1, keepdim=True)
+    return best, normalised(new), ~stays & small.any(-1, keepdim=True)
+
+
+def warn_of_chance(errors: Tensor, n_particles: int) -> None:
+    """Warn where an estimate is as uncertain as that of less than one in twenty of its particles, drawn independently.
+
+    The number is 1 / error^2. Weights that differ say nothing of it where particles are chosen by `reduced`: one of
+    them carries all weight also where the others are known to be wrong.
+
+    Parameters
+    ----------
+    errors : (*draw, n, t), standard errors of log p(x_t | x_<t)
+    n_particles : int
+    """
+    few = errors.square() * (_FEW * n_particles) > 1.0
+    if not bool(few.any()):
+        return
+    worst = errors.max()
+    *_, sequence, step = (int(i) for i in (errors == worst).nonzero()[0])
+    warnings.warn(
+        f"Of {n_particles} particles {float(worst) ** -2:.1f} tell of step {step} of sequence {sequence}, and less "
+        f"than one in twenty of {int(few.sum())} step(s): particles that went on by chance explain the values, and the "
+        "likelihood is uncertain there. Take a larger n_particles.",
+        ApproximationWarning,
+        stacklevel=2,
+    )

@@ -17,7 +17,7 @@ from probseq.distributions.gaussian import DiagonalNormal, FullNormal, lower_fac
 from probseq.distributions.params import Params, ParamSpec, Positive, PositiveDefinite, Real, Simplex
 from probseq.errors import ShapeError
 from probseq.models.base import Batch, SequenceModel, Steps, map_state
-from probseq.models.resampling import reduced
+from probseq.models.resampling import reduced, warn_of_chance
 
 __all__ = ["EMISSIONS", "Regimes", "SwitchingState", "SwitchingSystemModel"]
 
@@ -250,16 +250,19 @@ class SwitchingSystemModel(SequenceModel[SwitchingState]):
     def _reduced(self, state: SwitchingState, log_weights: Tensor, mean: Tensor, cov: Tensor) -> SwitchingState:
         """The state whose histories are those (*draw, n, p, K) that go on."""
         d, p, places = state.age.ndim, self.n_particles, log_weights.shape[-2] * self.n_regimes
+        # Regimes first, so that chance is spread evenly over them, and within each over those before.
+        log_weights, mean, cov = (one.transpose(d, d + 1) for one in (log_weights, mean, cov))
         weights, mean, cov = log_weights.flatten(d), mean.flatten(d, d + 1), cov.flatten(d, d + 1)
         few = places <= p
         if few:
-            weights, chosen = weights.sort(dim=-1, descending=True, stable=True)
+            chosen = torch.argsort((weights == -torch.inf).long(), dim=-1, stable=True)
+            weights = weights.gather(-1, chosen)
             drawn = torch.zeros_like(chosen, dtype=torch.bool)
         else:
             chosen, weights, drawn = reduced(weights, p, self._uniform(state.age))
         mean = mean.gather(d, chosen.unsqueeze(-1).expand(*chosen.shape, mean.shape[-1]))
         cov = cov.gather(d, chosen.unsqueeze(-1).unsqueeze(-1).expand(*chosen.shape, *cov.shape[-2:]))
-        regime = chosen % self.n_regimes
+        regime = chosen // log_weights.shape[-1]
         if few and places < p:
             pad = torch.nn.functional.pad
             rest = p - places
@@ -298,6 +301,7 @@ class SwitchingSystemModel(SequenceModel[SwitchingState]):
             state = map_state(chosen, after, state)
         empty = torch.zeros(*self._draw(params), batch.n, 0, dtype=self.dtype)
         stacked = [torch.stack(part, -1) if part else empty for part in (values, errors)]
+        warn_of_chance(stacked[1], self.n_particles)
         return Steps(stacked[0], batch.seen, stacked[1], state)
 
     def _forecast_mean(self, params: Params, state: SwitchingState, u: Tensor | None, horizon: int) -> Tensor | None:

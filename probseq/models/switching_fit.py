@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.cluster.vq import kmeans2
+from scipy.cluster.vq import ClusterError, kmeans2
 from torch import Tensor
 
 from probseq.distributions.params import Params
@@ -17,7 +17,7 @@ from probseq.models.switching_step import SwitchingCoefficients, given_regimes, 
 
 __all__ = ["FittedSwitchingModel"]
 
-_FLOOR, _NONE = 1e-12, 1e-9
+_FLOOR, _NONE, _ROUNDING = 1e-12, 1e-9, 1e-9
 # Steps of EM for the one system that starts divide, and how certain they are of their division.
 _STEPS, _SURE = 20, 0.9
 _FEWEST = 2.0
@@ -60,7 +60,7 @@ class FittedSwitchingModel(SwitchingSystemModel, VariationalExpectation):
         return found
 
     def _local(self, states: np.ndarray, lengths: list[int], rng: np.random.Generator) -> list[np.ndarray] | None:
-        """Clusters of how the states move around each step; None where the data are too short."""
+        """Clusters of how the states move around each step; None where the data are too short or too much alike."""
         r = self.n_states
         rows, at = [], []
         width = max(4, 2 * r)
@@ -75,9 +75,15 @@ class FittedSwitchingModel(SwitchingSystemModel, VariationalExpectation):
         if len(rows) < 10 * self.n_regimes or self.n_regimes == 1:
             return None
         table = np.array(rows)
-        spread = table.std(0)
-        table = (table - table.mean(0)) / np.where(spread > 0, spread, 1.0)
-        _, labels = kmeans2(table, self.n_regimes, minit="++", seed=rng)
+        centre, spread = table.mean(0), table.std(0)
+        # What differs by rounding only tells nothing apart.
+        table = (table - centre) / np.where(spread > _ROUNDING * (1.0 + np.abs(centre)), spread, np.inf)
+        if len(np.unique(table, axis=0)) < self.n_regimes:
+            return None
+        try:
+            _, labels = kmeans2(table, self.n_regimes, minit="++", seed=rng, missing="raise")
+        except ClusterError:
+            return None
         found, first = [], 0
         for t in lengths:
             own = labels[first : first + max(0, t - 1)]

@@ -71,13 +71,15 @@ def improve(
     floor : (k,), the least variances of the noise
     """
     own = len(old.loading) > 1
+    # The best coefficients do not depend on the unit of the weights, but how many steps a regression has would.
+    unit = float(weights.mean())
     sums = _Sums(len(old.initial), old.start.size, old.offset.shape[1], own)
     bound, beliefs = 0.0, []
     for each, one, flags, weight in zip(belief, x, seen, weights, strict=True):
         if not len(one):
             beliefs.append(each)
             continue
-        value, probs = _expect(old, each, one, flags, float(weight), own, sums)
+        value, probs = _expect(old, each, one, flags, float(weight) / unit, own, sums)
         bound += float(weight) * value
         beliefs.append(probs)
     return bound, _maximise(old, sums, own, floor), beliefs

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import probseq as ps
-from probseq.errors import IncompatibleError, UnsupportedError
+from probseq.errors import DegenerateWarning, IncompatibleError, UnsupportedError
 
 
 def series(t=160, seed=0):
@@ -70,3 +70,9 @@ def test_what_is_not_taken():
         ps.SwitchingLDS(inference=ps.MLE())
     with pytest.raises(UnsupportedError, match="covariates"):
         ps.SwitchingLDS().fit(np.arange(20.0), covariates=np.ones((20, 1)))
+
+
+def test_a_constant_is_named():
+    with pytest.warns(DegenerateWarning, match="no noise left") as said:
+        ps.SwitchingLDS(2, 1, n_particles=5, inference=ps.VariationalEM(n_init=1), random_state=0).fit(np.ones(30))
+    assert all(issubclass(one.category, ps.errors.ProbseqWarning) for one in said)

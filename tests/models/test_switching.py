@@ -10,14 +10,14 @@ from scipy import stats
 
 from probseq.distributions.emissions import Observation, Poisson
 from probseq.distributions.params import unconstrained_size, unflatten
-from probseq.errors import IncompatibleError, ParameterError, ShapeError
+from probseq.errors import ApproximationWarning, IncompatibleError, ParameterError, ShapeError
 from probseq.inference.em import EM
 from probseq.inference.optimize import MLE
 from probseq.inference.variational_em import VariationalEM
 from probseq.kernels.switching import field_chain, normal_chain
 from probseq.models.latent import VariationalStart
 from probseq.models.linear_system import LinearSystemModel
-from probseq.models.resampling import reduced
+from probseq.models.resampling import reduced, warn_of_chance
 from probseq.models.switching_fit import FittedSwitchingModel
 from probseq.results.joint import make_batch
 from probseq.testing import check_model
@@ -206,6 +206,74 @@ def test_reduced_weights_stay_what_they_are_on_average():
     chosen, weights, drawn = reduced(few, 3, 0.3)
     assert set(chosen[:2].tolist()) == {0, 2} and not bool(drawn.any())
     np.testing.assert_allclose(weights[:2].exp(), 0.5)
+
+
+def test_chance_spreads_over_regimes_that_weigh_the_same():
+    one = {"initial": [0.5, 0.5], "switching": [[0.5, 0.5], [0.5, 0.5]], "transition": [[[1.0]], [[1.0]]]}
+    one |= {"drift": [[0.0], [1.0]], "shock_covariance": [[[0.01]], [[0.01]]], "start_mean": [0.0]}
+    one |= {"loading": [[1.0]], "offset": [0.0], "noise_scale": [0.1]}
+    params = {name: torch.tensor([value], dtype=torch.float64) for name, value in one.items()}
+    model = FittedSwitchingModel(Observation(1), 2, 1, n_particles=30)
+    every = FittedSwitchingModel(Observation(1), 2, 1, n_particles=2**9)
+    x = np.full((1, 10, 1), np.nan)
+    x[0, 0], x[0, 9] = 0.0, 4.0
+    batch = make_batch(model, x, np.array([10]))
+    for belief in model.filtered(params, batch)[1:9]:
+        share = belief.log_weights[0, 0].exp()[belief.regime[0, 0] == 1].sum()
+        assert float(share) == pytest.approx(0.5, abs=1.0 / 30.0)
+    # 126 of the 512 ways to move lead to 4.0.
+    exact, got = float(every.log_prob(params, batch)), []
+    for seed in range(20):
+        model.seed = seed
+        got.append(math.exp(float(model.log_prob(params, batch)) - exact))
+    assert np.std(got) < 0.35 and abs(np.mean(got) - 1.0) < 0.25
+
+
+def test_estimates_do_not_depend_on_the_batch():
+    model, params, _ = some(n_particles=8, t=7)
+    x = np.random.default_rng(0).normal(size=(2, 7, 2))
+    both = make_batch(model, x, np.array([7, 4]))
+    together = model.log_prob(params, both)[0]
+    for i, t in enumerate((7, 4)):
+        alone = model.log_prob(params, make_batch(model, x[i : i + 1, :t], np.array([t])))
+        assert float(alone) == pytest.approx(float(together[i]), rel=1e-12)
+    # A belief of one history beside one of eight.
+    late = model.filter(params, make_batch(model, x[:1, :5], np.array([5])))
+    new = model.initial_state(params, 1)
+    state = type(late)(*(torch.cat([a, b], 1) for a, b in zip(late, new)))
+    mixed = model.log_prob(params, make_batch(model, x[[1, 1]], np.array([7, 7])), state)[0]
+    for i, begun in enumerate((late, new)):
+        alone = model.log_prob(params, make_batch(model, x[1:], np.array([7])), begun)
+        assert float(alone) == pytest.approx(float(mixed[i]), rel=1e-12)
+
+
+def test_histories_that_chance_took_warn_where_they_explain_the_values():
+    errors = torch.tensor([[[0.1, 0.2], [0.5, 0.05]]], dtype=torch.float64)
+    with pytest.warns(ApproximationWarning, match=r"4\.0 tell of step 0 of sequence 1.* 1 step"):
+        warn_of_chance(errors, 100)
+    warn_of_chance(errors, 50)
+    warn_of_chance(errors[..., :0], 100)
+    # Behind a gap only a history of many rare moves explains a value far away.
+    one = {"initial": [0.5, 0.5], "switching": [[0.98, 0.02], [0.3, 0.7]], "transition": [[[1.0]], [[1.0]]]}
+    one |= {"drift": [[0.0], [1.0]], "shock_covariance": [[[0.01]], [[0.01]]], "start_mean": [0.0]}
+    one |= {"loading": [[1.0]], "offset": [0.0], "noise_scale": [0.1]}
+    params = {name: torch.tensor([value], dtype=torch.float64) for name, value in one.items()}
+    x = np.full((1, 16, 1), np.nan)
+    x[0, 0], x[0, 15] = 0.0, 14.0
+    model = FittedSwitchingModel(Observation(1), 2, 1, n_particles=100)
+    with pytest.warns(ApproximationWarning, match="step 15 of sequence 0"):
+        model.log_prob_steps(params, make_batch(model, x, np.array([16])))
+
+
+def test_the_unit_of_weights_changes_no_step():
+    model, params, batch = some(n=2, t=20, seed=7)
+    start = model.variational_starts(batch, 1, torch.Generator().manual_seed(0))[0]
+    weights = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    (bound, one), (less, other) = (model.variational_step(start, batch, w) for w in (weights, 1e-6 * weights))
+    assert less == pytest.approx(1e-6 * bound)
+    for name, value in one.params.items():
+        np.testing.assert_allclose(other.params[name], value, rtol=1e-9, atol=1e-12)
+    assert not torch.equal(one.params["transition"], start.params["transition"])
 
 
 def test_forecast_means_agree_with_paths():
