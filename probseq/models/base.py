@@ -132,6 +132,8 @@ class SequenceModel(ABC, Generic[S]):
     """Whether ``log_prob_steps`` is exact, or an estimate with an error."""
     estimate: str = ""
     """How it is estimated where it is not exact, such as "FIVO (100 particles)"."""
+    shares_noise: bool = False
+    """Whether the particles of all parameter draws are moved by the same random numbers, so that these err alike."""
     likelihood: str = "exact"
     """How a sequence begins: "exact", or "conditional" on its first values with all that came before set to zero."""
     missing: str = "exact"

@@ -85,6 +85,7 @@ class LatentNetwork(SequenceModel[LatentState]):
     """
 
     exact = False
+    shares_noise = True
     bound = Bound()
     memory: ClassVar[str] = "none"
     """Whether h_t is there and what it has read: "none", "data" or "path" (the data and the latent states)."""

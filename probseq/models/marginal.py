@@ -185,15 +185,17 @@ class Marginalized(SequenceModel[MarginalState]):
 
         Var v_t = sum_d r_dt^2 e_dt^2 + (r_dt - w_dt)^2 sum_{s<t} e_ds^2, with the weights w_t before and r_t after step
         t: the factors of earlier steps have moved the weights. Those of different draws and steps are estimated apart;
-        weights that a state brought along count as known. Frozen weights have no second part.
+        weights that a state brought along count as known. Frozen weights have no second part. Draws that share their
+        noise err alike at one step, so that the first part is (sum_d r_dt e_dt)^2, the most that it can be.
         """
         before = along.exp()
         after = _normalised(along + values.movedim(0, -1), along).exp()
         square = errors.to(before.dtype).square().movedim(0, -1)
-        variance = after.square() * square
+        own = after * square.sqrt()
+        variance = own.sum(-1).square() if self.model.shares_noise else own.square().sum(-1)
         if self.adapt:
-            variance = variance + (after - before).square() * (square.cumsum(1) - square)
-        return variance.sum(-1).sqrt().to(errors.dtype)
+            variance = variance + ((after - before).square() * (square.cumsum(1) - square)).sum(-1)
+        return variance.sqrt().to(errors.dtype)
 
     def _forecast_marginals(
         self, params: Params, state: MarginalState, u: Tensor | None, horizon: int

@@ -58,7 +58,7 @@ class WrapperModel(SequenceModel[Any]):
         self.dtype = inner.dtype
         self.n_covariates = inner.n_covariates
         self.exact, self.likelihood, self.missing = inner.exact, inner.likelihood, inner.missing
-        self.estimate = inner.estimate
+        self.estimate, self.shares_noise = inner.estimate, inner.shares_noise
         self.n_settled = inner.n_settled
 
     def parameters(self) -> dict[str, ParamSpec]:

@@ -15,6 +15,7 @@ from probseq.distributions.emissions import Normal
 from probseq.errors import ApproximationWarning, IncompatibleError, ParameterError, ShapeError, UnsupportedError
 from probseq.estimators.pipeline import DataInfo
 from probseq.models.dense import positive_inverse
+from probseq.models.marginal import Marginalized
 
 # Networks that are not trained explain little: that their particles collapse is no news.
 pytestmark = pytest.mark.filterwarnings("ignore:Of .* particles")
@@ -255,6 +256,15 @@ def test_members_are_weighed_alike_whether_streamed_or_not(members, wave):
     assert float(whole.tree.log_weights.std()) > 1e-2
     ahead = members.model_._scan({}, members._batch(members._read(wave[:8])), members.model_.initial_state({}, 1))
     assert torch.allclose(ahead.final.log_weights, whole.tree.log_weights, atol=1e-4)
+
+
+def test_members_that_are_alike_are_no_surer_than_one(members, wave):
+    one = {name: value[:1] for name, value in members.model_.params.items()}
+    alike = Marginalized(members.model_.model, {name: value.expand(3, -1) for name, value in one.items()})
+    batch = members._batch(members._read(wave))
+    steps, alone = (model._log_prob_fresh({}, batch) for model in (alike, Marginalized(members.model_.model, one)))
+    assert torch.allclose(steps.values, alone.values, atol=1e-5)
+    assert torch.allclose(steps.error, alone.error, rtol=1e-4, atol=1e-7)
 
 
 def test_an_ensemble_trains_latent_networks_on_bounds_by_default(members, wave):
