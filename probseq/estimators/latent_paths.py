@@ -87,7 +87,9 @@ class LatentPaths(SequenceEstimator):
         paths, first = self._paths(data, n_paths, history, random_state)
         model = self._inside()
         method = f"{n_paths} paths through {model.n_particles} particles"
-        return self._moments(paths.mean(1), paths.std(1), data, first, method)
+        mean = paths.mean(1)
+        std = paths.std(1) if mean.numel() else mean
+        return self._moments(mean, std, data, first, method)
 
     def sample_states(
         self,

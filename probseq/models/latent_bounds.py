@@ -136,6 +136,8 @@ def _evaluated(
     of: Callable[[Trajectories], Tensor],
 ) -> list[Tensor]:
     """(n, m) for parts of the samples that fit into memory."""
+    if not batch.t:
+        return [torch.zeros((batch.n, n_samples), dtype=model.dtype)]
     width = batch.n * batch.t * max(model.hidden_size, model.n_latent, model.observation.n_variables)
     most = max(1, _AT_ONCE // max(1, width))
     scored, parts = batch.seen & batch.real.unsqueeze(-1), []

@@ -318,6 +318,15 @@ def test_rounded_values_have_no_bound_and_say_so():
         net.impute([0.0, np.nan])
 
 
+def test_what_is_only_conditioned_on_adds_nothing():
+    net = ps.SRNN(2, 4, n_particles=10, transform=ps.Difference(), inference=QUICK, random_state=0)
+    net.fit(np.arange(9.0) % 4)
+    for bound in (net.elbo, net.iwae, net.fivo):
+        found = bound([1.0])
+        assert float(found) == 0.0 and found.attrs["monte_carlo_error"] == 0.0
+    assert net.smooth([1.0])["mean"].shape == (1, 2) and bool(net.smooth([1.0])["mean"].isnull().all())
+
+
 def test_wrong_uses_are_named(members, wave):
     with pytest.raises(ShapeError, match="the same length"):
         members.interpolate(wave, wave[:5])
