@@ -17,6 +17,7 @@ from probseq.data.sequences import Sequences
 from probseq.distributions.emissions import Observation
 from probseq.errors import IncompatibleError, UnsupportedError
 from probseq.estimators.base import SequenceEstimator
+from probseq.estimators.fitted import TRAINING
 from probseq.estimators.pipeline import DataInfo
 from probseq.inference.base import Inference
 from probseq.inference.variational_em import VariationalEM
@@ -147,7 +148,7 @@ class SwitchingLDS(SequenceEstimator):
     # what was hidden --------------------------------------------------------------------------------------------------
 
     def smooth(
-        self, X: Any, n_paths: int = 200, *, lengths: Any = None, random_state: RandomState = None
+        self, X: Any, n_paths: int = 200, *, lengths: Any = None, history: Any = None, random_state: RandomState = None
     ) -> xr.Dataset:
         """Regimes and states given all the data, from paths of regimes simulated backwards.
 
@@ -157,6 +158,8 @@ class SwitchingLDS(SequenceEstimator):
         n_paths : int
             Paths that probabilities and moments are averaged over; a probability has a Monte Carlo error of
             sqrt(p (1 - p) / n_paths) beside that of the filter.
+        history : data, ``ps.TRAINING`` or None
+            What X continues, which is gone through anew; None starts new sequences.
         random_state : int or Generator
             The estimator's own by default.
 
@@ -165,25 +168,28 @@ class SwitchingLDS(SequenceEstimator):
         Dataset of ``probability``, p(z_t = j | x_1..x_T), dims ``sequence, time, regime``, and of ``mean`` and ``std``
         of the states, dims ``sequence, time, state``, exact given each path.
         """
-        data, model, batch, first, generator = self._hidden(X, lengths, n_paths, random_state)
+        data, model, batch, at, generator = self._hidden(X, lengths, history, n_paths, random_state)
         paths = model.sample_regimes(self.model_.params, batch, n_paths, generator)
         mean, cov = model.states_given(self.model_.params, batch, paths)
         share = torch.stack([(paths == j).double().mean(0) for j in range(model.n_regimes)], -1)
-        return self._labelled(data, first, share, mean, cov)
+        return self._labelled(data, at, share, mean, cov)
 
     def sample_regimes(
-        self, X: Any, n_paths: int = 100, *, lengths: Any = None, random_state: RandomState = None
+        self, X: Any, n_paths: int = 100, *, lengths: Any = None, history: Any = None, random_state: RandomState = None
     ) -> xr.DataArray:
         """Paths of regimes from their law given all the data, dims ``path, sequence, time``; -1 where there is none."""
-        data, model, batch, first, generator = self._hidden(X, lengths, n_paths, random_state)
+        data, model, batch, at, generator = self._hidden(X, lengths, history, n_paths, random_state)
         paths = model.sample_regimes(self.model_.params, batch, n_paths, generator).numpy()
-        codes = np.pad(paths, ((0, 0), (0, 0), (first, 0)), constant_values=-1)
+        codes = np.where(data.mask() & (at >= 0), _steps(paths.transpose(1, 2, 0), at).transpose(2, 0, 1), -1)
         return data.label(codes, ("path", "sequence", "time"), name="regime", padded=True)
 
-    def filter_states(self, X: Any, *, lengths: Any = None) -> xr.Dataset:
-        """Regimes and states given the data so far, as the particle filter has them; arrays as of `smooth`."""
-        data, model, batch, first, _ = self._hidden(X, lengths, 1, 0)
+    def filter_states(self, X: Any, *, lengths: Any = None, history: Any = None) -> xr.Dataset:
+        """Regimes and states given the data so far, as the particle filter has them; otherwise as `smooth`."""
+        data, model, batch, at, _ = self._hidden(X, lengths, history, 1, 0)
         beliefs = model.filtered({name: value[0] for name, value in self.model_.params.items()}, batch)
+        if not beliefs:
+            k, r = model.n_regimes, model.n_states
+            return self._labelled(data, at, *(torch.zeros(batch.n, 0, *shape) for shape in ((k,), (r,), (r, r))))
         shares, means, covs = [], [], []
         for belief in beliefs:
             w = belief.log_weights.exp()
@@ -193,26 +199,37 @@ class SwitchingLDS(SequenceEstimator):
             spread = belief.cov + off.unsqueeze(-1) * off.unsqueeze(-2)
             means.append(mean)
             covs.append((w.unsqueeze(-1).unsqueeze(-1) * spread).sum(-3))
-        return self._labelled(data, first, *(torch.stack(part, 1) for part in (shares, means, covs)))
+        return self._labelled(data, at, *(torch.stack(part, 1) for part in (shares, means, covs)))
 
     def _hidden(
-        self, X: Any, lengths: Any, n_paths: int, random_state: RandomState
-    ) -> tuple[Sequences, FittedSwitchingModel, Batch, int, torch.Generator]:
-        data = self._borrow(X, lengths)
+        self, X: Any, lengths: Any, history: Any, n_paths: int, random_state: RandomState
+    ) -> tuple[Sequences, FittedSwitchingModel, Batch, np.ndarray, torch.Generator]:
+        """X, the model behind the transforms, its batch of past and X, and the steps of X there (n, t), from 0."""
+        data = whole = self._borrow(X, lengths)
         whole_number("n_paths", n_paths, 1, "Try 200.")
-        batch = self._batch(data)
+        if history is not None:
+            whole = data.concat_history(self._training()[0] if history is TRAINING else self._read_past(history))
+        batch = self._batch(whole)
         start = self.model_.initial_state({}, batch.n)
         model, batch, _, first = unwrap(self.model_.model, batch, self.model_._unpack(start))
         seed = self.random_state if random_state is None else random_state
-        return data, cast(FittedSwitchingModel, model), batch, first, torch_generator(seed)
+        at = (whole.lengths - data.lengths)[:, None] + np.arange(data.values.shape[1]) - first
+        return data, cast(FittedSwitchingModel, model), batch, at, torch_generator(seed)
 
-    def _labelled(self, data: Sequences, first: int, share: Tensor, mean: Tensor, cov: Tensor) -> xr.Dataset:
-        behind = ~data.mask()[..., None]
+    def _labelled(self, data: Sequences, at: np.ndarray, share: Tensor, mean: Tensor, cov: Tensor) -> xr.Dataset:
+        shown = (data.mask() & (at >= 0))[..., None]
         spread = cov.diagonal(dim1=-2, dim2=-1).clamp_min(0.0).sqrt()
         labelled = {}
         for name, value, word in (("probability", share, "regime"), ("mean", mean, "state"), ("std", spread, "state")):
-            array = np.pad(value.numpy(), ((0, 0), (first, 0), (0, 0)), constant_values=np.nan)
+            array = np.where(shown, _steps(value.numpy(), at), np.nan)
             coords = {word: np.arange(value.shape[-1])}
-            array = np.where(behind, np.nan, array)
             labelled[name] = data.label(array, ("sequence", "time", word), name=name, coords=coords)
         return xr.Dataset(labelled)
+
+
+def _steps(array: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Steps ``at`` (n, t) of an array (n, steps, ...); anything where there is no such step."""
+    # One step more, so that there is one.
+    padded = np.pad(array, ((0, 0), (0, 1), *((0, 0),) * (array.ndim - 2)))
+    found: np.ndarray = padded[np.arange(len(at))[:, None], at.clip(0, padded.shape[1] - 1)]
+    return found

@@ -1,10 +1,13 @@
 """Switching linear systems for users: regimes found, forecasts, what a comparison says of an estimate, bad input."""
 
+import warnings
+
 import numpy as np
+import pandas as pd
 import pytest
 
 import probseq as ps
-from probseq.errors import DegenerateWarning, IncompatibleError, UnsupportedError
+from probseq.errors import ConvergenceWarning, DegenerateWarning, HistoryError, IncompatibleError, UnsupportedError
 
 
 def series(t=160, seed=0):
@@ -76,3 +79,43 @@ def test_a_constant_is_named():
     with pytest.warns(DegenerateWarning, match="no noise left") as said:
         ps.SwitchingLDS(2, 1, n_particles=5, inference=ps.VariationalEM(n_init=1), random_state=0).fit(np.ones(30))
     assert all(issubclass(one.category, ps.errors.ProbseqWarning) for one in said)
+
+
+@pytest.mark.parametrize("transform", [None, ps.Difference()])
+def test_what_was_hidden_behind_a_history_is_that_of_both_together(transform):
+    x, _ = series(40)
+    quick = ps.VariationalEM(n_init=1, max_iter=20)
+    model = ps.SwitchingLDS(2, 1, n_particles=30, transform=transform, inference=quick, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x[:30])
+    whole = pd.Series(x)
+    for history in (whole[:30], ps.TRAINING):
+        for found, both in (
+            (model.smooth(whole[30:], 20, history=history), model.smooth(whole, 20)),
+            (model.filter_states(whole[30:], history=history), model.filter_states(whole)),
+        ):
+            for name in ("probability", "mean", "std"):
+                np.testing.assert_array_equal(found[name], both[name][30:])
+                assert np.isfinite(found[name]).all()
+        paths = model.sample_regimes(whole[30:], 7, history=history)
+        np.testing.assert_array_equal(paths, model.sample_regimes(whole, 7)[:, 30:])
+    if transform is None:
+        gap = model.filter_states(whole[33:], history=whole[:30])
+        holes = whole.copy()
+        holes[30:33] = np.nan
+        np.testing.assert_array_equal(gap["mean"], model.filter_states(holes)["mean"][33:])
+        parts = [whole[30:35], whole[20:23]]
+        pasts = [whole[:30], whole[:20]]
+        found = model.smooth(parts, 20, history=pasts)["mean"]
+        assert np.isfinite(found[1, :3]).all() and np.isnan(found[1, 3:]).all()
+        np.testing.assert_array_equal(
+            model.filter_states(parts, history=pasts)["mean"][1, :3], model.filter_states(whole)["mean"][20:23]
+        )
+    else:
+        # Nothing is known of a difference from one value.
+        for found in (model.smooth([1.0], 5), model.filter_states([1.0])):
+            assert found["mean"].shape == (1, 1) and np.isnan(found["mean"]).all()
+        assert (model.sample_regimes([1.0], 3) == -1).all()
+    with pytest.raises(HistoryError):
+        model.smooth(whole[20:], history=whole[:30])
