@@ -15,6 +15,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:Of .* particles")
 NET = ps.AmortizedVI(training=ps.TrainingOptions(max_epochs=2))
 
 
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    """In a narrow one sentences are broken and columns left out, whatever they say."""
+    monkeypatch.setenv("COLUMNS", "250")
+
+
 @pytest.fixture(scope="module")
 def models():
     y = np.sin(np.arange(60) / 4.0) + np.random.default_rng(0).normal(0.0, 0.2, 60)

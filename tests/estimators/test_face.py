@@ -156,7 +156,7 @@ def test_files_that_are_no_models(tmp_path):
     data = good.read_bytes()
     for old, new in (
         (b"IID", b"XYZ"),
-        (b'"version":"2"', b'"version":"9"'),
+        (b'"version":"3"', b'"version":"9"'),
         (b'"format":"probseq"', b'"format":"prooseq"'),
     ):
         assert old in data
