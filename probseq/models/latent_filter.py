@@ -138,7 +138,7 @@ def run(
     """Filter a batch; with ``keep`` also the particles along it.
 
     The errors of the steps are those of each step by itself, scaled so that their squares add up to the variance of the
-    sum over the sequence, see ``Lineages``.
+    sum over the sequence, see ``Lineages``; NaN with a single particle, and where none explains a value.
 
     Warns
     -----
@@ -175,7 +175,10 @@ def run(
         alone = error.square().sum(-1)
         ratio = torch.where(alone > 0.0, lineages.variance() / alone.clamp_min(_TINY), 1.0)
         error = error * ratio.sqrt().unsqueeze(-1)
-    steps = Steps(torch.stack(values, -1), scored, error.to(model.dtype), state)
+    value = torch.stack(values, -1)
+    # One particle has no spread to tell an error by, and particles of which none explains a value have none either.
+    untold = scored.any(-1) & ((value == -torch.inf) | (state.z.shape[-2] == 1))
+    steps = Steps(value, scored, torch.where(untold, torch.nan, error).to(model.dtype), state)
     along = map_state(lambda *leaves: torch.stack(leaves, draws + 1), *clouds) if keep else None
     return steps, along
 

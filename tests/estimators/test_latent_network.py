@@ -327,6 +327,16 @@ def test_what_is_only_conditioned_on_adds_nothing():
     assert net.smooth([1.0])["mean"].shape == (1, 2) and bool(net.smooth([1.0])["mean"].isnull().all())
 
 
+def test_estimates_without_a_known_error_are_not_called_exact(members, wave):
+    one = ps.DeepMarkov(2, 4, n_particles=1, inference=QUICK, random_state=0).fit(wave)
+    for model, data in ((one, wave), (members, np.full(3, 1e30))):
+        told = model.log_prob(data).attrs
+        assert told["exact"] == 0 and told["method"].startswith("FIVO") and math.isnan(told["monte_carlo_error"])
+    assert one.log_prob([np.nan, np.nan]).attrs == {"unit": "nats"}
+    found = ps.compare({"one": one, "iid": ps.IID().fit(wave)}, wave).table
+    assert found.loc["one", "likelihood"] == "FIVO (1 particle)" and "lower bound" in found.loc["one", "note"]
+
+
 def test_wrong_uses_are_named(members, wave):
     with pytest.raises(ShapeError, match="the same length"):
         members.interpolate(wave, wave[:5])
