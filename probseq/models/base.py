@@ -16,7 +16,7 @@ from probseq.distributions.emissions import Observation
 from probseq.distributions.params import Params, ParamSpec, n_free_parameters
 from probseq.errors import UnsupportedError
 
-__all__ = ["Batch", "Scan", "SequenceModel", "Steps", "map_state"]
+__all__ = ["Batch", "Scan", "SequenceModel", "Steps", "map_state", "where_sequence"]
 
 S = TypeVar("S")
 
@@ -180,7 +180,7 @@ class SequenceModel(ABC, Generic[S]):
             # A padded step counts as seen for the family, since its result is thrown away and must not raise.
             seen = batch.seen[:, t] | ~running.unsqueeze(-1)
             after = self.update(params, state, batch.x[:, t], seen, u)
-            state = map_state(lambda new, old, r=running: _where_sequence(r, new, old, draw), after, state)
+            state = map_state(lambda new, old, r=running: where_sequence(r, new, old, draw), after, state)
         if not states:
             return Scan(map_state(lambda leaf: leaf.unsqueeze(draw + 1).narrow(draw + 1, 0, 0), state), state)
         return Scan(map_state(lambda *leaves: torch.stack(leaves, draw + 1), *states), state)
@@ -390,7 +390,7 @@ def _n_numbers(state: Any) -> int:
     return state.numel() if isinstance(state, Tensor) else sum(map(_n_numbers, state))
 
 
-def _where_sequence(mask: Tensor, new: Tensor, old: Tensor, draw: int) -> Tensor:
+def where_sequence(mask: Tensor, new: Tensor, old: Tensor, draw: int) -> Tensor:
     """Choose per sequence: mask (n,) against leaves (*draw, n, ...)."""
     shaped = mask.reshape(*(1,) * draw, -1, *(1,) * (new.ndim - draw - 1))
     return torch.where(shaped, new, old)

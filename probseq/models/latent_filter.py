@@ -12,12 +12,12 @@ from torch import Tensor
 
 from probseq.distributions.params import Params
 from probseq.errors import ApproximationWarning
-from probseq.models.base import Batch, Steps, map_state
+from probseq.models.base import Batch, Steps, map_state, where_sequence
 from probseq.models.latent_errors import Lineages
 from probseq.models.latent_laws import DiagonalLaw
 from probseq.models.latent_proposals import laplace_law
-from probseq.models.latent_state import Cloud, LatentState, Noise, keys_after, noise_of, of_particles
-from probseq.models.resampling import effective_size, resample
+from probseq.models.latent_state import Cloud, LatentState, Noise, keys_after, noise_of
+from probseq.models.resampling import effective_size, of_particles, resample
 
 if TYPE_CHECKING:
     from probseq.models.latent_network import LatentNetwork, Weights
@@ -164,7 +164,7 @@ def run(
         if keep:
             clouds.append(Cloud(done.z, done.log_weights, parent, state.shared))
         parent = done.chosen
-        state = map_state(lambda new, old, on=running: _where(on, new, old, draws), done.state, state)
+        state = map_state(lambda new, old, on=running: where_sequence(on, new, old, draws), done.state, state)
     scored = batch.seen & batch.real.unsqueeze(-1)
     if not batch.t:
         nothing = state.log_weights[..., :0].to(model.dtype)
@@ -196,7 +196,3 @@ def _warn_of_collapse(sizes: Tensor, n_particles: int) -> None:
         ApproximationWarning,
         stacklevel=2,
     )
-
-
-def _where(running: Tensor, new: Tensor, old: Tensor, draws: int) -> Tensor:
-    return torch.where(running.reshape(*(1,) * draws, -1, *(1,) * (new.ndim - draws - 1)), new, old)

@@ -11,8 +11,8 @@ from torch import Tensor
 from probseq.distributions.base import Distribution
 from probseq.distributions.params import Params
 from probseq.models.base import map_state
-from probseq.models.latent_state import LatentState, keys_after, noise_of, of_particles
-from probseq.models.resampling import normalised
+from probseq.models.latent_state import LatentState, keys_after, noise_of
+from probseq.models.resampling import by_weight, normalised, of_particles
 
 if TYPE_CHECKING:
     from probseq.models.latent_network import LatentNetwork
@@ -32,9 +32,7 @@ def simulate(
     """Values (*draw, n, length, k), the latent states behind them (*draw, n, length, d), the state after them."""
     w, n_particles = model.split(params), state.z.shape[-2]
     shape = state.steps.shape
-    weights = state.log_weights.exp().flatten(0, -2)
-    chosen = torch.multinomial(weights, 1, generator=generator).reshape(*shape, 1)
-    z, own = of_particles((state.z, state.own), chosen)
+    z, own = of_particles((state.z, state.own), by_weight(state.log_weights, 1, generator))
     shared, reader, key = state.shared, state.reader, state.key
     values, latents = [], []
     for t in range(length):

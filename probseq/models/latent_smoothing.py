@@ -10,7 +10,8 @@ from probseq.kernels.cells import Memory
 from probseq.models.base import Batch, map_state
 from probseq.models.latent_laws import DiagonalLaw
 from probseq.models.latent_network import LatentNetwork
-from probseq.models.latent_state import Cloud, LatentState, of_particles
+from probseq.models.latent_state import Cloud, LatentState
+from probseq.models.resampling import by_weight, of_particles
 
 __all__ = ["smooth_paths"]
 
@@ -49,13 +50,6 @@ def smooth_paths(
     return torch.where(inside, paths, 0.0)
 
 
-def _chosen(log_weights: Tensor, n_paths: int, generator: torch.Generator | None) -> Tensor:
-    """Particles by weight, (*draw, n, m)."""
-    weights = log_weights.exp().flatten(0, -2)
-    found = torch.multinomial(weights, n_paths, replacement=True, generator=generator)
-    return found.reshape(*log_weights.shape[:-1], n_paths)
-
-
 def _at(leaf: Tensor, t: int, time: int) -> Tensor:
     return leaf.select(time, t)
 
@@ -67,7 +61,7 @@ def _lineages(batch: Batch, cloud: Cloud, n_paths: int, generator: torch.Generat
     now = torch.zeros(0)
     for t in range(batch.t - 1, -1, -1):
         ends = (batch.lengths == t + 1).unsqueeze(-1)
-        last = _chosen(_at(cloud.log_weights, t, time), n_paths, generator)
+        last = by_weight(_at(cloud.log_weights, t, time), n_paths, generator)
         now = last if not steps else torch.where(ends, last, now)
         steps.append(of_particles(_at(cloud.z, t, time), now))
         now = _at(cloud.parent, t, time).gather(-1, now)
@@ -88,7 +82,7 @@ def _backwards(
     steps: list[Tensor] = []
     for t in range(batch.t - 1, -1, -1):
         z, log_weights = _at(cloud.z, t, time), _at(cloud.log_weights, t, time)
-        taken = _chosen(log_weights, n_paths, generator)
+        taken = by_weight(log_weights, n_paths, generator)
         if steps:
             shared = map_state(lambda leaf, t=t: _at(leaf, t + 1, time), cloud.shared)
             u = None if batch.u is None else batch.u[:, t + 1].to(model.dtype)

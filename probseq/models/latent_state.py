@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +10,8 @@ from torch import Tensor
 
 from probseq.kernels.cells import Memory
 from probseq.kernels.keyed_normals import fill_keyed, next_keys
-from probseq.models.base import map_state
 
-__all__ = ["Cloud", "LatentState", "Noise", "first_keys", "keys_after", "noise_of", "of_particles"]
+__all__ = ["Cloud", "LatentState", "Noise", "first_keys", "keys_after", "noise_of"]
 
 
 class LatentState(NamedTuple):
@@ -83,14 +82,3 @@ def noise_of(key: Tensor, n_particles: int, n_latent: int, dtype: torch.dtype) -
     fill_keyed(flat, normals, uniforms)
     noise = torch.from_numpy(normals).to(dtype).reshape(*key.shape, n_particles, n_latent)
     return Noise(noise.to(key.device), torch.from_numpy(uniforms).reshape(key.shape).to(key.device), key)
-
-
-def of_particles(leaves: Any, chosen: Tensor) -> Any:
-    """Particles by number, (*draw, n, m), from leaves (*draw, n, particle, ...)."""
-
-    def take(leaf: Tensor) -> Tensor:
-        rest = leaf.shape[chosen.ndim :]
-        at = chosen.reshape(*chosen.shape, *(1,) * len(rest)).expand(*chosen.shape, *rest)
-        return leaf.gather(chosen.ndim - 1, at)
-
-    return map_state(take, leaves)

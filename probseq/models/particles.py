@@ -13,8 +13,8 @@ from probseq.distributions.compose import mixture
 from probseq.distributions.conditioning import given
 from probseq.distributions.params import Params
 from probseq.errors import UnsupportedError
-from probseq.models.base import Batch, SequenceModel, Steps, map_state
-from probseq.models.resampling import effective_size, resample
+from probseq.models.base import Batch, SequenceModel, Steps, map_state, where_sequence
+from probseq.models.resampling import by_weight, effective_size, of_particles, resample
 from probseq.models.wrappers import WrapperModel
 
 __all__ = ["ParticleModel", "ParticleState"]
@@ -149,7 +149,7 @@ class ParticleModel(WrapperModel):
         chosen = torch.where(few.unsqueeze(-1), chosen, torch.arange(self.n_particles))
         even = torch.full_like(state.log_weights, -float(torch.log(torch.tensor(float(self.n_particles)))))
         log_weights = torch.where(few.unsqueeze(-1), even, state.log_weights)
-        return state._replace(inner=_taken(state.inner, chosen), log_weights=log_weights)
+        return state._replace(inner=of_particles(state.inner, chosen), log_weights=log_weights)
 
     # whole sequences --------------------------------------------------------------------------------------------------
 
@@ -184,7 +184,9 @@ class ParticleModel(WrapperModel):
             values.append(torch.where(some, value, 0.0).unsqueeze(-1))
             errors.append(torch.where(some, error, 0.0).unsqueeze(-1))
             scored.append(counted.unsqueeze(1))
-            state = map_state(lambda new, old, on=running: _where(on, new, old, len(self._draw(params))), after, state)
+            state = map_state(
+                lambda new, old, on=running: where_sequence(on, new, old, len(self._draw(params))), after, state
+            )
         return Steps(torch.cat(values, -1), torch.cat(scored, 1), torch.cat(errors, -1), state)
 
     def _predictive(self, params: Params, batch: Batch, state: ParticleState[Any]) -> tuple[Distribution, Tensor]:
@@ -202,23 +204,7 @@ class ParticleModel(WrapperModel):
         temper: Callable[[Distribution], Distribution] | None,
     ) -> tuple[Tensor, Any]:
         """A path keeps the particle that it starts from."""
-        weights = state.log_weights.exp().flatten(0, -2)
-        chosen = torch.multinomial(weights, 1, generator=generator).reshape(*state.steps.shape, 1)
-        one = map_state(lambda leaf: leaf.squeeze(state.steps.ndim), _taken(state.inner, chosen))
+        chosen = by_weight(state.log_weights, 1, generator)
+        one = map_state(lambda leaf: leaf.squeeze(state.steps.ndim), of_particles(state.inner, chosen))
         x, final = self.inner._sample(params, one, length, generator, u, temper)
         return x, self._gathered(final, torch.zeros_like(state.spread), state.steps + length)
-
-
-def _taken(inner: Any, chosen: Tensor) -> Any:
-    """Particles by number, (*draw, n, m), from leaves (*draw, n, particle, ...)."""
-
-    def take(leaf: Tensor) -> Tensor:
-        rest = leaf.shape[chosen.ndim :]
-        at = chosen.reshape(*chosen.shape, *(1,) * len(rest)).expand(*chosen.shape, *rest)
-        return leaf.gather(chosen.ndim - 1, at)
-
-    return map_state(take, inner)
-
-
-def _where(running: Tensor, new: Tensor, old: Tensor, draws: int) -> Tensor:
-    return torch.where(running.reshape(*(1,) * draws, -1, *(1,) * (new.ndim - draws - 1)), new, old)

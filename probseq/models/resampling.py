@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from probseq.errors import ApproximationWarning
+from probseq.models.base import map_state
 
-__all__ = ["effective_size", "normalised", "reduced", "resample", "warn_of_chance"]
+__all__ = ["by_weight", "effective_size", "normalised", "of_particles", "reduced", "resample", "warn_of_chance"]
 
 _FEW = 0.05
 
@@ -40,6 +42,28 @@ def effective_size(log_weights: Tensor) -> Tensor:
     """
     weights = normalised(log_weights.double())
     return torch.exp(-torch.logsumexp(2.0 * weights, -1))
+
+
+def by_weight(log_weights: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+    """Numbers of n particles, each drawn by itself by its weight, (*draw, sequence, n).
+
+    Parameters
+    ----------
+    log_weights : (*draw, sequence, particle), nats, up to a constant
+    """
+    found = torch.multinomial(log_weights.exp().flatten(0, -2), n, replacement=True, generator=generator)
+    return found.reshape(*log_weights.shape[:-1], n)
+
+
+def of_particles(leaves: Any, chosen: Tensor) -> Any:
+    """Particles by number, (*draw, sequence, m), from leaves (*draw, sequence, particle, ...)."""
+
+    def take(leaf: Tensor) -> Tensor:
+        rest = leaf.shape[chosen.ndim :]
+        at = chosen.reshape(*chosen.shape, *(1,) * len(rest)).expand(*chosen.shape, *rest)
+        return leaf.gather(chosen.ndim - 1, at)
+
+    return map_state(take, leaves)
 
 
 def resample(log_weights: Tensor, generator: torch.Generator | None = None, begin: Tensor | None = None) -> Tensor:
