@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self, cast
 
@@ -16,11 +15,10 @@ from probseq._random import RandomState, torch_generator
 from probseq._types import whole_number
 from probseq.data.sequences import Sequences
 from probseq.distributions.params import take_draw
-from probseq.errors import ParameterError, UnsupportedError
+from probseq.errors import UnsupportedError
 from probseq.estimators.gaussian_states import GaussianStates
-from probseq.estimators.pipeline import DataInfo, FittedTransforms
-from probseq.inference.base import Draws
-from probseq.models.base import SequenceModel, map_state
+from probseq.estimators.named_states import NamedStates
+from probseq.models.base import map_state
 from probseq.models.linear_gaussian_state import GaussianState
 from probseq.models.linear_system import LinearSystemModel
 from probseq.models.linear_system_axes import explained_variance, principal_axes, turned, turned_state
@@ -30,10 +28,8 @@ from probseq.models.wrappers import innermost, map_innermost
 __all__ = ["LinearStates"]
 
 
-class LinearStates(GaussianStates):
+class LinearStates(NamedStates, GaussianStates):
     """Methods of an estimator whose model, behind its transforms, is a ``LinearSystemModel``."""
-
-    state_names_: tuple[str, ...] | None
 
     def smooth(
         self,
@@ -217,24 +213,8 @@ class LinearStates(GaussianStates):
             moved.training_state_ = moved.model_._pack(inner, self.training_state_.log_weights)
         return moved
 
-    def label_states(self, names: Sequence[str] | None) -> Self:
-        """A copy of the fitted model with names for its states, which results then carry; None takes them away.
-
-        Raises
-        ------
-        ParameterError
-            For names that are too many, too few or not all different.
-        """
-        self._check_fitted()
-        n = self._system().n_states
-        named = copy.copy(self)
-        chosen = [str(name) for name in names] if isinstance(names, list | tuple | np.ndarray) else []
-        if names is not None and (len(chosen) != n or len(set(chosen)) < n):
-            raise ParameterError(
-                got=f"names={names!r}", expected=f"{n} different names", remedy='Try label_states(["level", "cycle"]).'
-            )
-        named.state_names_ = None if names is None else tuple(chosen)
-        return named
+    def _n_named(self) -> int:
+        return self._system().n_states
 
     def _require_stable(self, what: str) -> None:
         largest = float(torch.linalg.eigvals(self.model_.params["transition"]).abs().max())
@@ -248,22 +228,6 @@ class LinearStates(GaussianStates):
     def _system(self) -> LinearSystemModel:
         model: Any = innermost(self.model_.model)
         return cast(LinearSystemModel, model)
-
-    def _adopt(
-        self,
-        model: SequenceModel[Any],
-        transforms: FittedTransforms,
-        draws: Draws,
-        info: DataInfo,
-        data: Sequences | None,
-        weights: Tensor | None = None,
-    ) -> None:
-        super()._adopt(model, transforms, draws, info, data, weights)
-        self.state_names_ = None
-
-    def _state_labels(self) -> np.ndarray:
-        names = self.state_names_
-        return np.arange(self._system().n_states) if names is None else np.asarray(names, dtype=object)
 
     def _names(self) -> dict[str, Any]:
         labels = self._state_labels()

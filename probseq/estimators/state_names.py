@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
 
@@ -12,13 +12,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from probseq.data.sequences import Sequences
 from probseq.distributions.params import flatten, unflatten
 from probseq.errors import ParameterError
 from probseq.estimators.latent import HiddenStates
-from probseq.estimators.pipeline import DataInfo, FittedTransforms
-from probseq.inference.base import Draws
-from probseq.models.base import SequenceModel
+from probseq.estimators.named_states import NamedStates
 from probseq.models.marginal import Marginalized
 from probseq.models.relabel import moved_start, permute_states
 from probseq.models.wrappers import map_innermost
@@ -26,10 +23,8 @@ from probseq.models.wrappers import map_innermost
 __all__ = ["StateNames"]
 
 
-class StateNames(HiddenStates):
+class StateNames(NamedStates, HiddenStates):
     """The order and the names of hidden states."""
-
-    state_names_: tuple[str, ...] | None
 
     def order_states(
         self,
@@ -78,56 +73,8 @@ class StateNames(HiddenStates):
             )
         return self._permuted(torch.as_tensor(order))
 
-    def label_states(self, names: Sequence[str] | Mapping[int, str] | None) -> Self:
-        """A copy of the fitted model with names for its states, which results then carry.
-
-        Parameters
-        ----------
-        names : list of str, dict from state number to name, or None
-            In the order of the states; a dict leaves the others their numbers; None takes names away.
-
-        Raises
-        ------
-        ParameterError
-            For names that are too many, too few or not all different.
-        """
-        self._check_fitted()
-        n_states = self._latent().n_states
-        named = copy.copy(self)
-        if names is None:
-            named.state_names_ = None
-            return named
-        if isinstance(names, Mapping):
-            chosen = [str(names.get(i, i)) for i in range(n_states)]
-            fits = set(names) <= set(range(n_states))
-        else:
-            chosen = [str(name) for name in names] if isinstance(names, list | tuple | np.ndarray) else []
-            fits = len(chosen) == n_states
-        if not fits or len(set(chosen)) < n_states:
-            raise ParameterError(
-                got=f"names={names!r}",
-                expected=f"{n_states} different names, or a dict whose keys are states 0 to {n_states - 1}",
-                remedy='Try label_states(["calm", "crisis"]).',
-            )
-        named.state_names_ = tuple(chosen)
-        return named
-
-    def _adopt(
-        self,
-        model: SequenceModel[Any],
-        transforms: FittedTransforms,
-        draws: Draws,
-        info: DataInfo,
-        data: Sequences | None,
-        weights: Tensor | None = None,
-    ) -> None:
-        super()._adopt(model, transforms, draws, info, data, weights)  # type: ignore[misc]
-        self.state_names_ = None
-
-    def _state_labels(self) -> np.ndarray:
-        """The coordinate of a dimension ``state``."""
-        names = self.state_names_
-        return np.arange(self._latent().n_states) if names is None else np.asarray(names, dtype=object)
+    def _n_named(self) -> int:
+        return self._latent().n_states
 
     def _named_states(self, codes: xr.DataArray) -> xr.DataArray:
         """Codes of states with their names as a coordinate, "" where there is no state."""
