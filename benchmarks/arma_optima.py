@@ -1,6 +1,6 @@
 """Is our maximum the highest? Estimates of statsmodels and statsforecast, put into our likelihood, on real series.
 
-Run ``python benchmarks/arma_optima.py`` (some minutes; ``--write docs/arma_optima.md`` renews the table of the
+Run ``python benchmarks/arma_optima.py`` (some minutes; ``--write docs/benchmarks/arma_optima.md`` renews the table of the
 documentation, ``--smoke`` runs one specification). For every series and every order the peers' estimates are put into
 our exact likelihood, with the same scored values and the same constant, if they are stationary and invertible. A cell
 is the best peer's log-likelihood minus ours in nats: never above 1e-4, if all is well; far below it where the peers

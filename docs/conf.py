@@ -25,7 +25,13 @@ html_show_sourcelink = False
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"
+# Pages with code cells run when they change; tutorials carry their outputs.
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(Path(__file__).parent / "_build" / ".executed")
+nb_execution_excludepatterns = ["tutorials/*"]
+nb_execution_timeout = 180
+nb_execution_raise_on_error = True
+nb_output_stderr = "warn"
 
 napoleon_google_docstring = False
 napoleon_use_rtype = False
@@ -59,7 +65,7 @@ def escape_notation(app, what, name, obj, options, lines):
 
 def list_public_names(app, docname, source):
     """Fill the reference with every public name, so that it cannot fall behind the package."""
-    if docname != "api":
+    if docname != "reference/index":
         return
     names = [name for name in getattr(probseq, "__all__", []) if not name.startswith("__")]
     entries = []
