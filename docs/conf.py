@@ -5,7 +5,8 @@ import re
 import sys
 from pathlib import Path
 
-os.environ.setdefault("MPLBACKEND", "Agg")
+# Kernels that run the pages draw into them, whatever the caller draws with.
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import probseq
