@@ -59,7 +59,7 @@ class _Training(Enum):
 TRAINING = _Training.TRAINING
 
 
-class _UnfittedError(NotFittedError, SklearnNotFittedError):
+class UnfittedError(NotFittedError, SklearnNotFittedError):
     """Both ours and scikit-learn's."""
 
 
@@ -152,8 +152,8 @@ class FittedModel(BaseEstimator, ABC):
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):
-            raise _UnfittedError(
-                got=f"a {type(self).__name__} that is not fitted",
+            raise UnfittedError(
+                got=f"an unfitted {type(self).__name__}",
                 expected="a fitted model",
                 remedy="Call fit(X) or with_parameters(...) first.",
             )

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 
 from probseq.errors import ParameterError
 from probseq.estimators.base import SequenceEstimator
-from probseq.estimators.fitted import _UnfittedError
+from probseq.estimators.fitted import UnfittedError
 
 __all__ = ["Composed", "WithMembers"]
 
@@ -95,7 +95,7 @@ class Composed(WithMembers, BaseEstimator):
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
             name = type(self).__name__
-            raise _UnfittedError(got=f"a {name} that is not fitted", expected="a fitted one", remedy="Call fit first.")
+            raise UnfittedError(got=f"an unfitted {name}", expected="a fitted one", remedy="Call fit first.")
 
     @abstractmethod
     def __sklearn_is_fitted__(self) -> bool:

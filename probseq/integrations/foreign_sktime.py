@@ -93,7 +93,7 @@ class ForeignSktime:
         """The forecaster after ``past``, its parameters as they are; it goes on from the last question if it can."""
         if self._fitted is None:
             raise NotFittedError(
-                got=f"a {type(self.forecaster).__name__} that is not fitted",
+                got=f"an unfitted {type(self.forecaster).__name__}",
                 expected="a fitted one",
                 remedy="Call fit(train), or take refit=True.",
             )

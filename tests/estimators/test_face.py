@@ -19,6 +19,7 @@ from probseq.errors import (
     DegenerateWarning,
     FileFormatError,
     HistoryError,
+    NotFittedError,
     ParameterError,
     UnsupportedError,
 )
@@ -228,3 +229,10 @@ def test_parameters_that_are_no_numbers():
             ps.HMM(2).with_parameters(**{**known, "mean": wrong})
     with pytest.raises(ParameterError, match="n_covariates=-1"):
         ps.HMM(2).with_parameters(**known, n_covariates=-1)
+
+
+def test_an_unfitted_model_says_so_under_a_public_name():
+    with pytest.raises(NotFittedError, match=r"^Got an unfitted ARMA\. Expected a fitted model\.") as caught:
+        ps.ARMA().forecast(3)
+    assert not type(caught.value).__name__.startswith("_")
+    assert type(pickle.loads(pickle.dumps(caught.value))) is type(caught.value)
