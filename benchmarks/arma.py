@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import statsmodels.api as sm
 import torch
+from _record import Record, add_options
 from threadpoolctl import threadpool_limits
 
 import probseq as ps
@@ -106,8 +107,8 @@ def make_batch(y: np.ndarray) -> Batch:
     return Batch(torch.from_numpy(y.copy())[None, :, None], seen, torch.tensor([y.size]))
 
 
-def likelihood(y, order, seasonal_order, rounds: int = 15) -> tuple[float, np.ndarray]:
-    """Time of one likelihood (us), and the ratios of the peer's two forms to it."""
+def likelihood(y, order, seasonal_order, rounds: int = 15) -> np.ndarray:
+    """Seconds (rounds, 3) of one likelihood: statsmodels', its fastest form, ours."""
     (p, d, q), (seasonal_p, seasonal_d, seasonal_q, period) = order, seasonal_order
     w = y
     for lag in [1] * d + [period] * seasonal_d:
@@ -127,16 +128,15 @@ def likelihood(y, order, seasonal_order, rounds: int = 15) -> tuple[float, np.nd
     at_fast = np.append(bare, variance)
     if constant and abs(whole.loglike(at) - profile_at(*arguments)[2]) > 1e-6:
         raise SystemExit("the two likelihoods differ")
-    seconds = compare(
+    return compare(
         [lambda: whole.loglike(at), lambda: fast.loglike(at_fast)], [lambda: profile_at(*arguments)], rounds, 20
     )
-    return 1e6 * float(np.median(seconds[:, 2])), np.median(seconds[:, :2] / seconds[:, 2:], 0)
 
 
-def fitting(y, order, seasonal_order, rounds: int = 5) -> tuple[np.ndarray, np.ndarray, float]:
-    """Seconds of the model's and the estimator's fit, ratios to the peers, and the difference in log-likelihood.
+def fitting(y, order, seasonal_order, rounds: int = 5) -> tuple[np.ndarray, float]:
+    """Seconds (rounds, 4) of a fit, and how far our log-likelihood is above statsmodels'.
 
-    The ratios are statsmodels' to both and, NaN without it, statsforecast's to the estimator.
+    The columns are statsmodels, statsforecast (NaN without it), our model and our estimator.
     """
     model = make_model(order, seasonal_order, order[1] + seasonal_order[1] == 0)
     batch = make_batch(y)
@@ -164,10 +164,8 @@ def fitting(y, order, seasonal_order, rounds: int = 5) -> tuple[np.ndarray, np.n
 
     peers = [peer] if statsforecast is None else [peer, other]
     seconds = compare(peers, [mathematical, estimator], rounds, 5)
-    ours = seconds[:, len(peers) :]
-    ratios = np.append(np.median(seconds[:, :1] / ours, 0), np.median(seconds[:, len(peers) - 1] / ours[:, 1]))
     if len(peers) == 1:
-        ratios[2] = np.nan
+        seconds = np.insert(seconds, 1, np.nan, 1)
     theirs, at = {}, 0
     sizes = {"mean": int(model.constant), "ar": order[0], "ma": order[2]}
     sizes |= {"seasonal_ar": seasonal_order[0], "seasonal_ma": seasonal_order[2], "scale": 1}
@@ -177,7 +175,7 @@ def fitting(y, order, seasonal_order, rounds: int = 5) -> tuple[np.ndarray, np.n
             theirs[name] = part.sqrt()[0] if name == "scale" else part[0] if name == "mean" else part
         at += size
     gain = found["ours"].log_prob - float(model.log_prob(theirs, batch))
-    return np.median(ours, 0), ratios, gain
+    return seconds, gain
 
 
 def paths(rounds: int, n: int = 1000, horizon: int = 24) -> np.ndarray:
@@ -221,9 +219,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="one short case, to see that it runs")
     parser.add_argument("--data", type=Path, help="folder of M3's quarterly series, for the panel")
+    add_options(parser)
     options = parser.parse_args()
     cases = dict(list(CASES.items())[:1]) if options.smoke else CASES
     warnings.simplefilter("ignore")
+    record = Record(
+        "arma",
+        "ARMA beside statsmodels and statsforecast",
+        "Processor time of one exact likelihood (our kernel, on bare parameters, as loglike takes them), of a whole "
+        "fit of the estimator and of the inference alone, and of 1000 paths of 24 steps.",
+        options,
+        ["statsmodels", "statsforecast"],
+    )
     heads = (
         "likelihood us",
         "x ARIMA",
@@ -239,17 +246,29 @@ def main() -> None:
     ratios = []
     for name, (order, seasonal_order, n, coefficients) in cases.items():
         y = series(order, seasonal_order, n, coefficients)
-        micro, first = likelihood(y, order, seasonal_order)
+        one = likelihood(y, order, seasonal_order)
+        first = np.median(one[:, :2] / one[:, 2:], 0)
+        record.speed("likelihood", name, "statsmodels", one[:, 2], one[:, 0])
+        record.speed("likelihood", name, "statsmodels, fastest form", one[:, 2], one[:, 1])
         rounds = 1 if options.smoke else 3 if n > 1000 else 7
-        seconds, second, gain = fitting(y, order, seasonal_order, rounds)
+        seconds, gain = fitting(y, order, seasonal_order, rounds)
+        record.speed("fit", name, "statsmodels", seconds[:, 3], seconds[:, 0])
+        if statsforecast is not None:
+            record.speed("fit", name, "statsforecast, CSS-ML", seconds[:, 3], seconds[:, 1])
+        record.speed("fit, inference alone", name, "statsmodels", seconds[:, 2], seconds[:, 0])
+        record.value("how far our maximum is above that of statsmodels", case=name, nats=gain)
+        second = np.median(seconds[:, [0, 0, 1]] / seconds[:, [2, 3, 3]], 0)
         ratios.append([*first, *second])
-        row = (micro, *first, 1e3 * seconds[0], second[0], 1e3 * seconds[1], *second[1:], gain)
+        micro, ms = 1e6 * np.median(one[:, 2]), 1e3 * np.median(seconds[:, 2:], 0)
+        row = (micro, *first, ms[0], second[0], ms[1], *second[1:], gain)
         print(f"{name:26s}" + "".join(f"{value:14.4g}" for value in row), flush=True)
     mean = np.exp(np.log(ratios).mean(0))
     row = ("", *(f"{one:.0f}" for one in mean[:2]), "", f"{mean[2]:.0f}", "", *(f"{one:.0f}" for one in mean[3:]), "")
     print(f"{'geometric mean':26s}" + "".join(f"{value:>14s}" for value in row))
     found = {"likelihood x ARIMA": mean[0], "estimator x ARIMA": mean[3], "estimator x CSS-ML": mean[4]}
     seconds = paths(1 if options.smoke else 9)
+    record.speed("paths, forecast().sample", "airline 144", "statsmodels", seconds[:, 1], seconds[:, 0])
+    record.speed("paths, the model's sample", "airline 144", "statsmodels", seconds[:, 2], seconds[:, 0])
     times = np.median(seconds[:, :1] / seconds[:, 1:], 0)
     ms = 1e3 * np.median(seconds, 0)
     print(
@@ -261,11 +280,16 @@ def main() -> None:
         n, one, every = panel(options.data)
         print(f"{n} series with the airline model: {one:.3g} s with one thread, {every:.3g} s with {os.cpu_count()}")
         found["panel s"] = every
+        title = "the airline model fitted to each of the quarterly series of the M3 competition, time on the wall"
+        for threads, took in ((1, one), (os.cpu_count(), every)):
+            record.value(title, series=n, threads=threads, seconds=took)
     print("The search for orders has a file of its own: benchmarks/auto_arma.py")
     # The marks are for all six cases.
     for name, value in found.items():
         if np.isfinite(value) and not options.smoke:
             print(verdict(name, float(value)))
+            record.mark(name, float(value), MARKS[name], at_least=not name.endswith(" s"))
+    record.finish()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from _record import Record, add_options
 from scipy.signal import lfilter
 
 import probseq as ps
@@ -52,7 +53,7 @@ def interval_score(low: np.ndarray, high: np.ndarray, y: np.ndarray) -> np.ndarr
     return high - low + fine * np.maximum(low - y, 0) + fine * np.maximum(y - high, 0)
 
 
-def simulated(n_series: int) -> None:
+def simulated(n_series: int, record: Record) -> None:
     methods: dict[str, Callable[[], object]] = {
         "plug-in": lambda: ps.MLE(covariance=False),
         "parameters": lambda: ps.Collapsed(n_draws=200),
@@ -78,6 +79,8 @@ def simulated(n_series: int) -> None:
                 row = "".join(f"{each[:, h - 1].mean():8.3f}" for h in (1, 4, 12))
                 whole = f"{each.mean():8.3f} ({error:.3f})"
                 print(f"{name:22s}{n:5d} {method:>12s}{whole:>16s}{row}{np.mean(widths):8.2f}{ms:8.0f}", flush=True)
+                cells = {"series": name, "n": n, "band": method, "cover": each.mean(), "error": error}
+                record.value("series of known order", **cells, width=np.mean(widths))
 
 
 def read(folder: Path, every: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
@@ -90,7 +93,7 @@ def read(folder: Path, every: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
     return found[::every]
 
 
-def real(series: list[tuple[str, np.ndarray, np.ndarray]]) -> None:
+def real(series: list[tuple[str, np.ndarray, np.ndarray]], record: Record) -> None:
     bands: dict[str, list[np.ndarray]] = {"plug-in": [], "parameters": [], "orders averaged": []}
     truth, scales = [], []
     for name, past, future in series:
@@ -124,6 +127,7 @@ def real(series: list[tuple[str, np.ndarray, np.ndarray]]) -> None:
             "score": score.mean(),
             "its error": score.std(ddof=1) / np.sqrt(len(y)),
         }
+        record.value("quarterly series of the M3 competition", band=method, series=len(y), **rows[method])
     print(pd.DataFrame.from_dict(rows, orient="index").round(3).to_string())
 
 
@@ -147,13 +151,29 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="every so many series")
     parser.add_argument("--series", type=int, default=400, help="simulated series of each kind")
     parser.add_argument("--smoke", action="store_true", help="a few series, to see that it runs")
+    add_options(parser)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     if options.data is not None:
-        real(read(options.data, 100 if options.smoke else options.every))
+        record = Record(
+            "arma_coverage_m3",
+            "How often bands of ARMA forecasts hold what comes: real series",
+            f"Share of values inside {LEVEL:.0%} intervals by horizon, its standard error over series, and the "
+            "interval score over the mean absolute change of the series, lower is better.",
+            options,
+        )
+        real(read(options.data, 100 if options.smoke else options.every), record)
     else:
-        simulated(3 if options.smoke else options.series)
+        record = Record(
+            "arma_coverage",
+            "How often bands of ARMA forecasts hold what comes: series of known order",
+            f"Share of values inside {LEVEL:.0%} intervals, one to {HORIZON} steps ahead, its standard error over "
+            f"{3 if options.smoke else options.series} series of each kind, and the mean width.",
+            options,
+        )
+        simulated(3 if options.smoke else options.series, record)
+    record.finish()
 
 
 if __name__ == "__main__":

@@ -1,25 +1,22 @@
 """Is our maximum the highest? Estimates of statsmodels and statsforecast, put into our likelihood, on real series.
 
-Run ``python benchmarks/arma_optima.py`` (some minutes; ``--write docs/benchmarks/arma_optima.md`` renews the table of the
-documentation, ``--smoke`` runs one specification). For every series and every order the peers' estimates are put into
-our exact likelihood, with the same scored values and the same constant, if they are stationary and invertible. A cell
-is the best peer's log-likelihood minus ours in nats: never above 1e-4, if all is well; far below it where the peers
-stopped early. statsforecast is left out where it is not installed.
+Run ``python benchmarks/arma_optima.py`` (some minutes; ``--smoke`` runs one specification). For every series and every
+order the peers' estimates are put into our exact likelihood, with the same scored values and the same constant, if they
+are stationary and invertible. A difference is a peer's log-likelihood minus ours in nats: never above 1e-4, if all is
+well; far below it where the peers stopped early. statsforecast is left out where it is not installed.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import platform
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import statsmodels.api as sm
 import torch
+from _record import Record, add_options
 
 import probseq as ps
 from probseq.distributions.emissions import Observation
@@ -172,60 +169,21 @@ def shown(order: Order, seasonal: tuple[int, ...]) -> str:
     return "({},{},{})".format(*order) + tail
 
 
-def table(results: dict[str, dict[str, Result]]) -> str:
-    """Markdown: one row an order, one column a series."""
-    names = list(results)
-    rows = list(dict.fromkeys(row for each in results.values() for row in each))
-    lines = ["| order | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
-    for row in rows:
-        cells = [f"{results[name][row].excess:.1e}" if row in results[name] else "" for name in names]
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def page(results: dict[str, dict[str, Result]]) -> str:
-    every = [result for each in results.values() for result in each.values()]
-    versions = {
-        name: importlib.metadata.version(name)
-        for name in ("numpy", "scipy", "statsmodels", *(() if Arima is None else ("statsforecast",)))
-    }
-    behind = {
-        peer: np.array([one.ours - one.peers[peer] for one in every if np.isfinite(one.peers.get(peer, np.nan))])
-        for peer in ("statsmodels", "statsforecast")
-    }
-    said = "; ".join(
-        f"{peer}: {len(gaps)} estimates that are stationary and invertible, {np.mean(gaps > 0.01):.0%} of them more "
-        f"than 0.01 nats below our maximum, {np.mean(gaps > 1):.0%} more than 1 nat"
-        for peer, gaps in behind.items()
-        if len(gaps)
-    )
-    highest = max(result.excess for result in every if np.isfinite(result.excess))
-    about = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"""# Is our maximum the highest?
-
-A fit is only as good as the maximum that it finds. For every series and order below, the estimates of statsmodels
-(`ARIMA`) and statsforecast (`Arima`, CSS-ML) were put into our exact likelihood: the same scored values, the same
-constant, and the innovation variance that is best for them. A cell is the better peer's log-likelihood minus our
-maximum, in nats, for one fit of ours from its default starts. Negative is ours higher; the highest of all
-{len(every)} is {highest:.1e}.
-
-{said}.
-
-{table(results)}
-
-Series: Lake Huron, earthquakes and log air passengers ship with probseq; the others come with statsmodels (`sunspots`,
-`nile`, `macrodata`, `co2` by month and `elnino`, the last 360 months each). Seasonal orders have a period of 12.
-Made by `benchmarks/arma_optima.py` on {platform.machine()} with {about}.
-"""
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="one specification, to see that it runs")
-    parser.add_argument("--write", type=Path, help="where to write the page of the documentation")
+    add_options(parser)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    record = Record(
+        "arma_optima",
+        "Is our maximum the highest?",
+        "Log-likelihood in nats of estimates of statsmodels (ARIMA) and statsforecast (Arima, CSS-ML) in our exact "
+        "likelihood, with the variance that is best for them, less our maximum from one fit with its default starts.",
+        options,
+        ["statsmodels", "statsforecast"],
+    )
     results: dict[str, dict[str, Result]] = {}
     for name, (y, period) in list(load_series().items())[: 1 if options.smoke else None]:
         results[name] = {}
@@ -234,10 +192,12 @@ def main() -> None:
             values = " ".join(f"{peer} {value - one.ours:11.2e}" for peer, value in one.peers.items())
             flag = " <-- above ours" if one.excess > LIMIT else ""
             print(f"{name:20s} {shown(order, seasonal):18s} ours {one.ours:12.4f}  {values}{flag}", flush=True)
-    if options.write is not None:
-        options.write.write_text(page(results), encoding="utf-8")
+            gaps = {peer: value - one.ours if np.isfinite(value) else None for peer, value in one.peers.items()}
+            record.value("difference", series=name, order=shown(order, seasonal), ours=one.ours, **gaps)
     worst = max(result.excess for each in results.values() for result in each.values() if np.isfinite(result.excess))
     print(f"highest excess of a peer: {worst:.2e} (at most {LIMIT:g}: {worst <= LIMIT})")
+    record.mark("highest excess of a peer's maximum over ours, nats", worst, LIMIT, at_least=False)
+    record.finish()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from _record import Record, add_options
 from threadpoolctl import threadpool_limits
 
 import probseq as ps
@@ -42,9 +43,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--horizon", type=int, default=12)
     parser.add_argument("--smoke", action="store_true", help="one short round, to see that it runs")
+    add_options(parser)
     options = parser.parse_args()
     rounds, h = (1, 2) if options.smoke else (options.rounds, options.horizon)
     torch.set_num_threads(1)
+    record = Record(
+        "backtest",
+        "What a backtest without refits costs",
+        f"Median processor time of {rounds} rounds: one pass of log_prob_steps over the series; {ORIGINS} forecasts of "
+        f"{h} steps from states that are there, as one batch; the whole backtest; the same forecasts made one by one.",
+        options,
+    )
     print("| case | log_prob_steps, ms | as a batch | backtest | beyond the batch, in log_prob_steps | one by one |")
     print("|---|---|---|---|---|---|")
     for name, (n, order, seasonal) in CASES.items():
@@ -80,6 +89,10 @@ def main() -> None:
         times = np.array([[clock(task) for task in tasks] for _ in range(rounds)]) * 1e3
         steps, ahead, single, run = np.median(times, 0)
         print(f"| {name} | {steps:.2f} | {ahead:.2f} | {run:.2f} | {(run - ahead) / steps:.1f} | {20 * single:.0f} |")
+        cells = {"log_prob_steps, ms": steps, "batch, ms": ahead, "backtest, ms": run, "one by one, ms": 20 * single}
+        beyond = {"beyond the batch, in log_prob_steps": (run - ahead) / steps}
+        record.value(f"{ORIGINS} origins of an ARMA whose parameters are known", case=name, **cells, **beyond)
+    record.finish()
 
 
 def along(model: ps.ARMA, y: np.ndarray, origins: np.ndarray) -> object:

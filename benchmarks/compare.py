@@ -23,6 +23,7 @@ os.environ.setdefault("PROBSEQ_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from _record import Record, add_options
 from scipy import stats
 
 import probseq as ps
@@ -85,7 +86,7 @@ def expected_ratio(models: dict, true: str, other: str, simulate: Simulator, n_t
     return gap.mean / (gap.standard_error * np.sqrt(gap.n_values / n_test))
 
 
-def families(n_runs: int, n_test: int, n_long: int, smoke: bool) -> None:
+def families(n_runs: int, n_test: int, n_long: int, smoke: bool, record: Record) -> None:
     print("| process | first | other | expected ratio | expected above 2 | came above 2 |")
     print("|---|---:|---|---:|---:|---:|")
     for true, (simulate, length) in PROCESSES.items():
@@ -109,9 +110,12 @@ def families(n_runs: int, n_test: int, n_long: int, smoke: bool) -> None:
                 f"{above[name] / n_runs:.2f} |",
                 flush=True,
             )
+            cells = {"process": true, "runs": n_runs, "true family first": wins, "other": name}
+            cells |= {"expected ratio": expected[name], "expected above 2": float(share)}
+            record.value("the family that made the data", **cells, **{"came above 2": above[name] / n_runs})
 
 
-def null(n_runs: int, n_test: int) -> None:
+def null(n_runs: int, n_test: int, record: Record) -> None:
     """Models that err by equal amounts to both sides."""
     print("| differences | steps | above 2 |\n|---|---:|---:|")
     pair = {
@@ -128,6 +132,9 @@ def null(n_runs: int, n_test: int) -> None:
             gap = ps.compare(pair, x[50:]).difference("low", "high")
             above += abs(gap.mean) > 2 * gap.standard_error
         print(f"| {label} | {n_test} | {above / n_runs:.3f} |", flush=True)
+        cells = {"differences": label, "steps": n_test, "runs": n_runs, "above 2": above / n_runs}
+        record.value("two models of equal expected score", **cells)
+        record.mark(f"share above two standard errors, {label} differences", above / n_runs, 0.10, at_least=False)
 
 
 def main() -> None:
@@ -135,16 +142,26 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--null-runs", type=int, default=1000)
+    add_options(parser)
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    null(10 if args.smoke else args.null_runs, 200)
+    record = Record(
+        "compare",
+        "Does compare find the family that made the data?",
+        "Shares of simulated runs: how often the true family leads, how often by more than two standard errors beside "
+        "how often that is to be expected, and how often one of two models of equal expected score does.",
+        args,
+    )
+    null(10 if args.smoke else args.null_runs, 200, record)
     families(
         1 if args.smoke else args.runs,
         60 if args.smoke else 1000,
         1000 if args.smoke else 20_000,
         args.smoke,
+        record,
     )
+    record.finish()
 
 
 if __name__ == "__main__":

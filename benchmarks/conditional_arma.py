@@ -1,7 +1,8 @@
 """AR(1)-GARCH(1, 1) with Student t innovations against arch, side by side in one process.
 
 Run as ``python benchmarks/conditional_arma.py`` where arch is installed. Every figure is the median over rounds of the
-ratio within a round; the peer goes first in one round and last in the next. All thread pools are pinned to one thread.
+ratio of processor times within a round; the peer goes first in one round and last in the next. All thread pools are
+pinned to one thread.
 
 The peer is ``arch.univariate.ARX(lags=1)`` with ``GARCH(1, 0, 1)`` and ``StudentsT``, its defaults otherwise. Both
 sides are whole estimators: reading, starting values, maximum and standard errors. Ours starts the variance at its
@@ -15,6 +16,7 @@ import argparse
 import time
 
 import numpy as np
+from _record import Record, add_options
 from threadpoolctl import threadpool_limits
 
 import probseq as ps
@@ -47,21 +49,29 @@ def lead(y: np.ndarray) -> float:
 
 
 def clock(task: object, y: np.ndarray) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     task(y)  # type: ignore[operator]
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--smoke", action="store_true", help="one short round, to see that it runs")
+    add_options(parser)
     options = parser.parse_args()
     rounds = 1 if options.smoke else options.rounds
     if ARX is None:
         y = make().with_parameters(**TRUTH).sample(500, random_state=0).values.ravel()
         print(f"arch is not installed; ours alone reached {make().fit(y).log_likelihood_:.4f} nats")
         return
+    record = Record(
+        "conditional_arma",
+        "AR(1)-GARCH(1, 1) with Student t innovations beside arch",
+        "Processor time of a whole fit: starting values, maximum and standard errors.",
+        options,
+        ["arch"],
+    )
     print(f"{'steps':>6} {'arch, ms':>9} {'ours, ms':>9} {'ratio':>6} {'lead, nats':>11}")
     with threadpool_limits(1):
         for n in (1000,) if options.smoke else (1000, 2000, 4000):
@@ -73,6 +83,9 @@ def main() -> None:
                     times[i, j] = clock((theirs, make().fit)[j], y)
             peer, own = np.median(times, 0) * 1e3
             print(f"{n:>6} {peer:>9.1f} {own:>9.1f} {np.median(times[:, 0] / times[:, 1]):>6.1f} {gap:>11.2e}")
+            record.speed("fit", f"{n} steps", "arch", times[:, 1], times[:, 0])
+            record.value("how far our maximum is above our likelihood at arch's estimates", steps=n, nats=gap)
+    record.finish()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Hidden Markov models against hmmlearn, in alternation in one process; ratios are what matters.
 
 Run ``python benchmarks/hmm.py`` (the estimators), with ``--kernels`` (the bare kernels), ``--threads 2``,
-``--emissions`` (one EM iteration with other emissions than diagonal normals) or ``--memory`` (peak memory of a fit).
+``--emissions`` (one EM iteration with other emissions than diagonal normals), ``--short`` (series on which the call
+counts for more than the arithmetic) or ``--memory`` (peak memory of a fit).
 hmmlearn runs with ``implementation="scaling"``, its fastest, and has one thread.
 """
 
@@ -20,14 +21,18 @@ import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
+from _record import Record, add_options
+
 _parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 _parser.add_argument("--kernels", action="store_true", help="time the bare kernels")
 _parser.add_argument("--emissions", action="store_true", help="one EM iteration with other emissions")
+_parser.add_argument("--short", action="store_true", help="short series")
 _parser.add_argument("--memory", action="store_true", help="peak memory of a fit")
 _parser.add_argument("--fit", choices=("probseq", "hmmlearn", "neither"), help="one fit, for --memory")
 _parser.add_argument("--threads", type=int, default=1, help="threads of our kernels")
 _parser.add_argument("--rounds", type=int, default=7)
 _parser.add_argument("--smoke", action="store_true", help="one short round, to see that it runs")
+add_options(_parser)
 OPTIONS = _parser.parse_args() if __name__ == "__main__" else _parser.parse_args([])
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -65,6 +70,7 @@ CASES = (
     Case(8, 100, 1000, 0.1, 4),
     Case(32, 1000, 100, 0.2, 4),
 )
+SHORT = (Case(3, 1, 100, 0.0, 1), Case(3, 1, 1000, 0.0, 1), Case(3, 1, 10_000, 0.0, 1), Case(8, 1, 1000, 0.0, 4))
 # The least geometric mean, and the least ratio of a single case, on one core.
 PASS = {"score": (14.0, 3.0), "decode": (12.0, 3.0), "EM step": (8.0, 2.5)}
 EMISSIONS = ("Poisson", "Categorical", "Normal full", "StudentT")
@@ -175,8 +181,8 @@ def other_emissions(name: str, case: Case) -> tuple[Callable[[], object], Callab
     return lambda: model.em_step(start, batch), fit if theirs is not None else None
 
 
-def alternate(mine: Callable[[], object], theirs: Callable[[], object], rounds: int) -> tuple[float, float, float]:
-    """Median seconds of both and the median of the ratios within rounds.
+def alternate(mine: Callable[[], object], theirs: Callable[[], object], rounds: int, calls: int = 1) -> np.ndarray:
+    """Seconds of a call of both (2, rounds), the peer last in one round and first in the next.
 
     With one thread the clock counts the time of the processor, which other processes on the machine do not change.
     """
@@ -187,38 +193,93 @@ def alternate(mine: Callable[[], object], theirs: Callable[[], object], rounds: 
         taken = {}
         for run in (mine, theirs) if number % 2 == 0 else (theirs, mine):
             begun = clock()
-            run()
-            taken[run] = clock() - begun
+            for _ in range(calls):
+                run()
+            taken[run] = (clock() - begun) / calls
         seconds.append((taken[mine], taken[theirs]))
-    ours, peers_ = np.array(seconds).T
-    return float(np.median(ours)), float(np.median(peers_)), float(np.median(peers_ / ours))
+    return np.array(seconds).T
+
+
+def medians(seconds: np.ndarray) -> tuple[float, float, float]:
+    """Milliseconds of both and the ratio within a round."""
+    ours, theirs = seconds
+    return 1e3 * float(np.median(ours)), 1e3 * float(np.median(theirs)), float(np.median(theirs / ours))
+
+
+def begin(name: str, title: str, measured: str, options: argparse.Namespace) -> Record:
+    return Record(name, title, measured, options, ["hmmlearn", "scikit-learn"], options.threads)
 
 
 def compare_tasks(options: argparse.Namespace) -> None:
     cases = [case._replace(n_steps=case.n_steps // 50, n=-(-case.n // 50)) for case in CASES[:1] + CASES[4:5]]
     ratios: dict[str, list[float]] = {task: [] for task in PASS}
+    record = begin(
+        "hmm" + "_kernels" * options.kernels + (f"_{options.threads}_threads" if options.threads > 1 else ""),
+        "Hidden Markov models with diagonal normals beside hmmlearn",
+        f"{'Processor time' if options.threads == 1 else 'Time on the wall'} of "
+        f"{'the bare kernels' if options.kernels else 'the estimators, reading and checks included,'} and of hmmlearn "
+        "with its fastest implementation, which has one thread: log-likelihood, most probable path, one EM iteration.",
+        options,
+    )
     print(f"{'case':>28} {'task':>8} {'ours ms':>9} {'hmmlearn ms':>12} {'ratio':>6}")
     for case in cases if options.smoke else CASES:
         data = make(case)
         mine, theirs = (kernels if options.kernels else estimators)(*data), peer(*data)
         for task in PASS:
-            a, b, ratio = alternate(mine[task], theirs[task], options.rounds)
+            seconds = alternate(mine[task], theirs[task], options.rounds)
+            record.speed(task, str(case), "hmmlearn", *seconds)
+            a, b, ratio = medians(seconds)
             ratios[task].append(ratio)
-            print(f"{case!s:>28} {task:>8} {1e3 * a:9.2f} {1e3 * b:12.2f} {ratio:6.1f}", flush=True)
+            print(f"{case!s:>28} {task:>8} {a:9.2f} {b:12.2f} {ratio:6.1f}", flush=True)
     for task, (mean, least) in PASS.items():
         found = np.exp(np.mean(np.log(ratios[task])))
         marks = f"geometric mean at least {mean:g}: {found >= mean}; every case at least {least:g}"
         print(f"{task:>8}: geometric mean {found:.1f} ({marks}: {min(ratios[task]) >= least})")
+        if options.threads == 1 and not options.kernels:
+            record.mark(f"{task}: times as fast as hmmlearn, geometric mean", found, mean)
+            record.mark(f"{task}: times as fast as hmmlearn, least of all cases", min(ratios[task]), least)
+    record.finish()
+
+
+def compare_short(options: argparse.Namespace) -> None:
+    record = begin(
+        "hmm_short",
+        "Hidden Markov models with diagonal normals on short series beside hmmlearn",
+        "Processor time of one call, of 20 in a row. On short series the call itself, with its checks, counts for more "
+        "than the recursion.",
+        options,
+    )
+    print(f"{'case':>28} {'task':>8} {'ours ms':>9} {'hmmlearn ms':>12} {'ratio':>6}")
+    for case in SHORT[:1] if options.smoke else SHORT:
+        data = make(case)
+        mine, theirs = estimators(*data), peer(*data)
+        for task in PASS:
+            seconds = alternate(mine[task], theirs[task], options.rounds, 20)
+            record.speed(task, str(case), "hmmlearn", *seconds)
+            a, b, ratio = medians(seconds)
+            print(f"{case!s:>28} {task:>8} {a:9.2f} {b:12.2f} {ratio:6.1f}", flush=True)
+    record.finish()
 
 
 def compare_emissions(options: argparse.Namespace) -> None:
+    record = begin(
+        "hmm_emissions",
+        "Hidden Markov models with other emissions beside hmmlearn",
+        "Processor time of one EM iteration; hmmlearn with its fastest implementation.",
+        options,
+    )
     print(f"{'emission':>12} {'case':>28} {'ours ms':>9} {'hmmlearn ms':>12} {'ratio':>6}")
     for name in EMISSIONS:
         case = Case(8, 1, 2000 if options.smoke else 50_000, 0.0, 4)
         mine, theirs = other_emissions(name, case)
-        a, b, ratio = alternate(mine, theirs or mine, options.rounds)
-        rest = f"{1e3 * b:12.2f} {ratio:6.1f} (at least {EMISSION_PASS:g}: {ratio >= EMISSION_PASS})"
-        print(f"{name:>12} {case!s:>28} {1e3 * a:9.2f} {rest if theirs else 'no peer':>12}", flush=True)
+        seconds = alternate(mine, theirs or mine, options.rounds)
+        a, b, ratio = medians(seconds)
+        if theirs:
+            record.speed("EM step", f"{name}, {case}", "hmmlearn", *seconds)
+            record.mark(f"EM step, {name}: times as fast as hmmlearn", ratio, EMISSION_PASS)
+        rest = f"{b:12.2f} {ratio:6.1f} (at least {EMISSION_PASS:g}: {ratio >= EMISSION_PASS})"
+        print(f"{name:>12} {case!s:>28} {a:9.2f} {rest if theirs else 'no peer':>12}", flush=True)
+    record.finish()
 
 
 def fit_once(which: str, smoke: bool) -> None:
@@ -243,14 +304,23 @@ def fit_once(which: str, smoke: bool) -> None:
 
 
 def compare_memory(options: argparse.Namespace) -> None:
+    record = begin(
+        "hmm_memory",
+        "Memory that the fit of a hidden Markov model takes",
+        "MiB that three EM iterations add to the peak memory of a process that has fitted a short series before.",
+        options,
+    )
     extra = ["--smoke"] if options.smoke else []
     peaks = {}
     for which in ("probseq", "hmmlearn"):
         command = [sys.executable, __file__, "--fit", which, *extra]
         peaks[which] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
         print(f"{which:>9}: a fit adds {peaks[which]:.1f} MB to the peak memory of the process")
+        record.value("peak memory of a fit", library=which, MiB=peaks[which])
     share = peaks["probseq"] / max(peaks["hmmlearn"], 1e-9)
     print(f"share of hmmlearn's: {share:.2f} (at most 0.5: {share <= 0.5})")
+    record.mark("peak memory of a fit, share of hmmlearn's", share, 0.5, at_least=False)
+    record.finish()
 
 
 def main(options: argparse.Namespace) -> None:
@@ -263,6 +333,8 @@ def main(options: argparse.Namespace) -> None:
         fit_once(options.fit, options.smoke)
     elif options.memory:
         compare_memory(options)
+    elif options.short:
+        compare_short(options)
     elif options.emissions:
         compare_emissions(options)
     else:

@@ -1,7 +1,8 @@
 """Hidden Markov models with diagonal normals against dynamax (jitted) and pomegranate, on one core, in alternation.
 
-Run ``python benchmarks/hmm_peers.py``; peers that are not installed are left out. All in double precision, compilation
-not counted. Ratios are what matters. The case with many sequences suits the peers, which run them as one batch.
+Run ``python benchmarks/hmm_peers.py``; peers that are not installed are left out. Processor time in double precision,
+compilation not counted. Ratios are what matters. The case with many sequences suits the peers, which run them as one
+batch.
 """
 
 # ruff: noqa: E402 - threads are pinned before numpy loads
@@ -24,12 +25,13 @@ if hasattr(os, "sched_setaffinity"):
 
 import numpy as np
 import torch
+from _record import Record, add_options
 
 import probseq as ps
 
 # states, sequences, steps, dims
 CASES = ((3, 1, 50_000, 1), (8, 1, 50_000, 4), (8, 100, 500, 4))
-ROUNDS = 3
+ROUNDS = 5
 
 Tasks = dict[str, Callable[[], Any]]
 
@@ -130,6 +132,7 @@ def pomegranate(x: np.ndarray, parameters: dict[str, np.ndarray]) -> Tasks:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="one short round, to see that it runs")
+    add_options(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.CRITICAL)
@@ -140,6 +143,14 @@ def main() -> None:
             print(f"{make.__name__}: not installed")
         else:
             peers[make.__name__] = make
+    record = Record(
+        "hmm_peers",
+        "Hidden Markov models with diagonal normals beside dynamax and pomegranate",
+        "Processor time on one core in double precision, compilation not counted: log-likelihood, most probable path, "
+        "one EM iteration.",
+        options,
+        ["dynamax", "jax", "pomegranate"],
+    )
     cases = [(s, n, t // 100, d) for s, n, t, d in CASES[:2]] if options.smoke else CASES
     print(f"{'states, n, steps, dims':>22} {'task':>8} {'ours ms':>9} {'peer':>12} {'peer ms':>10} {'ratio':>8}")
     for size in cases:
@@ -151,7 +162,13 @@ def main() -> None:
             for task, run in mine.items():
                 a, b = alternate(run, theirs[task], 1 if options.smoke else ROUNDS)
                 ratio = np.median(b / a)
-                print(f"{size!s:>22} {task:>8} {np.median(a):9.2f} {name:>12} {np.median(b):10.2f} {ratio:8.1f}")
+                print(
+                    f"{size!s:>22} {task:>8} {np.median(a):9.2f} {name:>12} {np.median(b):10.2f} {ratio:8.1f}",
+                    flush=True,
+                )
+                words = f"{size[0]} states, {size[1]} x {size[2]} x {size[3]}"
+                record.speed(task, words, name, 1e-3 * a, 1e-3 * b)
+    record.finish()
 
 
 def alternate(one: Callable[[], Any], other: Callable[[], Any], rounds: int) -> tuple[np.ndarray, np.ndarray]:
@@ -159,10 +176,10 @@ def alternate(one: Callable[[], Any], other: Callable[[], Any], rounds: int) -> 
     taken = np.empty((2, rounds))
     one(), other()
     for k in range(rounds):
-        for row, run in enumerate((one, other)):
-            begun = time.perf_counter()
+        for row, run in list(enumerate((one, other)))[:: -1 if k % 2 else 1]:
+            begun = time.process_time()
             run()
-            taken[row, k] = 1e3 * (time.perf_counter() - begun)
+            taken[row, k] = 1e3 * (time.process_time() - begun)
     return taken[0], taken[1]
 
 

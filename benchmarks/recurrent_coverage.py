@@ -22,6 +22,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PROBSEQ_NUM_THREADS"):
 
 import numpy as np
 import torch
+from _record import Record, add_options
 
 import probseq as ps
 from probseq.evaluation.scores import interval_score
@@ -92,9 +93,19 @@ def bootstrap(values: np.ndarray, rng: np.random.Generator) -> tuple[float, floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true")
+    add_options(parser)
     args, _ = parser.parse_known_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    record = Record(
+        "recurrent_coverage",
+        "How well bands of Bayesian networks are calibrated",
+        f"Share of held-out values inside the {LEVEL:.0%} band one step ahead, with a 95 % interval from a circular "
+        "block bootstrap; interval score (lower is better), nats per value (higher is better), processor "
+        "seconds of the fit.",
+        args,
+        ["statsmodels"],
+    )
     rng = np.random.default_rng(0)
     print("| series | model | cover of 90 % | 95 % interval | interval score | nats per value | seconds |")
     print("|---|---|---:|---|---:|---:|---:|")
@@ -110,12 +121,17 @@ def main() -> None:
             low, high = (np.asarray(law.quantile(q)).ravel() for q in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
             inside = ((future >= low) & (future <= high)).astype(float)
             a, b = bootstrap(inside, rng)
+            score = np.mean(interval_score(future, low, high, LEVEL))
+            nats = float(model.log_prob_steps(future, history=past).mean())
+            cells = {"series": name, "model": label, "held-out values": len(future), "cover": inside.mean()}
+            cells |= {"from": a, "to": b, "interval score": score, "nats per value": nats, "seconds": seconds}
+            record.value("one step ahead", **cells)
             print(
                 f"| {name} | {label} | {inside.mean():.3f} | {a:.3f} to {b:.3f} | "
-                f"{np.mean(interval_score(future, low, high, LEVEL)):.3f} | "
-                f"{float(model.log_prob_steps(future, history=past).mean()):.3f} | {seconds:.0f} |",
+                f"{score:.3f} | {nats:.3f} | {seconds:.0f} |",
                 flush=True,
             )
+    record.finish()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """A forecast of 30 draws x 100 paths x 24 steps in one batched pass, beside one draw at a time and GluonTS's DeepAR.
 
-Two layers of 40 units, one series, single precision, one thread, all in alternation. One draw at a time is the same
-code with the paths of each draw in a pass of their own. DeepAR's network has one set of weights and draws 3000 paths in
-its own predictor; it is left out where GluonTS is not installed. Run ``python benchmarks/recurrent_forecast.py``.
+Two layers of 40 units, one series, single precision, one thread, processor time, all in alternation. One draw at a time
+is the same code with the paths of each draw in a pass of their own. DeepAR's network has one set of weights and draws
+3000 paths in its own predictor; it is left out where GluonTS is not installed. Run
+``python benchmarks/recurrent_forecast.py``.
 """
 
 # ruff: noqa: E402 - threads are pinned before torch loads
@@ -24,6 +25,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PROBSEQ_NUM_THREADS"):
 
 import numpy as np
 import torch
+from _record import Record, add_options
 
 import probseq as ps
 from probseq.distributions.params import take_draw
@@ -79,8 +81,16 @@ def deepar(y: np.ndarray, folder: str) -> Callable[[], Any] | None:
     return lambda: list(predictor.predict(data))
 
 
-def main(repeats: int) -> None:
+def main(repeats: int, options: argparse.Namespace) -> None:
     """Print seconds and ratios."""
+    record = Record(
+        "recurrent_forecast",
+        "Forecasts of Bayesian recurrent networks",
+        f"Processor time of {DRAWS * PATHS} paths of {HORIZON} steps of an LSTM of {LAYERS} layers of {WIDTH} units. "
+        f"Ours are of {DRAWS} draws of the weights, {PATHS} paths of each; DeepAR's network has one set of weights.",
+        options,
+        ["gluonts"],
+    )
     torch.set_num_threads(1)
     y = np.cumsum(np.random.default_rng(0).normal(size=LENGTH))
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
@@ -91,18 +101,26 @@ def main(repeats: int) -> None:
         if peer is not None:
             ways["DeepAR (GluonTS)"] = peer
         seconds: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(repeats + 1):
-            for name, run in ways.items():
-                start = time.perf_counter()
+        for k in range(repeats + 1):
+            for name, run in list(ways.items())[:: -1 if k % 2 else 1]:
+                start = time.process_time()
                 run()
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(time.process_time() - start)
     first = statistics.median(seconds["one pass"][1:])
     for name, each in seconds.items():
         middle, least = statistics.median(each[1:]), min(each[1:])
         print(f"{name:20s} median {middle * 1e3:7.1f} ms, least {least * 1e3:7.1f} ms, ratio {middle / first:5.2f}")
+    first = seconds["one pass"][1:]
+    case = f"{DRAWS} draws x {PATHS} paths x {HORIZON} steps"
+    record.speed("forecast", case, "probseq, one draw at a time", first, seconds["one draw at a time"][1:])
+    if peer is not None:
+        record.speed("forecast", case, "gluonts, DeepAR", first, seconds["DeepAR (GluonTS)"][1:])
+    record.finish()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="one repetition")
-    main(1 if parser.parse_args().smoke else 15)
+    add_options(parser)
+    given = parser.parse_args()
+    main(1 if given.smoke else 15, given)

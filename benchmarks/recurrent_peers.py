@@ -3,8 +3,8 @@
 A step is one gradient step of a mean-field posterior: batch 32, 100 steps, hidden 64, all in alternation on one thread.
 All take it in the same bare loop, and ours inside its training loop too, with checks, schedule and clipping. BLiTZ and
 bayesian-torch follow their documentation: one sample of the objective a step. Training: the same series, layer sizes,
-lags, head, batch and number of gradient steps. Run ``python benchmarks/recurrent_peers.py``; peers that are not
-installed are left out. Ratios are what matters.
+lags, head, batch and number of gradient steps. Time is the processor's. Run ``python benchmarks/recurrent_peers.py``;
+peers that are not installed are left out. Ratios are what matters.
 """
 
 # ruff: noqa: E402 - threads are pinned before torch loads
@@ -26,6 +26,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PROBSEQ_NUM_THREADS"):
 
 import numpy as np
 import torch
+from _record import Record, add_options
 from recurrent import timed
 from torch import Tensor, nn
 
@@ -124,9 +125,9 @@ def bayesian_torch(x: Tensor) -> Step:
 def seconds(step: Step, steps: int) -> float:
     times = []
     for _ in range(steps):
-        start = time.perf_counter()
+        start = time.process_time()
         step()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return statistics.median(times[2:] if steps > 3 else times)
 
 
@@ -145,9 +146,9 @@ def our_training(x: np.ndarray, steps: int) -> float:
         max_epochs=epochs, batch_size=N, window=CONTEXT + AHEAD, context=0, validation_fraction=0.0, learning_rate=1e-3
     )
     net = ps.LSTM(WIDTH, lags=LAGS, head=ps.StudentT(), inference=ps.MLE(training=options), random_state=0)
-    start = time.perf_counter()
+    start = time.process_time()
     net.fit(x[..., None])
-    return (time.perf_counter() - start) / (epochs * -(-windows // N))
+    return (time.process_time() - start) / (epochs * -(-windows // N))
 
 
 def gluonts_training(x: np.ndarray, steps: int, folder: str) -> float:
@@ -176,9 +177,9 @@ def gluonts_training(x: np.ndarray, steps: int, folder: str) -> float:
             "accelerator": "cpu",
         },
     )
-    start = time.perf_counter()
+    start = time.process_time()
     estimator.train(data, cache_data=True)
-    return (time.perf_counter() - start) / steps
+    return (time.process_time() - start) / steps
 
 
 def installed(name: str) -> bool:
@@ -188,20 +189,34 @@ def installed(name: str) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true")
+    add_options(parser)
     args, _ = parser.parse_known_args()
     rounds = 1 if args.smoke else 5
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
+    record = Record(
+        "recurrent_peers",
+        "Bayesian LSTMs beside BLiTZ, bayesian-torch and GluonTS",
+        f"Processor time of one gradient step of a mean-field posterior, median of each round: batch {N}, {STEPS} "
+        f"steps, {HIDDEN} units, all in the same bare loop, ours inside its training loop too; and of a whole "
+        "training of the same network as DeepAR's, a step.",
+        args,
+        ["blitz-bayesian-pytorch", "bayesian-torch", "gluonts"],
+    )
     x = torch.randn(N, STEPS, 1, generator=torch.Generator().manual_seed(1)).cumsum(1) / 10
     peers = {"BLiTZ": ("blitz", blitz, 4.0), "bayesian-torch": ("bayesian_torch", bayesian_torch, 20.0)}
+    packages = {"BLiTZ": "blitz-bayesian-pytorch", "bayesian-torch": "bayesian-torch"}
     chosen = {name: (build(x), mark) for name, (module, build, mark) in peers.items() if installed(module)}
     own = bare(x)
     times: dict[str, list[float]] = {name: [] for name in ("bare", "training", *chosen)}
-    for _ in range(rounds):
-        times["training"].append(ours(x, 8 if args.smoke else 40))
-        times["bare"].append(seconds(own, 4 if args.smoke else 40))
-        for name, (step, _) in chosen.items():
-            times[name].append(seconds(step, 2 if args.smoke else 6))
+    tasks: dict[str, Step] = {
+        "training": lambda: ours(x, 8 if args.smoke else 40),
+        "bare": lambda: seconds(own, 4 if args.smoke else 40),
+        **{name: (lambda step=step: seconds(step, 2 if args.smoke else 6)) for name, (step, _) in chosen.items()},
+    }
+    for k in range(rounds):
+        for name in list(tasks)[:: -1 if k % 2 else 1]:
+            times[name].append(tasks[name]())
     middle = {name: 1e3 * statistics.median(each) for name, each in times.items()}
     print(f"one mean-field step: probseq {middle['bare']:.1f} ms, inside its training loop {middle['training']:.1f} ms")
     for name, (_, mark) in chosen.items():
@@ -210,6 +225,12 @@ def main() -> None:
         )
         ratios = f"{alone:.1f} times ours ({inside:.1f} times the training's, mark {mark:g})"
         print(f"    {name} {middle[name]:.1f} ms, {ratios}")
+        record.speed("mean-field step, bare loop", "LSTM", packages[name], times["bare"], times[name])
+        record.speed("mean-field step, our training loop", "LSTM", packages[name], times["training"], times[name])
+        record.mark(f"mean-field step, bare loop: {name} over ours", alone, mark)
+    if not chosen:
+        record.value("mean-field step", loop="bare", ms=middle["bare"])
+        record.value("mean-field step", loop="training", ms=middle["training"])
 
     data, steps = panel(), 50 if args.smoke else 500
     pairs = []
@@ -221,6 +242,9 @@ def main() -> None:
     if installed("gluonts"):
         ratio = statistics.median(b / a for a, b in pairs)
         print(f"    DeepAR {1e3 * statistics.median(b for _, b in pairs):.1f} ms, {ratio:.2f} times ours (mark 1)")
+        record.speed("training of a DeepAR, a step", "60 series of 240 months", "gluonts, DeepAR", *zip(*pairs))
+        record.mark("training of a DeepAR: GluonTS over ours", ratio, 1.0)
+    record.finish()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ import re
 import time
 from typing import Any
 
+from _record import Record, add_options
+
 import probseq as ps
 
 FORM = re.compile(r"(?:[^，。]{5}，[^，。]{5}。){2}(?:(?:[^，。]{5}，[^，。]{5}。){2})?")
@@ -55,15 +57,20 @@ def candidates(smoke: bool) -> dict[str, ps.LSTM]:
     }
 
 
-def report(name: str, model: Any, test: Any, validation: Any, n_poems: int) -> float:
+def report(name: str, model: Any, test: Any, validation: Any, n_poems: int, record: Record) -> float:
     """One row: bits and perplexity on the test poems, the share of generated poems in form, seconds of the fit."""
     bits = model.bits_per_character(test)
     poems = model.sample(50, n_poems, exclude="<unknown>", random_state=1)
     kept = sum(FORM.fullmatch(poem) is not None for poem in poems) / n_poems
     phrases = [phrase for poem in poems for phrase in re.split("[，。]", poem)[:-1]]
     fives = sum(len(phrase) == 5 for phrase in phrases) / max(1, len(phrases))
+    valid, perplexity = model.bits_per_character(validation), model.perplexity(test)
+    cells = {"model": name, "validation, bits per character": valid, "test, bits per character": bits}
+    cells |= {"perplexity": perplexity, "poems in form": kept, "phrases of five": fives}
+    cells |= {"numbers": int(model.n_parameters_), "fit, s": model.fit_seconds_}
+    record.value("poems held out", **cells)
     print(
-        f"{name:12} {model.bits_per_character(validation):7.3f} {bits:7.3f} {model.perplexity(test):8.1f} "
+        f"{name:12} {valid:7.3f} {bits:7.3f} {perplexity:8.1f} "
         f"{100 * kept:7.0f} % {100 * fives:7.0f} % {model.n_parameters_:9d} {model.fit_seconds_:7.0f} s",
         flush=True,
     )
@@ -75,23 +82,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="mle,ensemble,meanfield")
     parser.add_argument("--smoke", action="store_true")
+    add_options(parser)
     given = parser.parse_args()
     train, valid, test = (ps.datasets.tang_poems("wuyan", part) for part in ("train", "valid", "test"))
     if given.smoke:
         train, valid, test = train[:60], valid[:10], test[:10]
     words = ps.Vocabulary.from_sequences(train, min_count=2, end="<end>")
     data, validation, held_out = (ps.sequences(part, vocabulary=words) for part in (train, valid, test))
+    n_poems = 10 if given.smoke else 200
+    record = Record(
+        "text",
+        "Tang poems: character networks beside a trigram model",
+        "Bits per character on poems held out, the ends of poems included, lower is better; the share of "
+        f"{n_poems} generated poems that keep the form, and of their phrases that have five characters.",
+        given,
+    )
     print(f"{len(train)} poems, {len(words)} tokens; bits per character on {len(test)} poems")
     print(f"{'':12} {'valid':>7} {'test':>7} {'perplex.':>8} {'in form':>9} {'fives':>9} {'numbers':>9} {'fit':>9}")
-    n_poems = 10 if given.smoke else 200
     trigram = ps.MarkovChain(2, "kneser_ney", random_state=0).fit(data)
-    baseline = report("trigram", trigram, held_out, validation, n_poems)
+    baseline = report("trigram", trigram, held_out, validation, n_poems, record)
     networks, written = candidates(given.smoke), []
     for name in given.models.split(","):
         started = time.perf_counter()
         model = networks[name]
         model.fit(data) if name == "meanfield" else model.fit(data, validation=validation)
-        bits = report(name, model, held_out, validation, n_poems)
+        bits = report(name, model, held_out, validation, n_poems, record)
         written.append((name, model, bits, time.perf_counter() - started))
     for name, model, bits, seconds in written:
         print(f"\n{name}: {baseline - bits:+.3f} bits better than the trigram, {seconds:.0f} s in all")
@@ -99,6 +114,7 @@ def main() -> None:
             print("   ", poem)
         text, nats = model.sample(18, history="春眠不覺曉，", beams=20, exclude="<unknown>", log_prob=True)
         print(f"    春眠不覺曉，{text}   (the most probable that 20 beams find, {float(nats):.1f} nats)")
+    record.finish()
 
 
 if __name__ == "__main__":
