@@ -7,6 +7,7 @@ from pathlib import Path
 
 # Kernels that run the pages draw into them, whatever the caller draws with.
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import probseq
@@ -16,16 +17,37 @@ author = "The probseq developers"
 copyright = "The probseq developers"
 release = version = probseq.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "myst_nb"]
-exclude_patterns = ["_build"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "myst_nb",
+    "mathml",
+    "reference",
+    "tutorials",
+]
+exclude_patterns = ["_build", "_ext", "_static"]
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
+html_css_files = ["style.css"]
 html_title = "probseq"
-html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2, "secondary_sidebar_items": ["page-toc"]}
+html_theme_options = {
+    "logo": {"text": "probseq"},
+    "header_links_before_dropdown": 8,
+    "navbar_align": "left",
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+html_sidebars = {"index": [], "get_started": [], "design": []}
 html_show_sourcelink = False
 
-myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 # Pages with code cells run when they change; tutorials carry their outputs.
 nb_execution_mode = "cache"
@@ -34,6 +56,7 @@ nb_execution_excludepatterns = ["tutorials/*"]
 nb_execution_timeout = 180
 nb_execution_raise_on_error = True
 nb_output_stderr = "warn"
+nb_merge_streams = True
 
 napoleon_google_docstring = False
 napoleon_use_rtype = False
@@ -44,7 +67,6 @@ autodoc_typehints = "none"
 autodoc_default_options = {
     "members": True,
     "inherited-members": "object,BaseException,BaseEstimator,Distribution,Module,tuple,dict",
-    "show-inheritance": False,
 }
 autodoc_inherit_docstrings = True
 
@@ -65,28 +87,15 @@ def escape_notation(app, what, name, obj, options, lines):
             lines[i] = "".join(part if k % 2 else _escape(part) for k, part in enumerate(_CODE.split(line)))
 
 
-def list_public_names(app, docname, source):
-    """Fill the reference with every public name, so that it cannot fall behind the package."""
-    if docname != "reference/index":
-        return
-    names = [name for name in getattr(probseq, "__all__", []) if not name.startswith("__")]
-    entries = []
-    for name in names:
-        item = getattr(probseq, name)
-        is_module = isinstance(item, type(sys))
-        directive = "automodule" if is_module else "autoclass" if isinstance(item, type) else "autofunction"
-        if not is_module and not callable(item):
-            directive = "autodata"
-        entries.append(f"## {name}\n\n```{{eval-rst}}\n.. {directive}:: probseq.{name}\n```\n")
-    source[0] = source[0].replace("<!-- names -->", "\n".join(entries))
+def skip_internals(app, what, name, obj, skip, options):
+    """Leave out what no user calls.
 
-
-def skip_routing(app, what, name, obj, skip, options):
-    """Leave out scikit-learn's generated methods of metadata routing, whose text refers to its own glossary."""
-    return True if _ROUTING.fullmatch(name) else None
+    Scikit-learn's generated methods of metadata routing, whose text refers to its own glossary; the rules by which
+    parameters are checked; the classes behind an estimator.
+    """
+    return True if _ROUTING.fullmatch(name) or name in {"rules", "check_rules"} or isinstance(obj, type) else None
 
 
 def setup(app):
-    app.connect("autodoc-skip-member", skip_routing)
+    app.connect("autodoc-skip-member", skip_internals)
     app.connect("autodoc-process-docstring", escape_notation, priority=100)
-    app.connect("source-read", list_public_names)
