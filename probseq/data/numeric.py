@@ -90,7 +90,8 @@ def _text_in_numbers(value: Any, where: str) -> DataError:
     return DataError(
         got=f"the text {str(value)!r} in {where}",
         expected="numbers, with NaN for missing values",
-        remedy="Drop or encode that column. A date column belongs into the index, or name it with time=.",
+        remedy="Drop or encode that column, or give the columns of a table their roles: ps.sequences(X, sequence=..., "
+        "time=..., variables=[...]).",
     )
 
 
