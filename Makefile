@@ -9,6 +9,7 @@ SHELL := /bin/sh
 PYTHON ?= $(or $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done),python3)
 TORCH_INDEX ?=
 ARGS ?=
+RESULTS ?= bench-results
 JOBS ?= 2
 
 VENV := .venv
@@ -24,7 +25,7 @@ help:
 	@echo 'make lint    check style, format and the layers of imports'
 	@echo 'make types   check types with mypy'
 	@echo 'make docs    build the documentation into docs/_build/html'
-	@echo 'make bench   measure speed beside other libraries'
+	@echo 'make bench   measure speed and accuracy beside other libraries; writes a file for each into bench-results'
 	@echo
 	@echo 'PYTHON=...       the interpreter that makes .venv (now: $(PYTHON))'
 	@echo 'TORCH_INDEX=...  where torch comes from; https://download.pytorch.org/whl/cpu is the small CPU build'
@@ -53,11 +54,11 @@ docs: $(VENV)/.docs
 	@echo 'Open docs/_build/html/index.html'
 
 bench: $(VENV)/.dev
-	@echo '== measuring speed beside other libraries (a few minutes; close other programs)'
-	@for b in benchmarks/[!_]*.py; do \
-	  test -f "$$b" || continue; \
-	  echo "== $$b"; $(PY) "$$b" $(ARGS) || exit 1; \
+	@echo '== measuring speed beside other libraries (this takes long; close other programs)'
+	@for b in benchmarks/[!_]*.py 'benchmarks/hmm.py --short' 'benchmarks/hmm.py --emissions' 'benchmarks/hmm.py --memory'; do \
+	  echo "== $$b"; $(PY) $$b --results $(RESULTS) $(ARGS) || exit 1; \
 	done
+	@echo 'The results are in $(RESULTS); RESULTS=docs/benchmarks/results puts them into the documentation'
 
 # A venv made halfway (Debian without python3-venv leaves one behind) is removed, so that the next call starts anew.
 $(PY):

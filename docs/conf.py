@@ -22,6 +22,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "myst_nb",
+    "benchmark_results",
     "mathml",
     "reference",
     "tutorials",
@@ -63,6 +64,7 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 # Members inherited from other libraries are documented there.
 autodoc_default_options = {
     "members": True,
