@@ -12,6 +12,7 @@ __all__ = [
     "DegenerateWarning",
     "EmptyDataError",
     "FileFormatError",
+    "GlyphError",
     "HistoryError",
     "HorizonError",
     "IncompatibleError",
@@ -103,6 +104,10 @@ class UnsupportedError(ProbseqError, TypeError):
 
 class FileFormatError(ProbseqError, ValueError):
     """A file that is not a probseq model, is damaged, or was written by a version that is not known here."""
+
+
+class GlyphError(ProbseqError, ValueError):
+    """A text of a picture has a character for which there is no font."""
 
 
 class ProbseqWarning(UserWarning):

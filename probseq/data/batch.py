@@ -59,6 +59,8 @@ class Sequences:
         the step of the whole index. Empty otherwise.
     name, attrs, coords
         Name and attributes of the data, and further coordinates as ``{name: (dims, values)}``.
+    time_attrs
+        Attributes of the time coordinate, such as ``long_name`` and ``units``.
     """
 
     values: np.ndarray
@@ -80,6 +82,7 @@ class Sequences:
     cut: tuple[tuple[int, Freq], ...] = ()
     name: Hashable = None
     attrs: Mapping[Hashable, Any] = field(default_factory=dict)
+    time_attrs: Mapping[Hashable, Any] = field(default_factory=dict)
     coords: Coords = field(default_factory=dict)
 
     @property

@@ -52,6 +52,7 @@ class Intake:
     text: bool = False
     categories: tuple[Hashable, ...] | None = None
     attrs: dict[Hashable, Any] = field(default_factory=dict)
+    time_attrs: dict[Hashable, Any] = field(default_factory=dict)
     name: Hashable = None
     coords: Coords = field(default_factory=dict)
     covariates: Sequence[np.ndarray] | None = None
@@ -84,7 +85,7 @@ def read(X: Any, what: str = "X") -> Intake:
 
         return read_pandas(X)
     if isinstance(X, xr.Dataset):
-        X = X.to_dataarray("variable")
+        X = _with_units(X)
     if isinstance(X, xr.DataArray):
         return _read_dataarray(X)
     # A sparse matrix by keys is a mapping too.
@@ -247,6 +248,7 @@ def _join(parts: list[Intake], names: tuple[Hashable, ...] | None) -> Intake:
         text=first.text,
         categories=first.categories if all(part.categories == first.categories for part in parts) else None,
         attrs=first.attrs if all(part.attrs == first.attrs for part in parts) else {},
+        time_attrs=first.time_attrs if all(part.time_attrs == first.time_attrs for part in parts) else {},
         name=first.name if len(set(labels)) == 1 else None,
     )
 
@@ -286,6 +288,7 @@ def _read_dataarray(X: xr.DataArray) -> Intake:
     elif "variable" in dims:
         intake.variables = None
     intake.name, intake.attrs = X.name, dict(X.attrs)
+    intake.time_attrs = dict(X.coords[original["time"]].attrs) if original["time"] in X.coords else {}
     intake.indexes = [labels["time"]] * len(intake.blocks)
     for key, coord in X.coords.items():
         at = tuple(renamed.get(dim, str(dim)) for dim in coord.dims)
@@ -294,6 +297,16 @@ def _read_dataarray(X: xr.DataArray) -> Intake:
     if "sequence" in dims and "length" in X.coords:
         _cut_ragged(intake, X)
     return intake
+
+
+def _with_units(X: xr.Dataset) -> xr.DataArray:
+    """One array of all variables; names and units of their own become coordinates along ``variable``."""
+    found = X.to_dataarray("variable")
+    for word in ("long_name", "units"):
+        words = [str(one.attrs.get(word, "")) for one in X.data_vars.values()]
+        if any(words) and word not in found.coords:
+            found = found.assign_coords({word: ("variable", words)})
+    return found
 
 
 def _roles(X: xr.DataArray) -> tuple[str, ...]:

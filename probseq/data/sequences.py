@@ -274,6 +274,7 @@ def _assemble(
         given_freq=freq,
         name=intake.name,
         attrs=intake.attrs,
+        time_attrs=intake.time_attrs,
         coords=intake.coords,
     )
 

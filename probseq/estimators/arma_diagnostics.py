@@ -14,7 +14,7 @@ from probseq.estimators.arma_gaps import ARMAGaps
 from probseq.evaluation.whiteness import heteroskedasticity, jarque_bera, ljung_box
 from probseq.models.arma_response import autocovariance, impulse_response, spectral_density
 from probseq.plotting import plot_diagnostics
-from probseq.results.plots import stamps
+from probseq.results.plots import stamps, time_label
 
 __all__ = ["ARMADiagnostics"]
 
@@ -131,7 +131,7 @@ class ARMADiagnostics(ARMAGaps):
         ----------
         X : data in any form
         n_lags : int
-        ax : nine Axes
+        ax : nine Axes, or a figure
 
         Returns
         -------
@@ -156,7 +156,7 @@ class ARMADiagnostics(ARMAGaps):
             spectrum=(density["frequency"].values, density.values),
             n_lags=count,
             breaks=tuple(np.cumsum(data.lengths)[:-1].tolist()),
-            xlabel="" if one else "step, sequences one after the other",
+            xlabel=time_label(data, data.index[0]) if one else "step, sequences one after the other",
             ax=ax,
         )
 

@@ -16,8 +16,8 @@ from probseq.models.base import Batch
 from probseq.models.recurrent import RecurrentModel, RecurrentState
 from probseq.models.recurrent_inside import attention_weights, hidden_states
 from probseq.models.wrappers import innermost, unwrap
-from probseq.plotting import plot_attention
-from probseq.results.plots import stamps
+from probseq.plotting import new_panels, plot_attention
+from probseq.results.plots import chosen_sequences, sequence_title, shown_tokens, stamps, time_label
 
 __all__ = ["Encoding"]
 
@@ -83,34 +83,50 @@ class Encoding(Predicting):
         self,
         X: Any,
         *,
-        sequence: int = 0,
+        sequence: Any = 0,
         head: int = 0,
         lengths: Any = None,
         covariates: Any = None,
         history: Any = None,
         ax: Any = None,
     ) -> Any:
-        """Draw the attention weights of one sequence over time, averaged over draws; returns the axes.
+        """Draw the attention weights over time, averaged over draws; below a text stand its tokens.
 
         Parameters
         ----------
-        sequence, head : int
-            Which of several sequences and heads.
+        sequence : int, list of int or None
+            Which of several sequences, a panel each; None is all.
+        head : int
+            Which of several heads.
+        ax : Axes, one a sequence, or a figure
+
+        Returns
+        -------
+        Axes, or an array of them where there are several sequences.
         """
         data = self._read(X, lengths, covariates)
         model, batch, state, first = self._network(data, history)
         heads = 1 if model.attention is None else model.attention.heads
-        for name, value, n in (("sequence", sequence, data.n_sequences), ("head", head, heads)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < n:
-                raise ParameterError(
-                    got=f"{name}={value!r}", expected=f"a whole number below {n}", remedy=f"The first is {name}=0."
-                )
+        if isinstance(head, bool) or not isinstance(head, int | np.integer) or not 0 <= head < heads:
+            raise ParameterError(
+                got=f"head={head!r}", expected=f"a whole number below {heads}", remedy="The first is head=0."
+            )
+        chosen = chosen_sequences(sequence, data.n_sequences)
         with torch.no_grad():
-            found = attention_weights(model, self.model_.params, batch, state).mean(0)[sequence, :, head]
-        length = int(data.lengths[sequence])
-        title = str(data.names[sequence]) if data.many else None
-        when = stamps(data.index[sequence])[first:]
-        return plot_attention(when, found[: length - first].numpy(), title=title, ax=ax)
+            found = attention_weights(model, self.model_.params, batch, state).mean(0)[:, :, head]
+        size = (8.0, 3.6 if len(chosen) == 1 else 2.6 * len(chosen))
+        panels = new_panels(ax, len(chosen), 1, size=size, what="one a sequence" if len(chosen) > 1 else "")
+        for panel, i in zip(panels, chosen, strict=True):
+            length = int(data.lengths[i])
+            plot_attention(
+                stamps(data.index[i])[first:],
+                found[i, : length - first].numpy(),
+                tokens=shown_tokens(data, i)[first:] if data.vocabulary is not None else None,
+                title=sequence_title(data, i),
+                xlabel=time_label(data, data.index[i]) if data.vocabulary is None and panel is panels[-1] else "",
+                ax=panel,
+            )
+        return panels[0] if len(panels) == 1 else np.array(panels, dtype=object)
 
     def _recurrent(self) -> RecurrentModel:
         model = innermost(self.model_.model)

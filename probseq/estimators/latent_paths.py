@@ -21,8 +21,8 @@ from probseq.models.latent_network import LatentNetwork
 from probseq.models.latent_smoothing import smooth_paths
 from probseq.models.latent_state import LatentState
 from probseq.models.wrappers import ElementwiseModel, innermost, layers, unwrap
-from probseq.plotting import plot_latent_paths
-from probseq.results.plots import stamps
+from probseq.plotting import new_panels, plot_latent_paths
+from probseq.results.plots import chosen_sequences, sequence_title, stamps, time_label
 
 __all__ = ["LatentPaths"]
 
@@ -112,7 +112,7 @@ class LatentPaths(SequenceEstimator):
         X: Any,
         states: Any = None,
         *,
-        sequence: int = 0,
+        sequence: Any = 0,
         draw: int = 0,
         level: float = 0.9,
         n_paths: int = 200,
@@ -122,17 +122,24 @@ class LatentPaths(SequenceEstimator):
         random_state: RandomState = None,
         ax: Any = None,
     ) -> Any:
-        """Latent variables of one sequence over time, given all of it, inside bands; returns the axes.
+        """Latent variables over time, given the whole sequence, inside bands.
 
         Parameters
         ----------
         states : int, list of int or None
             Which coordinates; None are the four that vary most.
-        sequence, draw : int
-            Which of several sequences, and draws of the weights.
+        sequence : int, list of int or None
+            Which of several sequences, a panel each; None is all.
+        draw : int
+            Which of several draws of the weights.
         level : float
             The probability inside a band, which lies between quantiles of the paths.
         n_paths : int
+        ax : Axes, one a sequence, or a figure
+
+        Returns
+        -------
+        Axes, or an array of them where there are several sequences.
 
         Raises
         ------
@@ -142,24 +149,27 @@ class LatentPaths(SequenceEstimator):
         data = self._borrow(X, lengths, covariates)
         number_in("level", level, "(0, 1)", "Write 0.9 for 90 %.")
         whole_number("n_paths", n_paths, 2, "Try 200.")
-        _below("sequence", sequence, data.n_sequences)
+        rows = chosen_sequences(sequence, data.n_sequences)
         _below("draw", draw, self.model_.n_draws)
         chosen = _chosen(states, self._inside().n_latent)
         found, first = self._paths(data, n_paths, history, random_state)
-        steps = int(data.lengths[sequence]) - first
-        paths = found[draw, :, sequence, :steps].double().numpy()
-        mean = paths.mean(0)
+        laws = [_band(found[draw, :, i, : int(data.lengths[i]) - first], level) for i in rows]
         if chosen is None:
-            chosen = sorted(np.argsort(-mean.var(0))[:_SHOWN].tolist())
-        low, high = np.quantile(paths, [0.5 - level / 2, 0.5 + level / 2], axis=0)
-        return plot_latent_paths(
-            stamps(data.index[sequence])[first:],
-            mean[:, chosen],
-            (low[:, chosen], high[:, chosen]),
-            names=[f"state {state}" for state in chosen],
-            title=str(data.names[sequence]) if data.many else None,
-            ax=ax,
-        )
+            spread = sum(mean.var(0) for mean, _, _ in laws)
+            chosen = sorted(np.argsort(-spread)[:_SHOWN].tolist())
+        size = (8.0, 3.6 if len(rows) == 1 else 2.6 * len(rows))
+        panels = new_panels(ax, len(rows), 1, size=size, what="one a sequence" if len(rows) > 1 else "")
+        for panel, i, (mean, low, high) in zip(panels, rows, laws, strict=True):
+            plot_latent_paths(
+                stamps(data.index[i])[first:],
+                mean[:, chosen],
+                (low[:, chosen], high[:, chosen]),
+                names=[f"state {state}" for state in chosen],
+                title=sequence_title(data, i),
+                xlabel=time_label(data, data.index[i]) if panel is panels[-1] else "",
+                ax=panel,
+            )
+        return panels[0] if len(panels) == 1 else np.array(panels, dtype=object)
 
     def interpolate(
         self, a: Any, b: Any, n_points: int = 5, *, n_paths: int = 200, random_state: RandomState = None
@@ -287,6 +297,13 @@ def _chosen(states: Any, n: int) -> list[int] | None:
     for state in chosen:
         _below("a state", state, n)
     return chosen
+
+
+def _band(paths: Tensor, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and quantiles of paths (path, time, state)."""
+    found = paths.double().numpy()
+    low, high = np.quantile(found, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+    return found.mean(0), low, high
 
 
 def _below(name: str, value: Any, n: int) -> None:

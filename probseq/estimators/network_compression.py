@@ -212,9 +212,9 @@ class NetworkCompression(Encoding):
         history: Any = None,
         ax: Any = None,
     ) -> Any:
-        """Draw nats lost per value of X by rank, each with the share of numbers that is left; returns the axes.
+        """Draw nats lost per value of X by rank, each with the share of numbers that is left.
 
-        The arguments are those of ``compression_curve``.
+        The arguments are those of ``compression_curve``, and ``ax``; returns the Axes.
         """
         table = self.compression_curve(X, ranks, inputs=inputs, lengths=lengths, covariates=covariates, history=history)
         return plot_compression(table.index, table["loss"], table["share"], ax=ax)

@@ -124,7 +124,7 @@ class NetworkGradients(Encoding):
     ) -> Any:
         """Draw the norms by lag on a logarithmic scale, averaged over draws, with 90 % of steps and draws and the rate.
 
-        The arguments are those of ``gradient_norms``; returns the axes.
+        The arguments are those of ``gradient_norms``, and ``ax``; returns the Axes.
         """
         data = self._read(X, lengths, covariates)
         low, high = _bounds(bounds)

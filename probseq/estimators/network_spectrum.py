@@ -87,7 +87,7 @@ class NetworkSpectrum(Encoding):
         ----------
         layer, gate
             As in ``recurrent_spectrum``.
-        ax : two Axes
+        ax : two Axes, or a figure
 
         Returns
         -------

@@ -14,7 +14,7 @@ from probseq.errors import ParameterError, UnsupportedError
 from probseq.estimators.predicting import Predicting
 from probseq.plotting import plot_residuals
 from probseq.results.forecast import Forecast
-from probseq.results.plots import stamps
+from probseq.results.plots import stamps, time_label
 
 __all__ = ["Residuals"]
 
@@ -92,7 +92,7 @@ class Residuals(Predicting):
         X, kind, weights
             As in `residuals`. Ordinary residuals are not independent over time, even if the model is right.
         variable : int or name
-        ax : four Axes
+        ax : four Axes, or a figure
 
         Returns
         -------
@@ -115,7 +115,7 @@ class Residuals(Predicting):
             segments,
             breaks=tuple(np.cumsum(data.lengths)[:-1].tolist()),
             title=str(data.variables[j]) if data.n_variables > 1 else None,
-            xlabel="" if one else "step, sequences one after the other",
+            xlabel=time_label(data, data.index[0]) if one else "step, sequences one after the other",
             ax=ax,
         )
 

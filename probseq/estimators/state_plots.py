@@ -18,15 +18,16 @@ from probseq.models.discretized import DiscretizedModel
 from probseq.models.latent import DiscreteLatent
 from probseq.models.wrappers import ElementwiseModel, layers
 from probseq.plotting import (
-    axes_in,
+    figure_class,
     hide_times,
+    new_panels,
     plot_emissions,
     plot_state_probabilities,
     plot_states,
     plot_transition_graph,
     plot_transition_matrix,
 )
-from probseq.results.plots import stamps, unit_label
+from probseq.results.plots import chosen_sequences, sequence_title, stamps, time_label, unit_label, visible
 
 __all__ = ["StatePlots"]
 
@@ -42,7 +43,7 @@ class StatePlots(StateNames):
         self,
         X: Any,
         *,
-        sequence: int = 0,
+        sequence: Any = 0,
         lengths: Any = None,
         covariates: Any = None,
         history: Any = None,
@@ -52,47 +53,53 @@ class StatePlots(StateNames):
 
         Parameters
         ----------
-        sequence : int
-            Which of several sequences.
-        ax : Axes, or one a variable
+        sequence : int, list of int or None
+            Which of several sequences; None is all. Several have panels below each other, without probabilities.
+        ax : Axes, one a variable of each sequence, or a figure
 
         Returns
         -------
-        Axes, or an array of them where there are several variables. The panel of probabilities is the last of the
-        figure's axes.
+        Axes, or an array of them where there are several variables or sequences. The panel of probabilities is the last
+        of the figure's axes.
         """
         data = self._read(X, lengths, covariates)
-        i = _chosen(sequence, data.n_sequences)
-        length, k = int(data.lengths[i]), data.n_variables
+        chosen = chosen_sequences(sequence, data.n_sequences)
+        k = data.n_variables
         model, batch, state, first = self._problem(data, history)
         with torch.no_grad():
-            probs = model.smooth(self.model_.params, batch, state).mean(0)[i, : length - first].numpy()
+            probs = model.smooth(self.model_.params, batch, state).mean(0).numpy()
             if self.model_.n_draws == 1:
-                path = model.decode(self.model_.params, batch, state).states[0, i, : length - first].numpy()
+                paths = model.decode(self.model_.params, batch, state).states[0].numpy()
             else:
-                path = probs.argmax(-1)
-        share = np.pad(probs, ((first, 0), (0, 0)))
-        path = np.pad(path, (first, 0), constant_values=-1)
-        panels, below = _stacked(ax, k)
-        when = stamps(data.index[i])
-        for j, panel in enumerate(panels):
-            plot_states(
-                when,
-                data.values[i, :length, j],
-                path,
-                share if below is None and j == k - 1 else None,
-                names=self._state_words(model.n_states),
-                categories=None if self.vocabulary_ is None else [_visible(token) for token in self.vocabulary_.tokens],
-                ylabel=unit_label(data, j),
-                title=str(data.names[i]) if data.many and j == 0 else None,
-                legend=j == 0,
-                ax=panel,
-            )
-            if below is not None or j < k - 1:
-                hide_times(panel)
-        if below is not None:
-            plot_state_probabilities(when, share, ax=below)
-        return panels[0] if k == 1 else np.array(panels, dtype=object)
+                paths = probs.argmax(-1)
+        panels, below = _stacked(ax, k, len(chosen))
+        tokens = None if self.vocabulary_ is None else [visible(token) for token in self.vocabulary_.tokens]
+        for place, i in enumerate(chosen):
+            length = int(data.lengths[i])
+            share = np.pad(probs[i, : length - first], ((first, 0), (0, 0)))
+            path = np.pad(paths[i, : length - first], (first, 0), constant_values=-1)
+            when = stamps(data.index[i])
+            label = time_label(data, data.index[i])
+            for j, panel in enumerate(panels[place * k : (place + 1) * k]):
+                last = place == len(chosen) - 1 and j == k - 1
+                plot_states(
+                    when,
+                    data.values[i, :length, j],
+                    path,
+                    share if below is None and last and len(chosen) == 1 else None,
+                    names=self._state_words(model.n_states),
+                    categories=tokens,
+                    xlabel=label if below is None and last else "",
+                    ylabel=unit_label(data, j),
+                    title=sequence_title(data, i) if j == 0 else None,
+                    legend=place == 0 and j == 0,
+                    ax=panel,
+                )
+                if below is not None or j < k - 1:
+                    hide_times(panel)
+            if below is not None:
+                plot_state_probabilities(when, share, xlabel=label, ax=below)
+        return panels[0] if len(panels) == 1 else np.array(panels, dtype=object)
 
     def plot_transitions(self, kind: str = "both", *, ax: Any = None) -> Any:
         """How states follow one another: the matrix of probabilities and its graph, averaged over parameter draws.
@@ -100,7 +107,7 @@ class StatePlots(StateNames):
         Parameters
         ----------
         kind : "both", "matrix" or "graph"
-        ax : Axes; two for "both"
+        ax : Axes, two for "both", or a figure
 
         Returns
         -------
@@ -122,13 +129,9 @@ class StatePlots(StateNames):
             return plot_transition_matrix(matrix, names=words, ax=ax)
         if kind == "graph":
             return plot_transition_graph(matrix, often, names=words, ax=ax)
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            n = len(matrix)
-            size = (max(9.4, 3.0 + 1.05 * n), max(4.0, 1.0 + 0.5 * n))
-            _, ax = plt.subplots(1, 2, figsize=size, layout="constrained")
-        left, right = _some_axes(ax, 2, "one for the matrix and one for the graph")
+        n = len(matrix)
+        size = (max(9.4, 3.0 + 1.05 * n), max(4.0, 1.0 + 0.5 * n))
+        left, right = new_panels(ax, 1, 2, size=size, what="one for the matrix and one for the graph")
         plot_transition_matrix(matrix, names=words, ax=left)
         plot_transition_graph(matrix, often, names=words, ax=right)
         return np.array([left, right], dtype=object)
@@ -151,6 +154,11 @@ class StatePlots(StateNames):
         Parameters
         ----------
         variable : int or name
+        ax : Axes
+
+        Returns
+        -------
+        Axes.
         """
         data = self._read(X, lengths, covariates)
         j = self._position(variable)
@@ -174,7 +182,7 @@ class StatePlots(StateNames):
             heights = (share.unsqueeze(-1) * _heights(laws, grid, step, counted and not nominal)).sum(1).mean(0)
         words = [str(code) for code in grid] if nominal else None
         if nominal and self.vocabulary_ is not None:
-            words = [_visible(token) for token in self.vocabulary_.tokens]
+            words = [visible(token) for token in self.vocabulary_.tokens]
         return plot_emissions(
             values,
             grid,
@@ -202,36 +210,15 @@ class StatePlots(StateNames):
         return [f"state {s}" for s in range(n_states)] if self.state_names_ is None else list(self.state_names_)
 
 
-def _visible(token: Any) -> str:
-    """A token as text; what leaves no mark on paper as Python writes it."""
-    text = str(token)
-    return text if text.strip() and text.isprintable() else repr(text)
-
-
-def _chosen(sequence: Any, n: int) -> int:
-    if not isinstance(sequence, int | np.integer) or not -n <= sequence < n:
-        raise ParameterError(got=f"sequence={sequence!r}", expected=f"a number below {n}", remedy="They count from 0.")
-    return int(sequence) % n
-
-
-def _some_axes(ax: Any, n: int, what: str) -> list[Any]:
-    panels = axes_in(ax)
-    if len(panels) != n:
-        raise ParameterError(got=f"{len(panels)} axes", expected=f"{n} axes, {what}", remedy="Leave ax out.")
-    return panels
-
-
-def _stacked(ax: Any, k: int) -> tuple[list[Any], Any]:
-    """One panel a variable and, in a new figure, one for the probabilities."""
-    if ax is not None:
-        return _some_axes(ax, k, "one a variable"), None
-    import matplotlib.pyplot as plt
-
+def _stacked(ax: Any, k: int, n: int) -> tuple[list[Any], Any]:
+    """One panel a variable of each of n sequences and, in a new figure of one sequence, one for the probabilities."""
+    if n > 1:
+        return new_panels(ax, n * k, 1, size=(8.0, 2.4 * n * k), what="one for each variable of each sequence"), None
+    if ax is not None and not isinstance(ax, figure_class()):
+        return new_panels(ax, k, 1, size=(0.0, 0.0), what="one a variable" if k > 1 else ""), None
     size, ratios = (8.0, 3.2 + 1.6 * k if k > 1 else 4.6), [2.0 if k > 1 else 3.0] * k + [1.0]
-    _, axes = plt.subplots(
-        k + 1, 1, figsize=size, layout="constrained", squeeze=False, sharex=True, gridspec_kw={"height_ratios": ratios}
-    )
-    return list(axes[:-1, 0]), axes[-1, 0]
+    panels = new_panels(ax, k + 1, 1, size=size, sharex=True, gridspec_kw={"height_ratios": ratios})
+    return panels[:-1], panels[-1]
 
 
 def _grid(values: np.ndarray, counted: bool) -> tuple[np.ndarray, int]:

@@ -1,27 +1,36 @@
 """Pictures of forecasts, states and calibration, drawn from arrays.
 
-Every function takes ``ax=None`` and returns the Axes it drew on; without one it makes a figure of its own. Matplotlib
-is imported when the first picture is drawn, and its global settings stay as they are. Colours are those of Okabe and
-Ito, which people with colour vision deficiencies tell apart. Times are numbers, strings or ``datetime64``.
+Every function takes ``ax`` and returns what it drew on: one Axes, or for several panels a flat array of Axes. ``ax``
+may be the same again, so one Axes or as many as there are panels, or a Figure or SubFigure in which the panels are made;
+None makes a figure. The plot methods of estimators, forecasts and comparisons keep this rule too.
+
+Matplotlib is imported when the first picture is drawn, and its global settings stay as they are; `style` says how
+everything looks. Colours are those of Okabe and Ito, which people with colour vision deficiencies tell apart. Times are
+numbers, strings, ``datetime64`` or an index of pandas. Chinese characters are drawn with a font that comes with the
+package; a character for which there is no font is a GlyphError, never a box. Equations between dollars are drawn by
+matplotlib itself.
 """
 
 from probseq.plotting.attention import plot_attention
 from probseq.plotting.calibration import plot_calibration_curves
-from probseq.plotting.canvas import PALETTE, axes_in, hide_times
+from probseq.plotting.canvas import axes_in, figure_class, hide_times, new_panels
 from probseq.plotting.diagnostics import plot_diagnostics
 from probseq.plotting.forecasts import plot_cumulative_difference, plot_fan, plot_pit, plot_weights
 from probseq.plotting.latent_paths import plot_latent_paths
-from probseq.plotting.laws import plot_bars, plot_quantiles, plot_ridge
+from probseq.plotting.laws import plot_bars, plot_quantiles, plot_ridge, plot_shades
 from probseq.plotting.networks import plot_compression, plot_gradient_norms, plot_spectra
 from probseq.plotting.piano_rolls import plot_piano_roll
 from probseq.plotting.residuals import plot_residuals
 from probseq.plotting.states import plot_emissions, plot_state_probabilities, plot_states
+from probseq.plotting.style import PALETTE
 from probseq.plotting.transitions import plot_transition_graph, plot_transition_matrix
 
 __all__ = [
     "PALETTE",
     "axes_in",
+    "figure_class",
     "hide_times",
+    "new_panels",
     "plot_attention",
     "plot_bars",
     "plot_calibration_curves",
@@ -37,6 +46,7 @@ __all__ = [
     "plot_quantiles",
     "plot_residuals",
     "plot_ridge",
+    "plot_shades",
     "plot_spectra",
     "plot_state_probabilities",
     "plot_states",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from probseq.errors import ShapeError
-from probseq.plotting.canvas import PALETTE, finish, new_axes, times_of, tint
+from probseq.plotting.canvas import limits, name_ticks, new_axes, on_time, times_of
+from probseq.plotting.style import PALETTE, color_bar, finish, picture, shades_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,11 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["plot_attention"]
 
 
+@picture
 def plot_attention(
-    times: ArrayLike,
+    times: Any,
     weights: ArrayLike,
     *,
+    tokens: Sequence[str] | None = None,
     title: str | None = None,
+    xlabel: str = "",
     color: str = PALETTE[0],
     ax: Axes | None = None,
 ) -> Axes:
@@ -32,15 +37,16 @@ def plot_attention(
         one a step, shape (time,).
     weights
         how much each step draws on the state so many steps before, shape (time, lag).
-    title, color, ax
+    tokens
+        what stands below the steps in place of times, such as the characters of a text, shape (time,).
+    title, xlabel, color, ax
         as in ``plot_fan``.
 
     Raises
     ------
     ShapeError
-        There is not one row of weights a time.
+        There is not one row of weights, or not one token, a time.
     """
-    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.ticker import MaxNLocator
 
     when, shares = times_of(times), np.asarray(weights, float)
@@ -50,13 +56,19 @@ def plot_attention(
             expected=f"one row for each of {len(when)} times, shape (time, lag)",
             remedy="Select one sequence, draw and head first.",
         )
+    if tokens is not None and len(tokens) != len(when):
+        raise ShapeError(got=f"{len(tokens)} tokens", expected=f"one for each of {len(when)} times")
+    when = when if tokens is None else np.arange(len(when))
     ax = new_axes(ax)
-    dark: Any = tint(color, 0.9)
-    shades = LinearSegmentedColormap.from_list("attention", ["white", dark])
-    mesh = ax.pcolormesh(when, np.arange(shares.shape[1]), shares.T, cmap=shades, vmin=0.0, shading="nearest")
-    bar = ax.figure.colorbar(mesh, ax=ax, label="weight")
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    finish(ax, title, "", "lag")
+    x = on_time(ax, when)
+    if len(x):
+        rows = np.arange(shares.shape[1])
+        mesh = ax.pcolormesh(x, rows, shares.T, cmap=shades_of(color), vmin=0.0, shading="nearest")
+        color_bar(mesh, ax, "weight")
+        ax.set_xlim(*limits(x))
+    finish(ax, title, xlabel, "lag")
     ax.grid(visible=False)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    if tokens is not None:
+        name_ticks(ax, [str(token) for token in tokens])
     return ax

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from probseq.errors import ParameterError
-from probseq.plotting.canvas import INK, PALETTE, axes_in, finish
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from probseq.plotting.canvas import new_panels
+from probseq.plotting.style import BAND, DASHES, GUIDE, INK, LINE, MARKERS, PALETTE, beside, finish, picture, strong
 
 __all__ = ["plot_calibration_curves"]
 
 
+@picture
 def plot_calibration_curves(
     curves: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]],
     histograms: Mapping[str, tuple[ArrayLike, ArrayLike]],
@@ -24,6 +23,7 @@ def plot_calibration_curves(
     error: tuple[ArrayLike, ArrayLike] | None = None,
     band: tuple[float, float] | None = None,
     unit: str = "",
+    title: str | None = None,
     ax: Any = None,
 ) -> np.ndarray:
     """Draw coverage by level, PIT values and widths by level side by side, one colour a name.
@@ -40,8 +40,14 @@ def plot_calibration_curves(
         within which the bars of a right forecast stay.
     unit
         of the widths.
+    title
+        above the first panel.
     ax
-        three axes to draw on.
+        three axes, or a figure.
+
+    Returns
+    -------
+    The three axes: coverage, PIT values, widths.
 
     Raises
     ------
@@ -50,39 +56,30 @@ def plot_calibration_curves(
     """
     if not curves:
         raise ParameterError(got="no curve", expected="at least one model", remedy="Pass one.")
-    covered, pits, widths = _panels(ax)
-    covered.plot([0, 1], [0, 1], color=INK, lw=1.0, ls="--")
+    covered, pits, widths = new_panels(ax, 1, 3, size=(11.0, 3.4), what="for coverage, PIT values and widths")
+    covered.plot([0, 1], [0, 1], color=INK, lw=GUIDE, ls="--")
     if error is not None:
         level, se = (np.asarray(part, float) for part in error)
-        covered.fill_between(level, level - 2 * se, level + 2 * se, color="#EEEEEE", lw=0, label="± 2 s.e.")
+        covered.fill_between(level, level - 2 * se, level + 2 * se, color=BAND, lw=0, label="± 2 s.e.")
     if band is not None:
-        pits.axhspan(*band, color="#EEEEEE", lw=0)
-    pits.axhline(1.0, color=INK, lw=1.0, ls="--")
+        pits.axhspan(*band, color=BAND, lw=0)
+    pits.axhline(1.0, color=INK, lw=GUIDE, ls="--")
     for i, (name, (levels, coverage, width)) in enumerate(curves.items()):
-        color = PALETTE[i % len(PALETTE)]
-        covered.plot(levels, coverage, color=color, lw=1.6, marker="o", ms=3, label=name or "coverage")
-        widths.plot(levels, width, color=color, lw=1.6, marker="o", ms=3)
+        color, dash, marker = strong(PALETTE[i % len(PALETTE)]), DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]
+        look: dict[str, Any] = {"color": color, "lw": LINE, "ls": dash, "marker": marker, "ms": 3.5}
+        covered.plot(levels, coverage, label=name or "coverage", **look)
+        widths.plot(levels, width, **look)
         middles, density = (np.asarray(part, float) for part in histograms[name])
-        pits.step(middles, density, where="mid", color=color, lw=1.6)
+        pits.step(middles, density, where="mid", color=color, lw=LINE, ls=dash)
     for panel in (covered, pits):
         panel.set_xlim(0, 1)
     covered.set_ylim(0, 1)
     pits.set_ylim(bottom=0)
     widths.set_ylim(bottom=0)
-    finish(covered, None, "probability of the interval", "share of values inside")
-    covered.legend(loc="upper left", frameon=False, fontsize="small")
+    finish(covered, title, "probability of the interval", "share of values inside")
     finish(pits, None, "probability integral transform", "density")
-    finish(widths, None, "probability of the interval", f"mean width ({unit})" if unit else "mean width")
+    finish(widths, None, "probability of the interval", f"mean width, {unit}" if unit else "mean width")
+    handles, labels = covered.get_legend_handles_labels()
+    if len(curves) > 1 or error is not None:
+        beside(widths, handles=handles, labels=labels)
     return np.array([covered, pits, widths], dtype=object)
-
-
-def _panels(ax: Any) -> list[Axes]:
-    if ax is None:
-        import matplotlib.pyplot as plt
-
-        _, axes = plt.subplots(1, 3, figsize=(10.5, 3.4), layout="constrained")
-        return list(axes)
-    panels = list(axes_in(ax))
-    if len(panels) != 3:
-        raise ParameterError(got=f"{len(panels)} axes", expected="three", remedy="Leave ax out.")
-    return panels

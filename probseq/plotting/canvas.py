@@ -1,14 +1,18 @@
-"""Axes, colours and times that all pictures share."""
+"""Axes, times and states that all pictures share."""
 
 from __future__ import annotations
 
+import datetime
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from probseq.errors import ParameterError, ShapeError
+from probseq.plotting.style import INK, PALETTE, THIN, finish, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,45 +20,92 @@ if TYPE_CHECKING:
 __all__ = [
     "INK",
     "PALETTE",
+    "alone",
     "along",
     "axes_in",
-    "beside",
     "draw_history",
     "draw_truth",
+    "figure_class",
     "finish",
     "hide_times",
     "limits",
+    "name_ticks",
     "new_axes",
+    "new_panels",
+    "on_time",
     "panel_below",
     "patch",
     "runs",
+    "stamps",
     "state_colors",
     "state_words",
     "times_of",
     "tint",
 ]
 
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#7F7F7F")
-"""Okabe and Ito (2008), with grey in place of black, which is for data."""
-
-INK = "#222222"
 _SIZE = (8.0, 3.6)
+# Inches of a letter, of a Chinese character and of a line of the small texts beside ticks.
+_NARROW, _WIDE, _LINE_HEIGHT = 0.082, 0.125, 0.2
 
 
-def new_axes(ax: Axes | None, width: float = _SIZE[0], height: float = _SIZE[1]) -> Axes:
-    """The axes given, or those of a new figure (inches)."""
-    if ax is not None:
-        return axes_in(ax)[0]
-    import matplotlib.pyplot as plt
+def new_axes(ax: Any, width: float = _SIZE[0], height: float = _SIZE[1]) -> Axes:
+    """The axes given, or those of a new figure (inches); in a figure that is given they fill it."""
+    return new_panels(ax, 1, 1, size=(width, height))[0]
 
-    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+def new_panels(
+    ax: Any, rows: int, columns: int, *, size: tuple[float, float], what: str = "", **grid: Any
+) -> list[Axes]:
+    """The axes given, as many as there are panels, or new ones in a figure that is given or made.
+
+    Parameters
+    ----------
+    ax
+        None, one Axes, an array or list of Axes, a Figure or a SubFigure.
+    rows, columns
+        how new panels are laid out; they come row by row.
+    size
+        of a new figure, inches.
+    what
+        what each panel is for, in words for the error.
+    grid
+        further arguments of ``Figure.subplots``.
+
+    Raises
+    ------
+    ParameterError
+        There are not as many axes as panels, or something is no axes.
+    """
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        ax = plt.figure(figsize=size, layout="constrained")
+    if isinstance(ax, figure_class()):
+        figure: Any = ax
+        return list(figure.subplots(rows, columns, squeeze=False, **grid).ravel())
+    n, found = rows * columns, axes_in(ax)
+    if len(found) != n:
+        raise ParameterError(
+            got=f"{len(found)} axes",
+            expected=("1" if n == 1 else f"{n} axes") + (f", {what}" if what else ""),
+            remedy="Leave ax out"
+            + (f", pass a figure, or make them with plt.subplots({rows}, {columns})." if n > 1 else "."),
+        )
+    return found
+
+
+def figure_class() -> type:
+    """What figures and parts of figures are."""
+    from matplotlib.figure import FigureBase
+
+    return FigureBase
 
 
 def axes_in(ax: Any) -> list[Axes]:
     """The axes given, one or an array of them, or a ParameterError."""
     from matplotlib.axes import Axes
 
-    found = list(np.asarray(ax, dtype=object).ravel())
+    found = [ax] if isinstance(ax, Axes) else list(np.asarray(ax, dtype=object).ravel())
     wrong = [one for one in found if not isinstance(one, Axes)]
     if wrong or not found:
         raise ParameterError(
@@ -75,37 +126,10 @@ def panel_below(ax: Axes) -> Axes:
     return ax.figure.add_subplot(grid[1], sharex=ax)
 
 
-def finish(ax: Axes, title: str | None, xlabel: str, ylabel: str, legend: bool = False) -> Axes:
-    """Texts, grid and spines, the same in all pictures."""
-    import matplotlib.dates as mdates
-
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(color="#E6E6E6", lw=0.7)
-    ax.set_axisbelow(True)
-    locator = ax.xaxis.get_major_locator()
-    if isinstance(locator, mdates.AutoDateLocator):
-        ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
-        # Eleven years, matplotlib's most, run into each other in a panel of a third of a page.
-        width = ax.bbox.width / ax.figure.dpi
-        locator.maxticks[mdates.YEARLY] = min(locator.maxticks[mdates.YEARLY], max(3, int(2 * width)))
-    if title:
-        ax.set_title(title, loc="left", fontsize="medium")
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
-    if legend and ax.get_legend_handles_labels()[1]:
-        ax.legend(**beside())
-    return ax
-
-
 def hide_times(ax: Axes) -> None:
     """Leave the labels of the time axis to the panel below."""
     ax.tick_params(labelbottom=False)
     ax.xaxis.offsetText.set_visible(False)
-
-
-def beside() -> dict[str, Any]:
-    """Place a legend to the right of the axes, where it hides no data."""
-    return {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False, "fontsize": "small"}
 
 
 def patch(color: Any, label: str) -> Any:
@@ -113,15 +137,6 @@ def patch(color: Any, label: str) -> Any:
     from matplotlib.patches import Patch
 
     return Patch(facecolor=color, label=label)
-
-
-def tint(color: str, strength: float, towards: str = "white") -> tuple[float, float, float]:
-    """Mix a colour with another; opaque, so that what overlaps keeps its hue."""
-    from matplotlib.colors import to_rgb
-
-    near, far = np.array(to_rgb(color)), np.array(to_rgb(towards))
-    red, green, blue = (strength * near + (1 - strength) * far).tolist()
-    return red, green, blue
 
 
 def state_colors(n_states: int) -> list[Any]:
@@ -142,12 +157,56 @@ def state_words(n_states: int, names: Sequence[str] | None) -> list[str]:
     return words
 
 
-def times_of(times: ArrayLike) -> NDArray[Any]:
-    """Times as an array (time,)."""
+def times_of(times: Any) -> NDArray[Any]:
+    """Times as an array (time,): numbers, strings, or ``datetime64`` for stamps and periods of any kind."""
+    if isinstance(times, pd.Index):
+        return stamps(times)
     when = np.asarray(times)
     if when.ndim != 1:
         raise ShapeError(got=f"times of shape {when.shape}", expected="one time a step, shape (time,)")
-    return when
+    if when.dtype != object or all(isinstance(one, str) for one in when):
+        return when
+    if all(isinstance(one, datetime.date) for one in when):
+        return stamps(pd.DatetimeIndex(when))
+    return stamps(pd.Index(when))
+
+
+def stamps(index: pd.Index) -> NDArray[Any]:
+    """Times that matplotlib understands: local clock times, numbers, or the number of the step for anything else."""
+    if isinstance(index, pd.PeriodIndex):
+        index = index.to_timestamp()
+    if isinstance(index, pd.DatetimeIndex):
+        return np.asarray(index.tz_localize(None).to_numpy(), dtype="datetime64[ns]")
+    if index.dtype.kind in "iuf":
+        return index.to_numpy()
+    return np.arange(len(index))
+
+
+def on_time(ax: Axes, when: NDArray[Any]) -> NDArray[np.float64]:
+    """Make the x-axis one of these times, with whole numbers for whole steps, and return where they lie on it."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.update_units(when)
+    if when.dtype.kind in "iub":
+        ax.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    return np.asarray(ax.convert_xunits(when), float)
+
+
+def name_ticks(ax: Axes, names: Sequence[str], at: Sequence[float] | None = None) -> None:
+    """Names below the x-axis: turned where they would touch each other, some left out where they would still."""
+    places = list(range(len(names)) if at is None else at)
+    widest = max((sum(_WIDE if ord(one) >= 0x2E80 else _NARROW for one in name) for name in names), default=0.0)
+    room = ax.get_window_extent().width / ax.figure.dpi / max(len(names), 1)
+    if widest < room:
+        ax.set_xticks(places, names)
+        return
+    every = math.ceil(_LINE_HEIGHT / room)
+    shown = slice(None, None, every)
+    short = widest < every * room
+    ax.set_xticks(
+        places[shown], list(names)[shown], rotation=0 if short else 35, ha="center" if short else "right",
+        rotation_mode="anchor",
+    )  # fmt: skip
 
 
 def along(values: ArrayLike, when: NDArray[Any], name: str) -> NDArray[np.float64]:
@@ -166,14 +225,24 @@ def draw_history(ax: Axes, history: tuple[ArrayLike, ArrayLike] | None) -> None:
     """The line of the data before a forecast, (times, values)."""
     if history is not None:
         past = times_of(history[0])
-        ax.plot(past, along(history[1], past, "history"), color=INK, lw=1.2, label="history")
+        line = along(history[1], past, "history")
+        ax.plot(past, line, color=INK, lw=1.2, label="history", **alone(line))
 
 
 def draw_truth(ax: Axes, when: NDArray[Any], truth: ArrayLike | None) -> None:
     """What happened, one value a time."""
     if truth is not None:
         seen = along(truth, when, "truth")
-        ax.plot(when, seen, color=INK, lw=0.9, marker="o", ms=3.2, mfc="white", mew=0.9, label="observed")
+        ax.plot(when, seen, color=INK, lw=THIN, marker="o", ms=3.2, mfc="white", mew=0.9, label="observed", zorder=4)
+
+
+def alone(line: NDArray[np.float64]) -> dict[str, Any]:
+    """A marker for lines of which a value has no neighbour, since it would not be seen."""
+    known = np.isfinite(line)
+    lonely = known & ~np.append(known[1:], False) & ~np.insert(known[:-1], 0, False)
+    if not lonely.any():
+        return {}
+    return {"marker": "o", "ms": 3.5, "markevery": np.flatnonzero(lonely).tolist()}
 
 
 def limits(x: NDArray[np.float64]) -> tuple[float, float]:

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from probseq.errors import ParameterError, ShapeError
-from probseq.plotting.canvas import INK, PALETTE, along, draw_history, draw_truth, finish, new_axes, times_of, tint
+from probseq.plotting.canvas import alone, along, draw_history, draw_truth, new_axes, on_time, times_of
+from probseq.plotting.style import (
+    BAND,
+    DASHES,
+    GUIDE,
+    INK,
+    LINE,
+    MARKERS,
+    PALETTE,
+    THIN,
+    finish,
+    inside,
+    picture,
+    strong,
+    tint,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,8 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["plot_cumulative_difference", "plot_fan", "plot_pit", "plot_weights"]
 
 
+@picture
 def plot_fan(
-    times: ArrayLike,
+    times: Any,
     median: ArrayLike,
     bands: Mapping[float, tuple[ArrayLike, ArrayLike]],
     *,
@@ -65,10 +81,12 @@ def plot_fan(
     ParameterError
         A level lies outside (0, 1).
     """
-    ax, when = new_axes(ax), times_of(times)
+    when = times_of(times)
     for level in bands:
         if not 0 < level < 1:
             raise ParameterError(got=f"level={level:g}", expected="a probability between 0 and 1")
+    ax = new_axes(ax)
+    on_time(ax, when)
     draw_history(ax, history)
     ordered = sorted(bands, reverse=True)
     for rank, level in enumerate(ordered):
@@ -85,12 +103,13 @@ def plot_fan(
         # One step has no lines.
         marker = "_" if len(when) == 1 else None
         ax.plot(when, lines.T, color=tint(color, 0.75, INK), lw=0.6, alpha=alpha, marker=marker)
-    marker = "o" if len(when) == 1 else None
-    ax.plot(when, along(median, when, "median"), color=tint(color, 0.85, INK), lw=1.8, marker=marker, label=label)
+    middle = along(median, when, "median")
+    ax.plot(when, middle, color=tint(color, 0.85, INK), lw=1.8, label=label, **alone(middle))
     draw_truth(ax, when, truth)
     return finish(ax, title, xlabel, ylabel, legend=True)
 
 
+@picture
 def plot_pit(
     pit_values: ArrayLike,
     *,
@@ -117,20 +136,21 @@ def plot_pit(
 
     found = pit_histogram(pit_values, n_bins=n_bins, level=level)
     ax = new_axes(ax, width=4.6)
-    ax.axhspan(found.lower, found.upper, color="#EEEEEE", lw=0)
+    ax.axhspan(found.lower, found.upper, color=BAND, lw=0)
     ax.bar(
         found.edges[:-1], found.density, np.diff(found.edges), align="edge", color=tint(color, 0.7), ec="white", lw=1
     )
-    ax.axhline(1.0, color=INK, lw=1.0, ls="--")
+    ax.axhline(1.0, color=INK, lw=GUIDE, ls="--")
     for bound, label in ((found.lower, None), (found.upper, f"{100 * level:g} % of the bars if calibrated")):
-        ax.axhline(bound, color=PALETTE[4], lw=1.0, label=label)
+        ax.axhline(bound, color=PALETTE[4], lw=GUIDE, label=label)
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1.25 * max(found.upper, found.density.max()))
     finish(ax, title, f"probability integral transform ({found.n_values} values)", "density")
-    ax.legend(loc="upper center", frameon=False, fontsize="small")
+    inside(ax, "upper center")
     return ax
 
 
+@picture
 def plot_weights(
     names: Sequence[str],
     weights: ArrayLike,
@@ -174,14 +194,15 @@ def plot_weights(
     ax.set_xlim(low and -1.2 * span, high and 1.2 * span)
     ax.set_yticks(rows, names)
     ax.invert_yaxis()
-    ax.axvline(0, color=INK, lw=0.8)
+    ax.axvline(0, color=INK, lw=THIN)
     finish(ax, title, xlabel, "")
     ax.grid(axis="y", visible=False)
     return ax
 
 
+@picture
 def plot_cumulative_difference(
-    times: ArrayLike,
+    times: Any,
     differences: Mapping[str, ArrayLike],
     *,
     reference: str = "the best",
@@ -205,9 +226,15 @@ def plot_cumulative_difference(
     ylabel
         not given: "nats ahead of" the reference.
     """
-    ax, when = new_axes(ax), times_of(times)
-    ax.axhline(0, color=INK, lw=1.0, ls="--")
+    when = times_of(times)
+    ax = new_axes(ax)
+    on_time(ax, when)
+    ax.axhline(0, color=INK, lw=GUIDE, ls="--")
     for i, (name, difference) in enumerate(differences.items()):
         total = np.nancumsum(along(difference, when, name))
-        ax.plot(when, total, color=PALETTE[(i + 1) % len(PALETTE)], lw=1.6, drawstyle="steps-post", label=name)
+        color = strong(PALETTE[(i + 1) % len(PALETTE)])
+        ax.plot(
+            when, total, color=color, lw=LINE, ls=DASHES[i % len(DASHES)], drawstyle="steps-post", label=name,
+            marker=MARKERS[i % len(MARKERS)] if len(when) == 1 else None,
+        )  # fmt: skip
     return finish(ax, title, xlabel, f"nats ahead of {reference}" if ylabel is None else ylabel, legend=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from probseq.errors import ShapeError
-from probseq.plotting.canvas import finish, new_axes, state_colors, state_words, times_of, tint
+from probseq.plotting.canvas import alone, new_axes, on_time, state_colors, state_words, times_of
+from probseq.plotting.style import DASHES, LINE, finish, picture, strong, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["plot_latent_paths"]
 
 
+@picture
 def plot_latent_paths(
-    times: ArrayLike,
+    times: Any,
     means: ArrayLike,
     band: tuple[ArrayLike, ArrayLike] | None = None,
     *,
@@ -53,12 +55,14 @@ def plot_latent_paths(
     if centre.ndim != 2 or len(centre) != len(when) or any(edge.shape != centre.shape for edge in edges):
         shapes = ", ".join(str(one.shape) for one in (centre, *edges))
         raise ShapeError(got=f"means and band of shapes {shapes}", expected=f"shape ({len(when)}, state)")
-    ax = new_axes(ax)
     words, colors = state_words(centre.shape[1], names), state_colors(centre.shape[1])
+    ax = new_axes(ax)
+    on_time(ax, when)
     for j, (word, color) in enumerate(zip(words, colors, strict=True)):
         if edges and len(when) > 1:
             ax.fill_between(when, edges[0][:, j], edges[1][:, j], color=color, alpha=0.2, lw=0)
         elif edges:
             ax.vlines(when, edges[0][:, j], edges[1][:, j], color=tint(color, 0.4), lw=6)
-        ax.plot(when, centre[:, j], color=color, lw=1.6, marker="o" if len(when) == 1 else None, label=word)
+        line = centre[:, j]
+        ax.plot(when, line, color=strong(color), lw=LINE, ls=DASHES[j % len(DASHES)], label=word, **alone(line))
     return finish(ax, title, xlabel, ylabel, legend=True)

@@ -9,17 +9,32 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probseq.errors import ShapeError
-from probseq.plotting.canvas import INK, PALETTE, axes_in, beside, finish, new_axes, state_colors, tint
+from probseq.plotting.canvas import new_axes, new_panels, state_colors
+from probseq.plotting.style import (
+    DASHES,
+    INK,
+    LINE,
+    MARKERS,
+    PALETTE,
+    THIN,
+    beside,
+    finish,
+    inside,
+    picture,
+    strong,
+    tint,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["plot_compression", "plot_gradient_norms", "plot_spectra"]
 
-_MARKERS = 60
+_MARKED = 60
 _SMALLEST = 1e-300
 
 
+@picture
 def plot_gradient_norms(
     norms: ArrayLike,
     band: tuple[ArrayLike, ArrayLike],
@@ -61,20 +76,23 @@ def plot_gradient_norms(
     positive = middle[middle > 0]
     floor = max(float(positive.min()) * 1e-3, _SMALLEST) if len(positive) else 1e-12
     ax.set_yscale("log")
-    for value, bottom, top, one, label, color in zip(middle, low, high, rate, labels, state_colors(len(middle))):
+    for i, (value, bottom, top, one, label, color) in enumerate(
+        zip(middle, low, high, rate, labels, state_colors(len(middle)))
+    ):
         ax.fill_between(lag, np.maximum(bottom, floor), np.maximum(top, floor), color=color, alpha=0.16, lw=0)
-        marker = "o" if len(lag) <= _MARKERS else ""
+        marker = MARKERS[i % len(MARKERS)] if len(lag) <= _MARKED else ""
         shown = np.where(value > 0, value, np.nan)
-        ax.plot(lag, shown, color=color, lw=1.6, marker=marker, ms=3, label=label)
+        ax.plot(lag, shown, color=strong(color), lw=LINE, marker=marker, ms=3.5, label=label)
         behind = (lag > 0) & (value > 0)
         if one > 0 and behind.sum() > 1:
             height = np.log(value[behind]).mean() + (lag[1:] - lag[behind].mean()) * np.log(one)
-            ax.plot(lag[1:], np.exp(height), color=INK, lw=0.9, ls="--")
+            ax.plot(lag[1:], np.exp(height), color=INK, lw=THIN, ls="--")
     finish(ax, title, "lag, steps back", "norm of the gradient")
-    ax.legend(loc="best", frameon=False, fontsize="small")
+    inside(ax)
     return ax
 
 
+@picture
 def plot_spectra(
     eigenvalues: ArrayLike,
     singular_values: ArrayLike,
@@ -96,7 +114,7 @@ def plot_spectra(
     title
         as in ``plot_fan``.
     ax
-        two axes; without them a figure of its own.
+        two axes, or a figure.
 
     Returns
     -------
@@ -105,7 +123,9 @@ def plot_spectra(
     Raises
     ------
     ShapeError
-        The arrays do not fit each other, or there are not two axes.
+        The arrays do not fit each other.
+    ParameterError
+        There are not two axes.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -115,34 +135,36 @@ def plot_spectra(
             got=f"eigenvalues {eigen.shape}, singular values {singular.shape} and {len(names)} names",
             expected="two arrays of shape (draw, matrix, rank), one name a matrix",
         )
-    left, right = _two(ax)
+    left, right = new_panels(ax, 1, 2, size=(9.0, 3.9), what="for eigenvalues and singular values")
     colors = state_colors(len(names))
     angle = np.linspace(0, 2 * np.pi, 200)
-    left.plot(np.cos(angle), np.sin(angle), color=INK, lw=0.9)
+    left.plot(np.cos(angle), np.sin(angle), color=INK, lw=THIN)
     # Clouds of many draws stay readable where each point is faint.
     alpha = float(np.clip(300 / eigen[:, 0].size, 0.15, 0.85))
     for i, (name, color) in enumerate(zip(names, colors)):
         points = eigen[:, i].ravel()
-        left.plot(points.real, points.imag, ls="", marker="o", ms=4, color=color, alpha=alpha, mew=0)
-        left.plot([], [], ls="", marker="o", ms=4, color=color, mew=0, label=name)
+        marker = MARKERS[i % len(MARKERS)]
+        left.plot(points.real, points.imag, ls="", marker=marker, ms=4, color=color, alpha=alpha, mew=0)
         low, middle, high = np.quantile(singular[:, i], [0.05, 0.5, 0.95], axis=0)
         rank = np.arange(1, len(middle) + 1)
         if len(singular) > 1:
             right.fill_between(rank, low, high, color=tint(color, 0.25), alpha=0.6, lw=0)
-        right.plot(rank, middle, color=color, lw=1.5, marker="o" if len(rank) <= _MARKERS else "", ms=3, label=name)
+        look: dict[str, Any] = {"marker": marker, "ms": 3.5} if len(rank) <= _MARKED else {}
+        right.plot(rank, middle, color=strong(color), lw=LINE, ls=DASHES[i % len(DASHES)], label=name, **look)
     reach = 1.08 * max(1.0, float(np.abs(eigen).max(initial=0.0)))
     left.set_aspect("equal", adjustable="datalim")
     left.set_ylim(-reach, reach)
-    right.axhline(1, color=INK, lw=0.9, ls="--")
+    right.axhline(1, color=INK, lw=THIN, ls="--")
     right.set_ylim(bottom=0)
     finish(left, title, "eigenvalues, real part", "imaginary part")
     finish(right, None, "rank", "singular value")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     if any(names):
-        right.legend(**beside())
+        beside(right)
     return np.array([left, right], dtype=object)
 
 
+@picture
 def plot_compression(
     ranks: ArrayLike,
     losses: ArrayLike,
@@ -179,8 +201,8 @@ def plot_compression(
             expected="three arrays of shape (rank,)",
         )
     ax = new_axes(ax)
-    ax.axhline(0, color=INK, lw=0.9, ls="--")
-    ax.plot(rank, loss, color=color, lw=1.6, marker="o", ms=5)
+    ax.axhline(0, color=INK, lw=THIN, ls="--")
+    ax.plot(rank, loss, color=color, lw=LINE, marker="o", ms=5)
     for at, height, left in zip(rank, loss, share):
         words = ax.annotate(f"{left:.0%}", (at, height), (0, 8), textcoords="offset points", ha="center")
         words.set(fontsize="small", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8})
@@ -190,15 +212,3 @@ def plot_compression(
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.margins(x=0.06, y=0.14)
     return finish(ax, title, "rank (with the share of numbers left)", "nats lost per value")
-
-
-def _two(ax: Any) -> list[Axes]:
-    if ax is None:
-        import matplotlib.pyplot as plt
-
-        _, axes = plt.subplots(1, 2, figsize=(9.0, 3.9), layout="constrained")
-        return list(axes)
-    panels = axes_in(ax)
-    if len(panels) != 2:
-        raise ShapeError(got=f"{len(panels)} axes", expected="2", remedy="Make them with plt.subplots(1, 2).")
-    return panels

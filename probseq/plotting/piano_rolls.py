@@ -10,7 +10,8 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from probseq.errors import DataTypeError, ShapeError, SupportError
-from probseq.plotting.canvas import PALETTE, finish, limits, new_axes, times_of
+from probseq.plotting.canvas import limits, new_axes, on_time, times_of
+from probseq.plotting.style import BAND, PALETTE, finish, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,12 +24,13 @@ _PIANO = 21
 _FAINT = 0.05
 
 
+@picture
 def plot_piano_roll(
     roll: ArrayLike,
     notes: ArrayLike | None = None,
     *,
     pitches: ArrayLike | None = None,
-    times: ArrayLike | None = None,
+    times: Any = None,
     title: str | None = None,
     xlabel: str = "",
     ax: Axes | None = None,
@@ -74,11 +76,10 @@ def plot_piano_roll(
     if len(when) != len(shades):
         raise ShapeError(got=f"{len(when)} times", expected=f"one for each of {len(shades)} steps")
     ax = new_axes(ax)
-    ax.xaxis.update_units(when)
-    x = np.asarray(ax.convert_xunits(when), float)
+    x = on_time(ax, when)
     # What does not sound is transparent, so that the lines of the grid show below.
     shade = to_rgb(PALETTE[0])
-    colors = LinearSegmentedColormap.from_list("keys", [(*shade, 0.0), (*shade, 1.0)]).with_extremes(bad="#EEEEEE")
+    colors = LinearSegmentedColormap.from_list("keys", [(*shade, 0.0), (*shade, 1.0)]).with_extremes(bad=BAND)
     low, high = _range(shades, dots, keys)
     if len(x):
         shown = np.zeros((len(x), 128))

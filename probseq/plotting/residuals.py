@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from probseq.errors import EmptyDataError, ShapeError
-from probseq.plotting.canvas import INK, PALETTE, axes_in, finish, times_of, tint
+from probseq.plotting.canvas import new_panels, on_time, times_of
+from probseq.plotting.style import BAND, GUIDE, INK, PALETTE, THIN, finish, inside, picture, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,8 +21,9 @@ __all__ = ["plot_residuals"]
 _LIMIT = 1.959964
 
 
+@picture
 def plot_residuals(
-    times: ArrayLike,
+    times: Any,
     residuals: ArrayLike,
     segments: tuple[ArrayLike, ArrayLike] | None = None,
     *,
@@ -52,7 +54,7 @@ def plot_residuals(
     title, xlabel, color
         as in ``plot_fan``.
     ax
-        four axes; without them a figure of its own.
+        four axes, or a figure.
 
     Returns
     -------
@@ -61,7 +63,9 @@ def plot_residuals(
     Raises
     ------
     ShapeError
-        Times and residuals differ in length, or there are not four axes.
+        Times and residuals differ in length.
+    ParameterError
+        There are not four axes.
     EmptyDataError
         No residual is a number.
     """
@@ -75,7 +79,7 @@ def plot_residuals(
             expected="at least one value that was seen and predicted",
             remedy="Pass longer data, or history=.",
         )
-    panels = _four(ax)
+    panels = new_panels(ax, 2, 2, size=(8.6, 5.6), what="for times, histogram, quantiles and autocorrelations")
     _index_plot(panels[0], when, z, segments, color)
     finish(panels[0], title, xlabel, "residual")
     _histogram(panels[1], finite, color)
@@ -84,19 +88,8 @@ def plot_residuals(
     return np.array(panels, dtype=object)
 
 
-def _four(ax: Any) -> list[Axes]:
-    if ax is None:
-        import matplotlib.pyplot as plt
-
-        _, axes = plt.subplots(2, 2, figsize=(8.6, 5.6), layout="constrained")
-        return list(axes.ravel())
-    panels = axes_in(ax)
-    if len(panels) != 4:
-        raise ShapeError(got=f"{len(panels)} axes", expected="4", remedy="Make them with plt.subplots(2, 2).")
-    return panels
-
-
 def _index_plot(ax: Axes, when: NDArray[Any], z: NDArray[np.float64], segments: Any, color: str) -> None:
+    on_time(ax, when)
     outside = np.abs(z) > _LIMIT
     if segments is not None:
         low, high = (np.clip(np.asarray(end, float), -8.3, 8.3) for end in segments)
@@ -105,8 +98,8 @@ def _index_plot(ax: Axes, when: NDArray[Any], z: NDArray[np.float64], segments: 
     ax.plot(when[~outside], z[~outside], ls="", marker="o", ms=size, color=tint(color, 0.8), mew=0)
     ax.plot(when[outside], z[outside], ls="", marker="o", ms=size + 1, color=PALETTE[4], mew=0)
     for level in (-_LIMIT, _LIMIT):
-        ax.axhline(level, color=INK, lw=0.9, ls="--")
-    ax.axhline(0, color=INK, lw=0.8)
+        ax.axhline(level, color=INK, lw=THIN, ls="--")
+    ax.axhline(0, color=INK, lw=THIN)
 
 
 def _histogram(ax: Axes, z: NDArray[np.float64], color: str) -> None:
@@ -117,13 +110,13 @@ def _histogram(ax: Axes, z: NDArray[np.float64], color: str) -> None:
     ax.plot(x, np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi), color=INK, lw=1.3, ls="--", label="standard normal")
     ax.set_ylim(0, 1.25 * ax.get_ylim()[1])
     finish(ax, None, f"residual ({len(z)} values)", "density")
-    ax.legend(loc="upper left", frameon=False, fontsize="small")
+    inside(ax, "upper left")
 
 
 def _quantiles(ax: Axes, z: NDArray[np.float64], color: str) -> None:
     expected = special.ndtri((np.arange(len(z)) + 0.5) / max(len(z), 1))
     reach = max(3.0, float(np.abs(z).max(initial=0.0)) + 0.2)
-    ax.plot([-reach, reach], [-reach, reach], color=INK, lw=1.0, ls="--")
+    ax.plot([-reach, reach], [-reach, reach], color=INK, lw=GUIDE, ls="--")
     ax.plot(expected, np.sort(z), ls="", marker="o", ms=3, color=tint(color, 0.8), mew=0)
     side = max(3.0, float(np.abs(expected).max(initial=0.0)) + 0.2)
     ax.set_xlim(-side, side)
@@ -143,9 +136,9 @@ def _autocorrelations(ax: Axes, z: NDArray[np.float64], n_lags: int, breaks: Seq
         n = int(np.isfinite(pairs).sum())
         values.append(np.nansum(pairs) / max(np.isfinite(centred).sum(), 1) / max(power, 1e-300))
         bands.append(_LIMIT / np.sqrt(max(n, 1)))
-    ax.fill_between(lags, -np.array(bands), bands, color="#E9E9E9", lw=0)
+    ax.fill_between(lags, -np.array(bands), bands, color=BAND, lw=0)
     ax.vlines(lags, 0, values, color=tint(color, 0.8), lw=2.4)
-    ax.axhline(0, color=INK, lw=0.8)
+    ax.axhline(0, color=INK, lw=THIN)
     reach = 1.2 * max([0.3, *np.abs(values), *bands]) if len(lags) else 1.0
     ax.set_ylim(-min(reach, 1.05), min(reach, 1.05))
     finish(ax, None, "lag", "autocorrelation")

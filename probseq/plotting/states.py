@@ -10,21 +10,21 @@ from numpy.typing import ArrayLike
 
 from probseq.errors import ShapeError
 from probseq.plotting.canvas import (
-    INK,
+    alone,
     along,
-    beside,
-    finish,
     hide_times,
     limits,
+    name_ticks,
     new_axes,
+    on_time,
     panel_below,
     patch,
     runs,
     state_colors,
     state_words,
     times_of,
-    tint,
 )
+from probseq.plotting.style import BAR, DASHES, INK, MARKERS, beside, finish, picture, strong, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,8 +38,9 @@ __all__ = [
 _TICKS = 30
 
 
+@picture
 def plot_states(
-    times: ArrayLike,
+    times: Any,
     values: ArrayLike,
     states: ArrayLike,
     probabilities: ArrayLike | None = None,
@@ -91,15 +92,16 @@ def plot_states(
     words = [f"state {s}" for s in range(n_states)] if names is None else list(names)
     colors = state_colors(n_states)
     ax = new_axes(ax, height=3.6 if weights is None else 4.6)
-    ax.xaxis.update_units(when)
-    x = np.asarray(ax.convert_xunits(when), float)
+    x = on_time(ax, when)
     for s in range(n_states):
         ax.broken_barh(
             runs(x, labels == s), (0, 1), transform=ax.get_xaxis_transform(), color=tint(colors[s], 0.4), lw=0
         )
     columns = series.reshape(len(series), -1)
     for j, column in enumerate(columns.T):
-        style: dict[str, Any] = {"lw": 1.0} if categories is None else {"ls": "", "marker": "o", "ms": 3.5}
+        style: dict[str, Any] = {"ls": "", "marker": "o", "ms": 3.5}
+        if categories is None:
+            style = {"lw": 1.0, "ls": DASHES[j % len(DASHES)], **alone(column)}
         ax.plot(when, column, color=tint(INK, 1 - 0.6 * j / columns.shape[1]), zorder=3, **style)
     ax.set_xlim(*limits(x))
     handles = [patch(tint(c, 0.4), word) for c, word in zip(colors, words, strict=False)]
@@ -112,13 +114,12 @@ def plot_states(
         codes = codes[np.unique(np.linspace(0, len(codes) - 1, _TICKS).round().astype(int))] if len(codes) else codes
         ax.set_yticks(codes, [categories[code] for code in codes])
     if legend:
-        ax.legend(handles=handles, **beside(), title=None)
+        beside(ax, handles=handles)
     return ax
 
 
-def plot_state_probabilities(
-    times: ArrayLike, probabilities: ArrayLike, *, xlabel: str = "", ax: Axes | None = None
-) -> Axes:
+@picture
+def plot_state_probabilities(times: Any, probabilities: ArrayLike, *, xlabel: str = "", ax: Axes | None = None) -> Axes:
     """Draw the probabilities of the states, stacked.
 
     Parameters
@@ -139,11 +140,18 @@ def plot_state_probabilities(
     if weights.ndim != 2 or len(weights) != len(when):
         raise ShapeError(got=f"probabilities of shape {weights.shape}", expected=f"shape ({len(when)}, state)")
     ax = new_axes(ax, height=1.6)
-    ax.stackplot(when, weights.T, colors=[tint(c, 0.75) for c in state_colors(weights.shape[1])], lw=0)
+    x = on_time(ax, when)
+    colors = [tint(c, 0.75) for c in state_colors(weights.shape[1])]
+    if len(x) > 1:
+        ax.stackplot(when, weights.T, colors=colors, lw=0)
+    else:
+        for color, height, bottom in zip(colors, weights.T, np.cumsum(weights, 1).T - weights.T):
+            ax.bar(x, height, 2 * (limits(x)[1] - x) if len(x) else 1.0, bottom, color=color)
     ax.set_ylim(0, 1)
     return finish(ax, None, xlabel, "probability")
 
 
+@picture
 def plot_emissions(
     values: ArrayLike,
     grid: ArrayLike,
@@ -196,21 +204,22 @@ def plot_emissions(
         gap = float(np.diff(x).min()) if len(x) > 1 else 1.0
         edges = np.append(x - 0.5 * gap, x[-1] + 0.5 * gap)
         share = np.histogram(seen, edges)[0] / max(len(seen), 1)
-        ax.bar(x, share, 0.86 * gap, color="#DDDDDD", label="data")
+        ax.bar(x, share, 0.86 * gap, color=BAR, label="data")
         few = len(x) <= 60
-        for height, color, word in zip(heights, colors, words, strict=True):
-            ax.plot(x, height, color=color, lw=1.8, ls="" if categories else "-", marker="o" if few else None, ms=4,
-                    label=word)  # fmt: skip
+        for i, (height, color, word) in enumerate(zip(heights, colors, words, strict=True)):
+            ax.plot(x, height, color=strong(color), lw=1.8, ls="" if categories else DASHES[i % len(DASHES)],
+                    marker=MARKERS[i % len(MARKERS)] if few else None, ms=4.5, label=word)  # fmt: skip
         ax.plot(x, heights.sum(0), color=INK, lw=1.2, ls="" if categories else "--", marker="_" if categories else None,
                 ms=16, mew=1.6, label="all states")  # fmt: skip
-        if categories is not None:
-            ax.set_xticks(x, categories)
     else:
-        ax.hist(seen, bins="fd" if 1 < len(seen) else 1, range=(x[0], x[-1]), density=True, color="#DDDDDD",
+        ax.hist(seen, bins="fd" if 1 < len(seen) else 1, range=(x[0], x[-1]), density=True, color=BAR,
                 label="data")  # fmt: skip
-        for height, color, word in zip(heights, colors, words, strict=True):
+        for i, (height, color, word) in enumerate(zip(heights, colors, words, strict=True)):
             ax.fill_between(x, height, color=tint(color, 0.25), lw=0, alpha=0.5)
-            ax.plot(x, height, color=color, lw=1.8, label=word)
+            ax.plot(x, height, color=strong(color), lw=1.8, ls=DASHES[i % len(DASHES)], label=word)
         ax.plot(x, heights.sum(0), color=INK, lw=1.2, ls="--", label="all states")
     ax.set_ylim(bottom=0)
-    return finish(ax, title, xlabel, "probability" if discrete else "density", legend=True)
+    finish(ax, title, xlabel, "probability" if discrete else "density", legend=True)
+    if categories is not None:
+        name_ticks(ax, list(categories), x.tolist())
+    return ax

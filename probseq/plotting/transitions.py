@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probseq.errors import ShapeError
-from probseq.plotting.canvas import INK, PALETTE, finish, new_axes, state_colors, state_words, tint
+from probseq.plotting.canvas import new_axes, state_colors, state_words
+from probseq.plotting.style import INK, PALETTE, finish, picture, shades_of, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +25,7 @@ _NODE = 0.26
 _CELL_FONT, _CELL_WIDTH = 8.3, 0.42
 
 
+@picture
 def plot_transition_matrix(
     matrix: ArrayLike,
     *,
@@ -48,14 +50,10 @@ def plot_transition_matrix(
     ShapeError
         The matrix is not square.
     """
-    from matplotlib.colors import LinearSegmentedColormap
-
     probs, words = _square(matrix, names)
     n = len(probs)
     ax = new_axes(ax, width=1.6 + 0.75 * max(n, 3), height=1.2 + 0.62 * max(n, 3))
-    dark: Any = tint(color, 0.9)
-    shades = LinearSegmentedColormap.from_list("probability", ["white", dark])
-    ax.imshow(probs, cmap=shades, vmin=0.0, vmax=1.0, interpolation="nearest")
+    ax.imshow(probs, cmap=shades_of(color), vmin=0.0, vmax=1.0, interpolation="nearest")
     if n <= 12:
         for i, j in np.ndindex(n, n):
             if probs[i, j] > 0:
@@ -77,6 +75,7 @@ def plot_transition_matrix(
     return ax
 
 
+@picture
 def plot_transition_graph(
     matrix: ArrayLike,
     weights: ArrayLike | None = None,

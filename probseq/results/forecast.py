@@ -263,7 +263,7 @@ class Forecast(ForecastTables):
         truth: Any = None,
         *,
         kind: str | None = None,
-        sequence: int = 0,
+        sequence: Any = 0,
         levels: Sequence[float] = (0.5, 0.9),
         history: int | None = None,
         n_paths: int = 0,
@@ -277,11 +277,15 @@ class Forecast(ForecastTables):
         kind : "fan", "quantiles", "paths", "ridge", "bars" or "shades"
             A fan chart; a line for each quantile; trajectories; the law of each step as a ridge (masses of counts,
             densities of measurements); for categories bars of probability, or shades, their default.
-        sequence : which one of several to draw
+        sequence : which one of several to draw, a list of them, or None for all
         levels : probabilities of the intervals, or the intervals whose ends are the quantiles
         history : how many of its last steps to draw; None draws up to four times the horizon
         n_paths : trajectories to draw on top; for "paths" 0 draws 100
-        ax : matplotlib axes; one panel a variable is made without it
+        ax : matplotlib axes, one a panel, or a figure; a new figure is made without it
+
+        Returns
+        -------
+        Axes, or an array of them where there are several panels: one a variable, of one sequence after the other.
         """
         from probseq.results.plots import plot_forecast
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from probseq.errors import UnsupportedError
-from probseq.plotting import PALETTE, plot_bars, plot_ridge
-from probseq.plotting.canvas import INK
+from probseq.plotting import plot_bars, plot_ridge, plot_shades
 from probseq.results.regions import outer_levels
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ __all__ = ["draw_bars", "draw_ridge", "draw_shades", "step_names"]
 _TAIL = 0.002
 _POINTS, _BINS = 160, 30
 _MOST_COUNTS = 400
-_MOST_ROWS = 30
 
 
 def step_names(index: pd.Index, future: bool) -> list[str]:
@@ -35,7 +33,13 @@ def step_names(index: pd.Index, future: bool) -> list[str]:
 
 
 def draw_ridge(
-    forecast: Forecast, sequence: int, truth: np.ndarray | None, panels: list[Axes], labels: list[str], color: str
+    forecast: Forecast,
+    sequence: int,
+    truth: np.ndarray | None,
+    panels: list[Axes],
+    labels: list[str],
+    color: str,
+    title: str | None,
 ) -> None:
     """One ridge a step: masses of counts, densities (differences of the cdf) of everything else."""
     length = len(forecast._index[sequence])
@@ -46,7 +50,10 @@ def draw_ridge(
         counted = bool(one.discrete) and one.step == 1.0 and _whole(one, ends)
         values, heights = _masses(one, ends, sequence) if counted else _densities(one, ends, sequence)
         came = None if truth is None else truth[:, j]
-        plot_ridge(names, values, heights, counted=counted, truth=came, xlabel=labels[j], color=color, ax=panel)
+        plot_ridge(
+            names, values, heights, counted=counted, truth=came, title=title if j == 0 else None, xlabel=labels[j],
+            ylabel="steps ahead" if forecast.future and names[0].isdigit() else "", color=color, ax=panel,
+        )  # fmt: skip
 
 
 def _whole(one: Backend, ends: np.ndarray) -> bool:
@@ -87,35 +94,23 @@ def _categories(forecast: Forecast, sequence: int) -> tuple[np.ndarray, list[str
     return p, [repr(token) if str(token).isspace() else str(token) for token in tokens]
 
 
-def draw_bars(forecast: Forecast, sequence: int, truth: np.ndarray | None, panel: Axes) -> None:
+def draw_bars(forecast: Forecast, sequence: int, truth: np.ndarray | None, panel: Axes, title: str | None) -> None:
     """Stacked bars of the probabilities of the first variable, with the category that came."""
     p, names = _categories(forecast, sequence)
-    came = None if truth is None else [None if np.isnan(code) else names[int(code)] for code in truth[:, 0]]
     steps = step_names(forecast._index[sequence], forecast.future)
-    plot_bars(steps, names, p, truth=came, xlabel="steps ahead" if forecast.future else "", ax=panel)
+    plot_bars(steps, names, p, truth=_came(truth, names), xlabel=_ahead(forecast), title=title, ax=panel)
 
 
-def draw_shades(forecast: Forecast, sequence: int, truth: np.ndarray | None, panel: Axes) -> None:
-    """Probability of each category (rows) at each step (columns) of the first variable, and the categories that came.
-
-    Of more than 30 those are drawn that came, or are most probable at some step.
-    """
-    from matplotlib.colors import LinearSegmentedColormap
-
+def draw_shades(forecast: Forecast, sequence: int, truth: np.ndarray | None, panel: Axes, title: str | None) -> None:
+    """Probability of each category at each step of the first variable, and the categories that came."""
     p, names = _categories(forecast, sequence)
-    came = np.full(len(p), np.nan) if truth is None else truth[:, 0]
-    shown = np.argsort(-p.max(0) - np.isin(np.arange(p.shape[-1]), came), kind="stable")[:_MOST_ROWS]
-    shown = shown[np.argsort(-p[:, shown].max(0), kind="stable")]
-    shades = LinearSegmentedColormap.from_list("probability", ["white", PALETTE[0]])
-    image: Any = panel.imshow(p[:, shown].T, aspect="auto", cmap=shades, vmin=0.0, interpolation="nearest")
-    panel.set_yticks(range(len(shown)), [names[c] for c in shown])
-    steps, rows = np.nonzero(came[:, None] == shown)
-    if len(steps):
-        panel.plot(steps, rows, "o", ms=5, mfc="white", mec=INK, label="observed")
-        panel.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small")
-    panel.set_xlabel("steps ahead" if forecast.future else "")
-    ticks = range(0, len(p), max(1, -(-len(p) // 10)))
-    named = step_names(forecast._index[sequence], forecast.future)
-    long = max(map(len, named), default=0) > 5
-    panel.set_xticks(ticks, [named[i] for i in ticks], rotation=30 if long else 0, ha="right" if long else "center")
-    panel.figure.colorbar(image, ax=panel, label="probability")
+    steps = step_names(forecast._index[sequence], forecast.future)
+    plot_shades(steps, names, p, truth=_came(truth, names), xlabel=_ahead(forecast), title=title, ax=panel)
+
+
+def _came(truth: np.ndarray | None, names: list[str]) -> list[str | None] | None:
+    return None if truth is None else [None if np.isnan(code) else names[int(code)] for code in truth[:, 0]]
+
+
+def _ahead(forecast: Forecast) -> str:
+    return "steps ahead" if forecast.future else ""

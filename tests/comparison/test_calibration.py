@@ -113,11 +113,11 @@ def test_the_pictures_draw_the_table():
     assert_allclose(covered.lines[2].get_ydata(), found["two"].coverage)
     assert_allclose(pits.lines[1].get_ydata(), found["one"].pit_histogram)
     assert_allclose(widths.lines[1].get_ydata(), found["two"].sharpness)
-    assert [t.get_text() for t in covered.get_legend().get_texts()] == ["± 2 s.e.", "one", "two"]
+    assert [t.get_text() for t in widths.get_legend().get_texts()] == ["± 2 s.e.", "one", "two"]
     pair = np.column_stack([y, y])
     both = ps.calibration(ps.IID().fit(pair).predictive(pair), pair)
     assert len(ps.plot_calibration(both)[2].lines) == 2
-    with pytest.raises(ParameterError, match="three"):
+    with pytest.raises(ParameterError, match="Expected 3 axes"):
         ps.plot_calibration(found, ax=plt.gca())
     with pytest.raises(ParameterError, match="calibration"):
         ps.plot_calibration({"one": y})

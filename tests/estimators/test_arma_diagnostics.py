@@ -260,6 +260,6 @@ def test_picture_has_nine_panels(known: ps.ARMA) -> None:
     assert axes.shape == (9,) and all(ax.has_data() for ax in axes)
     figure, given = plt.subplots(3, 3)
     assert known.plot_diagnostics([y.values, y.values[:50]], ax=given)[0] is given[0, 0]
-    with pytest.raises(ShapeError, match="nine"):
+    with pytest.raises(ParameterError, match="Expected 9 axes"):
         known.plot_diagnostics(y, ax=given[0])
     plt.close("all")

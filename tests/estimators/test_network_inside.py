@@ -160,6 +160,6 @@ def test_the_picture_of_a_spectrum(bayes):
     np.testing.assert_array_equal(right.lines[0].get_ydata(), found["singular_value"].median("draw"))
     assert left.get_title(loc="left") == "layer 0"
     assert len(bayes.plot_recurrent_spectrum()[1].get_legend().get_texts()) == 4
-    with pytest.raises(ShapeError, match="1 axes"):
+    with pytest.raises(ParameterError, match="1 axes"):
         bayes.plot_recurrent_spectrum(ax=left)
     plt.close("all")

@@ -59,7 +59,7 @@ def test_what_is_missing_is_grey_and_silence_has_an_octave(ax):
     plot_piano_roll(roll, times=np.array(["2020-01-01", "2020-01-02"], dtype="datetime64[D]"), ax=ax)
     mesh = ax.collections[0]
     assert np.ma.getmaskarray(mesh.get_array()).reshape(128, 2)[21:109, 0].all()
-    assert mesh.get_cmap().get_bad()[:3] == pytest.approx([0xEE / 255] * 3)
+    assert mesh.get_cmap().get_bad()[:3] == pytest.approx([0xEB / 255] * 3)
     assert ax.get_ylim()[1] - ax.get_ylim()[0] >= 12
     assert plot_piano_roll(np.zeros((0, 88)), ax=ax) is ax
 

@@ -104,7 +104,7 @@ def test_residual_panels():
     expected = sum(centred[i] * centred[j] for i, j in pairs) / (centred**2).sum()
     heights = [segment[1, 1] for segment in correlation.collections[1].get_segments()]
     assert heights[0] == pytest.approx(expected)
-    with pytest.raises(ShapeError, match="Expected 4"):
+    with pytest.raises(ParameterError, match="Expected 4"):
         plot_residuals(np.arange(7), z, ax=axes[:2])
     with pytest.raises(ShapeError, match="one for each of 7"):
         plot_residuals(np.arange(7), z[:3])
@@ -265,7 +265,7 @@ def test_axes_that_are_none(pair):
     one = plt.subplots()[1]
     with pytest.raises(ParameterError, match="1 axes. Expected 2 axes, one a variable"):
         model.plot_states(data, ax=one)
-    with pytest.raises(ParameterError, match="1 axes for 2 variables. Expected 2, one a variable"):
+    with pytest.raises(ParameterError, match="1 axes. Expected 2 axes, one a variable"):
         forecast.plot(ax=one)
     with pytest.raises(ParameterError, match="one for the matrix and one for the graph"):
         model.plot_transitions(ax=[one])

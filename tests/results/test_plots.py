@@ -55,7 +55,7 @@ def test_one_panel_a_variable():
     axes = forecast.plot()
     assert [ax.get_ylabel() for ax in axes] == ["north", "south"]
     np.testing.assert_allclose(line(axes[1], "median").get_ydata(), forecast.median().values[:, 1])
-    with pytest.raises(ParameterError, match="1 axes for 2 variables"):
+    with pytest.raises(ParameterError, match="1 axes. Expected 2 axes, one a variable"):
         forecast.plot(ax=plt.subplots()[1])
 
 
