@@ -71,25 +71,22 @@ def _directive(kind: str, target: str, *options: str) -> str:
 def entry(name: str, page: str) -> str:
     """Return the section of one public name."""
     item = getattr(probseq, name)
-    heading = f"## {name}\n\n"
     if isinstance(item, ModuleType):
         return _directive("automodule", item.__name__, ":imported-members:", ":no-undoc-members:")
     if isinstance(item, type):
-        return heading + _directive(
-            "autoclass", f"probseq.{name}", *([":no-members:"] if page in CONFIGURATIONS else [])
-        )
-    return heading + _directive("autofunction" if callable(item) else "autodata", f"probseq.{name}")
+        return _directive("autoclass", f"probseq.{name}", *([":no-members:"] if page in CONFIGURATIONS else []))
+    return _directive("autofunction" if callable(item) else "autodata", f"probseq.{name}")
 
 
 def plotting_entries() -> str:
     """Return the functions that draw from plain arrays."""
     names = [name for name in probseq.plotting.__all__ if inspect.isfunction(getattr(probseq.plotting, name))]
-    return "\n".join(f"### {name}\n\n" + _directive("autofunction", f"probseq.plotting.{name}") for name in names)
+    return "\n".join(_directive("autofunction", f"probseq.plotting.{name}") for name in names)
 
 
 def command_help() -> str:
     """Return the help of every command, as the command line prints it."""
-    printed = {"TERMINAL_WIDTH": "96", "NO_COLOR": "1"}
+    printed = {"TERMINAL_WIDTH": "80", "NO_COLOR": "1"}
     sections = []
     for name in (command.name or command.callback.__name__ for command in command_line.registered_commands):
         answer = CliRunner().invoke(command_line, [name, "--help"], env=printed, prog_name="probseq")
@@ -122,7 +119,7 @@ def fill_reference(app: Sphinx, docname: str, source: list[str]) -> None:
     if "<!-- plotting -->" in text:
         text = text.replace("<!-- plotting -->", plotting_entries())
     if "<!-- bases -->" in text:
-        bases = "\n".join(f"## {base.rpartition('.')[2]}\n\n{_directive('autoclass', base)}" for base in BASES)
+        bases = "\n".join(_directive("autoclass", base) for base in BASES)
         text = text.replace("<!-- bases -->", bases)
     if "<!-- commands -->" in text:
         text = text.replace("<!-- commands -->", command_help())
