@@ -13,6 +13,9 @@ from probseq.distributions.lookup import lookup_table
 
 __all__ = ["Distribution", "ProductDistribution"]
 
+# The quantile at level zero is the end of the support, which need not be inside it.
+_LEAST_LEVEL = 2.0**-54
+
 
 class Distribution(torch.distributions.Distribution):
     r"""A distribution with batch shape ``B`` over events of ``k`` variables (event shape ``(k,)``).
@@ -191,6 +194,14 @@ class ProductDistribution(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self.coordinate_log_prob(value).sum(-1)
+
+    def sample(  # type: ignore[override]
+        self, sample_shape: torch.Size | tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw (*sample_shape, *B, k) values without gradient: quantiles at uniform levels."""
+        shape = (*sample_shape, *self.batch_shape, *self.event_shape)
+        level = torch.rand(shape, dtype=torch.float64, generator=generator).clamp_min(_LEAST_LEVEL)
+        return self.icdf(level).detach().to(self.dtype)
 
     def component_table(self, value: Tensor, seen: Tensor) -> Tensor:
         if self.discrete:
