@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pandas as pd
@@ -30,6 +31,9 @@ NAMES = {
     "gluonts": "GluonTS",
 }
 FIGURES = {"HMM": 0, "ARMA": 1, "AR-GARCH": 1, "Recurrent": 2, "Deep Markov": 2}
+
+# A number with what may follow it: a unit, an error, the end of a range.
+_FIGURE = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?%?( (s|ms|µs|to .*|of .*|\(.*\)))?$")
 
 
 def record(name: str) -> dict[str, Any] | None:
@@ -135,11 +139,10 @@ def speed_table(name: str) -> Any:
 def values(name: str, table: str | None = None, form: dict[str, str] | None = None) -> Any:
     """A table of a benchmark (the first, if it is not named), its columns formatted as ``form`` says."""
     found = record(name)
-    if found is None:
+    tables = found["values"] if found else {}
+    if not tables or (table is not None and table not in tables):
         return unrecorded(name)
-    tables = found["values"]
-    frame = pd.DataFrame(tables[table or next(iter(tables))])
-    return shown(frame, form)
+    return shown(pd.DataFrame(tables[table or next(iter(tables))]), form)
 
 
 def marks(*names: str) -> Any:
@@ -240,10 +243,10 @@ def coverage() -> Any:
 
 
 def about(name: str) -> Markdown:
-    """What was measured, when, where and with what."""
+    """What was measured, when, where and with what; nothing of what was not."""
     found = record(name)
     if found is None:
-        return unrecorded(name)
+        return Markdown("")
     place, load = found["machine"], found["load"]
     libraries = ", ".join(f"{NAMES.get(library, library)} {number}" for library, number in found["versions"].items())
     vectors = f" with {place['vectors']}" if place["vectors"] else ""
@@ -262,8 +265,12 @@ def unrecorded(name: str) -> Markdown:
 
 
 def shown(frame: pd.DataFrame, form: dict[str, str] | None = None) -> pd.io.formats.style.Styler:
-    """A table without row numbers; what is lacking stays empty."""
-    return frame.style.hide(axis="index").format(form or {}, na_rep="", precision=3)
+    """A table without row numbers, figures to the right; what is lacking stays empty."""
+    figures = [name for name in frame if _FIGURE.match(next((str(cell) for cell in frame[name] if pd.notna(cell)), ""))]
+    to_the_right = [{"selector": "", "props": "text-align: right;"}]
+    apart = [{"selector": "th, td", "props": "padding: 0.15em 0.5em; white-space: nowrap;"}]
+    table = frame.style.hide(axis="index").format(form or {}, na_rep="", precision=3).set_table_styles(apart)
+    return table.set_table_styles(dict.fromkeys(figures, to_the_right), overwrite=False)
 
 
 def digits(value: float) -> str:

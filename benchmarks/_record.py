@@ -107,6 +107,11 @@ class Record:
         row = {"what": what, "value": _plain(value), "wanted": wanted, "at_least": at_least, "met": bool(met)}
         self.found["marks"].append(row)
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing else ran when this began, so that time on the wall says something."""
+        return not self.before or self.before[0] < 1.0
+
     def finish(self) -> None:
         """Write the file, if one was asked for, and say where it is."""
         self.found["seconds"] = round(time.perf_counter() - self.begun, 1)
