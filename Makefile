@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types docs bench
+.PHONY: help demo test browser lint types docs bench
 
 PYTHON ?= $(or $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done),python3)
 TORCH_INDEX ?=
@@ -22,6 +22,7 @@ WANTED := pyproject.toml constraints.txt
 help:
 	@echo 'make demo    fit, compare and forecast on real data; writes probseq-report.html'
 	@echo 'make test    run the tests in two processes (ARGS="-k hmm" passes options to pytest, JOBS=8 takes more)'
+	@echo 'make browser read the report in headless Chromium (screenshots in build/screenshots)'
 	@echo 'make lint    check style, format and the layers of imports'
 	@echo 'make types   check types with mypy'
 	@echo 'make docs    build the documentation into docs/_build/html'
@@ -37,6 +38,10 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	@echo '== running the tests'
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS) tests
+
+browser: $(VENV)/.dev
+	@echo '== reading the report in a browser'
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest $(ARGS) tests/browser
 
 lint: $(VENV)/.dev
 	@echo '== checking style, format and layers'

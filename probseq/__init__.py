@@ -101,6 +101,7 @@ _HOMES = {
     "probseq.data.vocabulary": ("Vocabulary",),
     "probseq.data.textfile": ("TextFile",),
     "probseq.results": ("Forecast",),
+    "probseq.report.entry": ("write_report",),
 }
 _MODULES = {"datasets": "probseq.data.datasets", "errors": "probseq.errors", "testing": "probseq.testing"}
 _PUBLIC = {name: module for module, names in _HOMES.items() for name in names}

@@ -74,7 +74,7 @@ def compare(
         _check_target(out)
         with console.status("Loading"):
             from probseq.comparison.display import as_text
-            from probseq.report import read_source, run_study, write_report
+            from probseq.report import read_source, run_study, write_page
             from probseq.report.findings import findings
 
             _one_thread()
@@ -90,7 +90,7 @@ def compare(
         typer.echo(as_text(study.comparison.display_table(), study.comparison.caption, []))
         for text in findings(study):
             typer.echo(f"- {text}")
-        written = write_report(study, out, _command())
+        written = write_page(study, out, _command())
     typer.echo(f"\nReport: {written}")
 
 

@@ -27,7 +27,7 @@ def test_compare_prints_the_table_and_writes_the_report(run, tmp_path):
     assert "arma (ARMA model) predicts the 6 held-out values best" in found.stdout
     assert "Report: probseq-report.html" in found.stdout
     assert "fitting" in found.stderr or "iteration" in found.stderr
-    assert (tmp_path / "probseq-report.html").read_text().count("<svg") == 2 + 2 + 2 + 2
+    assert (tmp_path / "probseq-report.html").read_text().count("<svg") == 2 + 2 + 2 + 2 + 1 + 2 + 2
 
 
 def test_compare_reads_a_file(run, tmp_path):

@@ -9,11 +9,13 @@ import pytest
 
 import probseq as ps
 from probseq.errors import DataError, EmptyDataError, ParameterError, ShapeError
-from probseq.report import read_source, run_study, write_report
+from probseq.evaluation.uncertainty import MeanEstimate
+from probseq.report import read_source, run_study, write_page
 from probseq.report.defaults import choose_horizon, choose_models, describe
-from probseq.report.figures import limits, night, svg
-from probseq.report.findings import findings, state_table
+from probseq.report.figures import limits
+from probseq.report.findings import findings, state_table, summary
 from probseq.report.page import render
+from probseq.report.vector import night, svg
 
 MONTHS = pd.date_range("2015-01-01", periods=72, freq="MS")
 
@@ -24,8 +26,13 @@ def study():
 
 
 @pytest.fixture(scope="module")
-def page(study):
-    return render(study, "probseq compare --horizon 12")
+def written(study, tmp_path_factory):
+    return write_page(study, tmp_path_factory.mktemp("report") / "r.html", "probseq compare --horizon 12")
+
+
+@pytest.fixture(scope="module")
+def page(written):
+    return written.read_text(encoding="utf-8")
 
 
 class Tags(HTMLParser):
@@ -65,21 +72,53 @@ def test_page_is_whole_and_needs_no_network(page):
 
 
 def test_page_shows_every_model_and_how_to_repeat_it(page, study):
-    for word in ("Findings", "Ranking", "Forecasts", "Hidden states", "Who wins when", "Calibration"):
+    titles = ("Findings", "The data", "Ranking", "Forecasts", "Hidden states", "Who wins when", "Calibration")
+    for word in (*titles, "Residuals", "The models", "The same again", "Words"):
         assert f"<h2>{word}</h2>" in page
-    assert page.count("aria-label=") == 2 + 4 + 2 + 2 + 4
+    pictures = re.findall(r'<svg role="img" aria-label="([^"]+)"', page)
+    assert len(pictures) == page.count("<svg") == 2 + 2 + 4 + 2 + 2 + 1 + 4 + 4
+    assert all(len(label) > 20 for label in pictures)
     assert "probseq compare --horizon 12" in page
-    assert f"probseq {ps.__version__}" in page
+    assert f"probseq {ps.__version__}" in page and study.fingerprint in page
     for name in study.models:
-        assert f"<th scope=row>{name}</th>" in page
+        assert page.count(f"<th scope=row>{name}</th>") == 4
+
+
+def test_headings_are_in_order_and_tables_have_headers(page):
+    levels = [int(level) for level in re.findall(r"<h(\d)", page)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:]))
+    assert '<html lang="en">' in page
+    for table in re.findall(r"<table.*?</table>", page, re.DOTALL):
+        assert table.count("<th ") == table.count("<th scope=col>") + table.count("<th scope=row>") > 1
+    assert page.count("<div class=scroll role=region tabindex=0 aria-label=") == page.count("<table")
+
+
+def luminance(color):
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_texts_have_contrast(page, mode):
+    """WCAG 2.2, 1.4.3: at least 4.5 to 1 for text, on the page and on cards."""
+    light, dark = re.findall(r":root\{(--ink[^}]+)\}", page)
+    wanted = light if mode == "light" else dark
+    colors = dict(re.findall(r"--(\w+):(#[0-9a-f]{3,6})", wanted))
+    colors = {k: v if len(v) == 7 else "#" + "".join(2 * c for c in v[1:]) for k, v in colors.items()}
+    for text in ("ink", "soft", "mark"):
+        for ground in ("page", "card"):
+            high, low = sorted((luminance(colors[text]), luminance(colors[ground])), reverse=True)
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
 
 
 def test_code_of_the_page_runs_to_the_same_table(page, study):
     import html
 
-    code = html.unescape(re.findall(r"<pre>(import.*?)</pre>", page, re.DOTALL)[0])
+    code = html.unescape(re.findall(r"<pre tabindex=0>(import.*?)</pre>", page, re.DOTALL)[0])
     scope = {}
-    exec(code.replace("print(", "table = ("), scope)
+    exec(code.replace("\nprint(", "\ntable = ("), scope)
     again = scope["table"].table
     pd.testing.assert_series_equal(again["nats"], study.comparison.table["nats"])
 
@@ -108,10 +147,9 @@ def test_markup_in_names_is_text(tmp_path):
     assert "<b>bad</b>" not in text and "&lt;b&gt;bad&lt;/b&gt;" in text
 
 
-def test_report_is_written(tmp_path, study):
-    path = write_report(study, tmp_path / "r.html")
-    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
-    assert path.stat().st_size < 800_000
+def test_report_is_small(written, page):
+    assert page.startswith("<!doctype html>")
+    assert written.stat().st_size < 700_000
 
 
 def test_findings_follow_the_numbers(study):
@@ -119,23 +157,47 @@ def test_findings_follow_the_numbers(study):
     table = study.comparison.table
     assert said[0].startswith(f"{study.comparison.best} ")
     assert f"{np.exp(-table['difference'].iloc[1]):.2f} times" in said[0]
-    ratios = -table["difference"].iloc[1:] / table["se"].iloc[1:]
-    ahead, _, level = said[1].partition("less than two")
-    for name, ratio in ratios.items():
-        assert f"{name} ({ratio:.1f})" in (ahead if ratio > 2 and ahead else level or ahead)
+    ahead, _, level = said[1].lower().partition("its lead over")
+    for name in table.index[1:]:
+        low, high = study.comparison.difference(name).interval(0.95)
+        inside = low <= 0 <= high
+        assert f"{name} ({-high:.2f} to {-low:.2f})" in (level if inside else ahead)
+        assert (f"{name}" in summary(study)) == inside
     assert any("rest on 12 values" in text for text in said)
 
 
-def test_findings_say_where_the_confidence_set_and_two_errors_part(study):
+def with_differences(study, found):
+    """The study with other estimates of the differences to the best, by name."""
     comparison = copy.copy(study.comparison)
     table = comparison.table = comparison.table.copy()
-    wide, close = table.index[1:3]
-    table["confidence_set"] = [True, True, False, False]
-    table["difference"], table["se"] = [0.0, -3.0, -1.0, -3.0], [np.nan, 1.0, 1.0, 1.0]
-    said = next(text for text in findings(replace(study, comparison=comparison)) if "among the best" in text)
+    comparison.difference = lambda name, other=None: (
+        found[name] if other is None else study.comparison.difference(name, other)
+    )
+    for name, estimate in found.items():
+        table.loc[name, "difference"], table.loc[name, "se"] = estimate.mean, estimate.standard_error
+    return replace(study, comparison=comparison)
+
+
+def test_findings_say_where_the_confidence_set_and_the_intervals_part(study):
+    first, wide, close, last = study.comparison.table.index
+    gaps = {wide: -3.0, close: -1.0, last: -3.0}
+    other = with_differences(study, {k: MeanEstimate(v, 1.0, 1e9, 100, "hac", True) for k, v in gaps.items()})
+    other.comparison.table["confidence_set"] = [True, True, False, False]
+    said = next(text for text in findings(other) if "among the best" in text)
     assert f"so it keeps {wide}; nine in ten" in said and said.endswith(f"it leaves {close} out.")
-    table["confidence_set"] = [True, False, True, False]
-    assert not any("among the best" in text for text in findings(replace(study, comparison=comparison)))
+    other.comparison.table["confidence_set"] = [True, False, True, False]
+    assert not any("among the best" in text for text in findings(other))
+    assert f"its lead over {close} may be chance" in summary(other)
+
+
+def test_a_lead_beyond_chance_is_called_one(study):
+    names = study.comparison.table.index[1:]
+    sure = with_differences(study, {name: MeanEstimate(-3.0, 0.1, 1e9, 100, "hac", True) for name in names})
+    assert summary(sure).endswith("best, by more than chance explains.")
+    assert "may be chance" not in " ".join(findings(sure)[:2])
+    unknown = with_differences(study, {name: MeanEstimate(-3.0, np.nan, np.nan, 1, "hac", False) for name in names})
+    assert "how sure that is cannot be computed" in summary(unknown)
+    assert findings(unknown)[1].startswith("No standard error could be computed for")
 
 
 def test_scores_of_the_far_forecast_are_its_own(study):

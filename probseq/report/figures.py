@@ -1,84 +1,61 @@
-"""Pictures of a study as SVG text that takes its colours from the page, so that it follows light and dark mode."""
+"""What the pictures of a study show, each drawn on axes that it is given."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy import special, stats
 
+from probseq.evaluation.whiteness import autocorrelations
 from probseq.plotting import PALETTE, plot_pit, plot_states, plot_weights
+from probseq.plotting.style import BAND, GUIDE, INK, THIN, finish, strong, tint
 from probseq.report.study import Study
 from probseq.results.plots import plot_comparison, plot_forecast, stamps
 
-__all__ = ["color_of", "crps_bars", "difference_bars", "fan", "lead", "limits", "night", "pit", "states", "svg"]
+__all__ = [
+    "color_of",
+    "coverage",
+    "crps_bars",
+    "fan",
+    "intervals",
+    "lead",
+    "limits",
+    "pit",
+    "residuals",
+    "series",
+    "states",
+]
 
-NARROW, WIDE = 4.8, 9.6
-_LONGEST, _MOST_DOTS = 1500, 50
+_LONGEST, _MOST_DOTS, _MOST_LAGS = 1500, 50, 20
 _HISTORY, _REACH = 1.5, 0.4
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 10.0,
-    "axes.edgecolor": "#222222",
-    "text.color": "#222222",
-}
-_HEX = re.compile(r"#[0-9a-fA-F]{6}\b")
+_BORDER: dict[str, Any] = {"color": INK, "lw": THIN, "ls": ":"}
 
 
-def svg(draw: Callable[[Any], Any], *, width: float = NARROW, height: float = 2.9, key: str, label: str) -> str:
-    """Draw on a new axes and return the picture as an ``<svg>`` element.
-
-    Parameters
-    ----------
-    draw : callable
-        Takes the axes.
-    width, height : float
-        Inches.
-    key : str
-        Different for every picture of a page: it makes identifiers unique and the output reproducible.
-    label : str
-        What a screen reader says.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    stream = io.StringIO()
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": key}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure.subplots())
-        for ax in figure.axes:
-            ax.tick_params(labelsize="small")
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{key}-\1"', text)
-    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{key}-", text)
-    text = re.sub(r'font: ([\d.]+px) [^;"]+', r"font-size: \1", text)
-    text = re.sub(r' width="[^"]+pt" height="[^"]+pt"', "", text, count=1)
-    text = re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" ', text, count=1)
-    # Text without a colour of its own is black, which the style of the page replaces.
-    return _HEX.sub(lambda found: f"var(--c{found.group()[1:].lower()})", text)
+def color_of(study: Study, name: str) -> str:
+    """The colour of a model, the same in every picture."""
+    return PALETTE[list(study.models).index(name) % len(PALETTE)]
 
 
-def night(color: str) -> str:
-    """The colour ``rrggbb`` for a dark page: what is white in it turns into the page, what is black into light ink."""
-    rgb = np.array([int(color[i : i + 2], 16) for i in (0, 2, 4)]) / 255
-    white, black = rgb.min(), 1 - rgb.max()
-    if white == 1:
-        return _hex(_PAGE)
-    pure = rgb - white
-    page = white**1.6  # less than its share: tints need more colour on a dark page
-    return _hex(page * _PAGE + (1 - page) / (1 - white) * (black * _INK + pure))
-
-
-_PAGE, _INK = np.array([0.11, 0.125, 0.15]), np.array([0.91, 0.92, 0.94])
-
-
-def _hex(rgb: np.ndarray) -> str:
-    return "".join(f"{round(255 * float(v)):02x}" for v in np.clip(rgb, 0, 1))
+def series(study: Study, ax: Any) -> None:
+    """The whole series: what the models saw, what was held out, and where values are missing."""
+    train, test = study.train, study.test
+    past, ahead = stamps(train.indexes["time"]), stamps(test.indexes["time"])
+    marker = {"marker": "o", "ms": 2.6} if test.size <= 2 * _MOST_DOTS else {}
+    ax.plot(past, train.values, color=INK, lw=1.1, label=f"fitted to ({train.size})")
+    ax.plot(ahead, test.values, color=PALETTE[4], lw=1.3, label=f"held out ({test.size})", **marker)
+    ax.axvline(ahead[0], **_BORDER)
+    times, values = np.concatenate([past, ahead]), np.concatenate([train.values, test.values])
+    missing = np.isnan(values)
+    if missing.any():
+        floor = np.full(int(missing.sum()), -0.02)
+        ax.plot(
+            times[missing], floor, ls="", marker="|", ms=7, color=PALETTE[3], clip_on=False,
+            transform=ax.get_xaxis_transform(), label=f"missing ({missing.sum()})",
+        )  # fmt: skip
+    finish(ax, None, "", study.source.unit)
+    ax.legend()
+    _legend_below(ax)
 
 
 def fan(study: Study, name: str, span: tuple[float, float], ax: Any) -> None:
@@ -102,7 +79,7 @@ def limits(study: Study) -> tuple[float, float]:
     top = min(max(high, *(float(np.nanmax(e)) for e in ends)), high + _REACH * reach)
     if low >= 0:
         bottom = max(bottom, 0.0)
-    margin = 0.04 * (top - bottom)
+    margin = 0.04 * (top - bottom) or 1.0
     return bottom - margin, top + margin
 
 
@@ -115,9 +92,9 @@ def states(study: Study, ax: Any) -> None:
     probabilities = np.nan_to_num(study.smoothed.values[keep])
     values = study.source.series.values[keep]
     lower = plot_states(times, values, study.states.values[keep], probabilities, ylabel=study.source.unit, ax=ax)
-    border = stamps(study.test.indexes["time"])[0]
-    lower.axvline(border, color="#222222", lw=0.9, ls=":")
-    _legend_below(lower, lower.figure.axes[-1])
+    lower.axvline(stamps(study.test.indexes["time"])[0], **_BORDER)
+    for panel in lower.figure.axes:
+        _legend_below(panel)
 
 
 def lead(study: Study, ax: Any) -> None:
@@ -125,17 +102,30 @@ def lead(study: Study, ax: Any) -> None:
     plot_comparison(study.comparison.log_prob_steps, study.comparison.best, ax)
     for line in ax.lines:
         if line.get_label() in study.models:
-            line.set_color(color_of(study, line.get_label()))
+            line.set_color(strong(color_of(study, str(line.get_label()))))
     _legend_below(ax)
 
 
-def difference_bars(study: Study, ax: Any) -> None:
-    """Mean difference to the best with one standard error to each side."""
-    table = study.comparison.table
-    rows = table[table["difference"].notna()]
-    names = [str(name) for name in rows.index]
-    plot_weights(names, rows["difference"].to_numpy(), rows["se"].to_numpy(), xlabel="nats per value", ax=ax)
-    _paint(study, ax, names)
+def intervals(study: Study, ax: Any) -> None:
+    """Mean difference to the best: thick for one standard error to each side, thin for the 95 % interval."""
+    names = [name for name in study.ranked if np.isfinite(study.comparison.table["difference"][name])]
+    for row, name in enumerate(names):
+        color = color_of(study, name)
+        if name != study.comparison.best:
+            found = study.comparison.difference(name)
+            ends = found.interval(0.95)
+            if np.isfinite(ends).all():
+                ax.plot(ends, [row, row], color=tint(color, 0.8, INK), lw=1.4, marker="|", ms=8)
+                one = found.standard_error
+                ax.plot([found.mean - one, found.mean + one], [row, row], color=color, lw=5, solid_capstyle="butt")
+            ax.plot(found.mean, row, ls="", marker="o", ms=6, color=color, mec="white", mew=1)
+        else:
+            ax.plot(0, row, ls="", marker="D", ms=7, color=color, mec="white", mew=1)
+    ax.axvline(0, color=INK, lw=GUIDE, ls="--")
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    finish(ax, None, f"nats per {study.comparison.per}, less those of {study.comparison.best}", "")
+    ax.grid(axis="y", visible=False)
 
 
 def crps_bars(study: Study, ax: Any) -> None:
@@ -143,10 +133,6 @@ def crps_bars(study: Study, ax: Any) -> None:
     scores = {name: study.crps(name) for name in study.forecasts}
     names = sorted(scores, key=lambda name: scores[name])
     plot_weights(names, [scores[name] for name in names], xlabel=study.source.unit or "unit of the data", ax=ax)
-    _paint(study, ax, names)
-
-
-def _paint(study: Study, ax: Any, names: list[str]) -> None:
     for bar, name in zip(ax.patches, names, strict=False):
         bar.set_facecolor(color_of(study, name))
 
@@ -154,25 +140,73 @@ def _paint(study: Study, ax: Any, names: list[str]) -> None:
 def pit(study: Study, name: str, ax: Any) -> None:
     """Histogram of the PIT values of the one-step predictions."""
     values = study.comparison.pit(name)
-    plot_pit(values, n_bins=max(4, min(10, values.size // 5)), color=color_of(study, name), ax=ax)
-    ax.get_legend().remove()
+    plot_pit(values, n_bins=int(np.clip(values.size // 6, 4, 10)), color=color_of(study, name), ax=ax)
+    legend = ax.get_legend()
+    if legend is not None:
+        legend.remove()
 
 
-def color_of(study: Study, name: str) -> str:
-    """The same colour for a model in every picture."""
-    return PALETTE[list(study.models).index(name) % len(PALETTE)]
+def coverage(study: Study, ax: Any) -> None:
+    """Share of the values inside central intervals by the probability promised, one line a model."""
+    levels = np.linspace(0.05, 0.95, 19)
+    grid = np.linspace(0, 1, 201)
+    sizes = set()
+    for name in study.ranked:
+        values = study.comparison.pit(name)
+        if not values.size:
+            continue
+        sizes.add(values.size)
+        inside = [float((np.abs(values - 0.5) <= level / 2).mean()) for level in levels]
+        ax.plot(levels, inside, color=color_of(study, name), lw=1.5, marker="o", ms=2.8, label=name)
+    n = max(sizes)
+    low, high = (stats.binom.ppf(tail, n, grid) / n for tail in (0.025, 0.975))
+    ax.fill_between(grid, low, high, color=BAND, lw=0, zorder=0, label="chance")
+    ax.plot([0, 1], [0, 1], color=INK, lw=GUIDE, ls="--", zorder=1)
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    finish(ax, None, "probability of the interval", "share of values inside")
+    ax.legend()
+    _legend_below(ax)
 
 
-def _legend_below(ax: Any, lowest: Any = None) -> None:
+def residuals(study: Study, name: str, axes: Any) -> None:
+    """Autocorrelations of the normal scores of the PIT values, and their quantiles against those of the normal law."""
+    z, color = study.residuals(name), color_of(study, name)
+    left, right = axes
+    seen = np.sort(z[np.isfinite(z)])
+    lags = np.arange(1, min(_MOST_LAGS, max(1, len(seen) // 3)) + 1)
+    band = special.ndtri(0.975) / np.sqrt(len(seen))
+    left.axhspan(-band, band, color=BAND, lw=0)
+    left.vlines(lags, 0, autocorrelations(z, len(lags)), color=color, lw=3)
+    left.axhline(0, color=INK, lw=THIN)
+    left.set_ylim(-1, 1)
+    left.set_xlim(0.3, lags[-1] + 0.7)
+    left.xaxis.get_major_locator().set_params(integer=True)
+    finish(left, None, "steps apart", "autocorrelation")
+    # The i-th smallest of n uniform values follows a Beta(i, n + 1 - i) law.
+    i = np.arange(1, len(seen) + 1)
+    expected = special.ndtri((i - 0.5) / len(seen))
+    low, high = (special.ndtri(stats.beta.ppf(tail, i, len(seen) + 1 - i)) for tail in (0.025, 0.975))
+    right.fill_between(expected, low, high, color=BAND, lw=0)
+    reach = max(2.5, float(np.abs(seen).max()) + 0.3)
+    right.plot([-reach, reach], [-reach, reach], color=INK, lw=GUIDE, ls="--")
+    right.plot(expected, seen, ls="", marker="o", ms=3 if len(seen) <= 200 else 1.8, color=color, mew=0)
+    side = max(2.2, float(expected.max()) + 0.3)
+    right.set_xlim(-side, side)
+    right.set_ylim(-reach, reach)
+    finish(right, None, "expected if right", "residual")
+
+
+def _legend_below(ax: Any) -> None:
+    """Take the legend out of the axes and put it below the whole picture."""
     legend = ax.get_legend()
     if legend is None:
         return
-    handles, labels = ax.get_legend_handles_labels()
-    if not labels:
-        handles, labels = legend.legend_handles, [text.get_text() for text in legend.get_texts()]
+    handles, labels = legend.legend_handles, [text.get_text() for text in legend.get_texts()]
     legend.remove()
-    home = ax if lowest is None else lowest
-    home.legend(
-        handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.16 if lowest is None else -0.5),
-        ncols=min(5, len(labels)), frameon=False, fontsize="small", handlelength=1.4, columnspacing=1.1,
+    most = 5 if ax.figure.get_size_inches()[0] < 6 else 9
+    longest = max(map(len, labels))
+    ax.figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(most, len(labels), max(1, most * 11 // longest)),
+        frameon=False, fontsize="small", handlelength=1.4, columnspacing=1.1, borderpad=0.1,
     )  # fmt: skip

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from probseq.report.defaults import MODELS
+from probseq.evaluation.uncertainty import MeanEstimate
+from probseq.report.checks import residual_check
+from probseq.report.families import is_baseline
 from probseq.report.study import Study
 
-__all__ = ["findings", "state_table", "when"]
+__all__ = ["findings", "state_table", "summary", "when"]
 
-_BASELINES = ("rw", "snaive", "iid")
-_SURE = 2.0
+_LEVEL = 0.95
 
 
 def findings(study: Study) -> list[str]:
@@ -30,7 +31,46 @@ def findings(study: Study) -> list[str]:
         _moments(study),
         _forecasts(study),
     ]
-    return [text for text in [*parts, *_calibration(study), _draws(study), _care(study)] if text]
+    more = [*_calibration(study), _residuals(study), _draws(study), _ended(study), _care(study)]
+    return [text for text in [*parts, *more] if text]
+
+
+def summary(study: Study) -> str:
+    """The result in a sentence or two, which claims no more than the held-out values show."""
+    best, n = study.comparison.best, study.comparison.n_values
+    if len(study.models) == 1:
+        return f"One model, {best} ({study.what(best)}), scored on {n} held-out values."
+    clear, open_, unknown = _leads(study)
+    text = f"Of {len(study.models)} models {best} ({study.what(best)}) predicts the {n} held-out values best"
+    if open_:
+        names = list(open_)
+        return f"{text}, but its lead over {_listed(names)} may be chance."
+    if unknown or not clear:
+        return f"{text}; how sure that is cannot be computed for all of them."
+    return f"{text}, by more than chance explains."
+
+
+def _leads(study: Study) -> tuple[dict[str, MeanEstimate], dict[str, MeanEstimate], list[str]]:
+    """Models behind the best, by whether the 95 % interval of their distance leaves zero out, or is not known."""
+    comparison = study.comparison
+    clear: dict[str, MeanEstimate] = {}
+    open_: dict[str, MeanEstimate] = {}
+    unknown = []
+    for name in study.ranked:
+        gap = float(comparison.table["difference"][name])
+        if name == comparison.best or math.isnan(gap):
+            continue
+        if math.isinf(gap):
+            continue
+        found = comparison.difference(name)
+        low, high = found.interval(_LEVEL)
+        if not found.standard_error > 0 or math.isnan(low):
+            unknown.append(name)
+        elif low <= 0 <= high:
+            open_[name] = found
+        else:
+            clear[name] = found
+    return clear, open_, unknown
 
 
 def when(stamp: Any) -> str:
@@ -43,19 +83,25 @@ def when(stamp: Any) -> str:
 
 def _winner(study: Study) -> str:
     table, best = study.comparison.table, study.comparison.best
-    n = study.comparison.n_values
-    text = f"{best} ({MODELS.get(best, best)}) predicts the {n} held-out values best: "
-    text += f"{float(table['nats'][best]):.2f} nats per value, one step ahead."
-    second = next((str(name) for name in table.index[1:] if not np.isnan(table["difference"][name])), None)
+    n, per = study.comparison.n_values, study.comparison.per
+    score = float(table["nats"][best])
+    if math.isnan(score):
+        return (
+            f"{best} ({study.what(best)}) predicts the {n} held-out values best by CRPS, as no model has a log score."
+        )
+    text = f"{best} ({study.what(best)}) predicts the {n} held-out values best: "
+    text += f"{score:.2f} nats per {per}, one step ahead."
+    second = next((str(name) for name in table.index[1:] if np.isfinite(table["difference"][name])), None)
     if second is None:
         return text
     gap = -float(table["difference"][second])
     base = study.comparison.measure.base
     word = "probability" if isinstance(base, str) and base not in ("lebesgue", "none") else "probability density"
-    return text + (
+    text += (
         f" On geometric average it gave the values that came {math.exp(gap):.2f} times the {word} that the "
-        f"runner-up, {second}, gave them ({gap:.2f} nats per value ahead)."
+        f"runner-up, {second}, gave them ({gap:.2f} nats per {per} ahead)"
     )
+    return f"{text}; that lead may be chance." if second in _leads(study)[1] else f"{text}."
 
 
 def _bounds(study: Study) -> str:
@@ -72,43 +118,36 @@ def _bounds(study: Study) -> str:
 
 
 def _rivals(study: Study) -> str:
-    comparison = study.comparison
-    behind, open_, unknown = [], [], []
-    for name in comparison.table.index:
-        estimate = comparison.table.loc[name, ["difference", "se"]].astype(float)
-        if name == comparison.best or math.isnan(estimate["difference"]):
-            continue
-        if not estimate["se"] > 0:
-            unknown.append(str(name))
-        elif -estimate["difference"] > _SURE * estimate["se"]:
-            behind.append(f"{name} ({-estimate['difference'] / estimate['se']:.1f})")
-        else:
-            open_.append(f"{name} ({-estimate['difference'] / estimate['se']:.1f})")
-    parts = []
-    if behind:
-        parts.append(f"Its lead is more than two standard errors over {_listed(behind)}")
+    clear, open_, unknown = _leads(study)
+    best, parts = study.comparison.best, []
+    if clear:
+        parts.append(f"{best} leads {_listed([_range(*one) for one in clear.items()])} by more than chance explains")
     if open_:
-        parts.append(f"{'' if behind else 'Its lead is '}less than two over {_listed(open_)}, which may be as good")
-    if not behind and open_:
-        parts = [f"Its lead is less than two standard errors over {_listed(open_)}, which may be as good"]
+        names = _listed([_range(*one) for one in open_.items()])
+        why = "that interval holds zero" if len(open_) == 1 else "these intervals hold zero"
+        parts.append(f"its lead over {names} may be chance, as {why}")
     if unknown:
         parts.append(f"no standard error could be computed for {_listed(unknown)}")
-    return "; ".join(parts) + "." if parts else ""
+    if not parts:
+        return ""
+    text = "; ".join(parts) + "."
+    if clear or open_:
+        text += f" In brackets: 95 % intervals of the lead, in nats per {study.comparison.per}."
+    return text if clear else text[:1].upper() + text[1:]
+
+
+def _range(name: str, found: MeanEstimate) -> str:
+    low, high = found.interval(_LEVEL)
+    return f"{name} ({-high:.2f} to {-low:.2f})"
 
 
 def _set(study: Study) -> str:
-    """Where two standard errors and the model confidence set seem to disagree."""
-    table, best = study.comparison.table, study.comparison.best
-    kept, dropped = [], []
-    for name in table.index:
-        gap, error = -float(table["difference"][name]), float(table["se"][name])
-        inside = table["confidence_set"][name]
-        if name == best or inside is None or not error > 0:
-            continue
-        if inside and gap > _SURE * error:
-            kept.append(str(name))
-        elif not inside and gap <= _SURE * error:
-            dropped.append(str(name))
+    """Where the intervals and the model confidence set seem to disagree."""
+    table = study.comparison.table
+    clear, open_, _ = _leads(study)
+    inside = {str(name): value for name, value in table["confidence_set"].items() if value is not None}
+    kept = [name for name in clear if inside.get(name, False)]
+    dropped = [name for name in open_ if not inside.get(name, True)]
     if not kept and not dropped:
         return ""
     text = 'The column "among the best" asks another question, of all models at once: which of them hold the best one '
@@ -117,7 +156,7 @@ def _set(study: Study) -> str:
         text += f"The largest of many gaps is wide by chance, so it keeps {_listed(kept)}"
     if dropped:
         text += "; nine" if kept else "Nine"
-        text += f" in ten is less than two standard errors ask for, so it leaves {_listed(dropped)} out"
+        text += f" in ten is less than the 95 % of the intervals, so it leaves {_listed(dropped)} out"
     return f"{text}."
 
 
@@ -135,17 +174,35 @@ def _apart(study: Study) -> str:
 
 def _baselines(study: Study) -> str:
     table = study.comparison.table["nats"].dropna()
-    floor = {name: table[name] for name in _BASELINES if name in table.index}
+    floor = {name: table[name] for name in table.index if is_baseline(study.models[str(name)])}
     if not floor or len(floor) == len(table):
         return ""
     best = max(floor, key=lambda name: floor[name])
-    losers = [str(name) for name in table.index if name not in floor and table[name] <= floor[best]]
-    if not losers:
-        others = [str(name) for name in table.index if name not in floor]
-        return (
-            f"{_listed(others)} {'beats' if len(others) == 1 else 'beat'} the best baseline, {best} ({MODELS[best]})."
+    others = [str(name) for name in table.index if name not in floor]
+    losers = [name for name in others if table[name] <= floor[best]]
+    winners = [name for name in others if name not in losers]
+    parts = []
+    if winners:
+        sure = [name for name in winners if study.comparison.difference(name, best).interval(_LEVEL)[0] > 0]
+        text = (
+            f"{_listed(winners)} {_verb(winners, 'score')} higher than the best baseline, {best} ({study.what(best)})"
         )
-    return f"{_listed(losers)} {'does' if len(losers) == 1 else 'do'} not beat the baseline {best} ({MODELS[best]})."
+        if len(sure) == len(winners):
+            text += ", by more than chance explains"
+        else:
+            text += f"; only {_listed(sure)} by more than chance explains" if sure else "; that may be chance"
+        parts.append(f"{text}.")
+    if losers:
+        end = "" if winners else f", {best} ({study.what(best)})"
+        parts.append(
+            f"{_listed(losers)} {_verb(losers, 'do')} not score higher than "
+            f"{'it' if winners else 'the best baseline'}{end}."
+        )
+    return " ".join(parts)
+
+
+def _verb(names: list[str], verb: str) -> str:
+    return verb if len(names) > 1 else {"do": "does"}.get(verb, f"{verb}s")
 
 
 def _moments(study: Study) -> str:
@@ -192,11 +249,14 @@ def _calibration(study: Study) -> list[str]:
             continue
         hits = round(covered * n)
         low, high = stats.binom.ppf([0.025, 0.975], n, 0.9)
+        check = residual_check(study, str(name))
         counted = f"its 90 % intervals held {hits} of {n} values"
         if hits < low:
             out.append(f"{name} is too sure of itself: {counted}.")
         elif hits > high:
             out.append(f"{name} is too cautious: {counted}.")
+        elif check is not None and check.berkowitz < 1 - _LEVEL:
+            out.append(f"{name}: {counted}, and {check.verdict}.")
         elif p < 0.05:
             out.append(f"{name} leans: {counted}, but its PIT values are not uniform (p = {p:.2g}).")
         else:
@@ -205,6 +265,26 @@ def _calibration(study: Study) -> list[str]:
         text = f"The 90 % intervals of {_listed(honest)} held as many values as chance allows, with PIT values that"
         out.insert(0, f"{text} pass for uniform: well calibrated, as far as {n} values can tell.")
     return out
+
+
+def _residuals(study: Study) -> str:
+    """Models whose errors can be predicted from earlier ones."""
+    checks = {name: residual_check(study, name) for name in study.ranked}
+    tied = [name for name, check in checks.items() if check is not None and check.ljung_box < 1 - _LEVEL]
+    if not tied:
+        return ""
+    return (
+        f"The one-step errors of {_listed(tied)} depend on earlier ones (Ljung-Box p below 0.05): "
+        f"{'it leaves' if len(tied) == 1 else 'they leave'} something predictable in the series."
+    )
+
+
+def _ended(study: Study) -> str:
+    bad = [name for name in study.ranked if study.models[name].status_ in ("degenerate", "decreased", "interrupted")]
+    if not bad:
+        return ""
+    whose = "its" if len(bad) == 1 else "their"
+    return f"The fit of {_listed(bad)} did not end well (see The models): read {whose} scores with care."
 
 
 def _draws(study: Study) -> str:

@@ -18,7 +18,7 @@ from probseq.data.grid import on_grid
 from probseq.data.timeindex import check_index, infer_step
 from probseq.errors import DataError, EmptyDataError, ParameterError
 
-__all__ = ["Source", "read_source"]
+__all__ = ["Source", "read_source", "trimmed"]
 
 _TIME_NAMES = ("time", "date", "datetime", "timestamp", "ds", "period", "month", "week", "day", "quarter", "year")
 _GROUPED = r"[+-]?\d{1,3}(,\d{3})*(\.\d+)?"
@@ -37,12 +37,15 @@ class Source:
         Where it came from, in words.
     notes : tuple of str
         What was done while reading.
+    code : str
+        Python lines after ``import probseq as ps`` that read the series as ``y``.
     """
 
     series: xr.DataArray
     title: str
     origin: str
     notes: tuple[str, ...] = field(default=())
+    code: str = "\ny = ...  # the series of this report"
 
     @property
     def unit(self) -> str:
@@ -97,15 +100,17 @@ def _dataset(name: str, column: str | None, time: str | None) -> Source:
         )
     if time is not None:
         raise ParameterError(got=f"--time {time}", expected="no time column for an example data set")
+    code = f"\ny = ps.datasets.load({name!r})"
     if "variable" in found.dims:
         names = [str(v) for v in found["variable"].values]
         wanted = _choose(column, names, f"the data set {name!r}")
         found = found.isel(variable=names.index(wanted), drop=True).rename(wanted)
+        code += f".sel(variable={wanted!r}, drop=True).rename({wanted!r})"
     elif column is not None:
         _choose(column, [str(found.name)], f"the data set {name!r}")
     title = str(found.attrs.get("long_name", name))
     origin = f"example data set {name}; source: {found.attrs.get('source', 'unknown')}"
-    return _trimmed(Source(found.astype(float), title[:1].upper() + title[1:], origin))
+    return trimmed(Source(found.astype(float), title[:1].upper() + title[1:], origin, code=code))
 
 
 def _file(path: Path, column: str | None, time: str | None) -> Source:
@@ -128,7 +133,9 @@ def _file(path: Path, column: str | None, time: str | None) -> Source:
     if index is None:
         notes.append("No column of times was found, so rows are counted.")
     array = xr.DataArray(series.to_numpy(), dims="time", coords={"time": times}, name=wanted)
-    return _trimmed(Source(array, f"{wanted} of {path.name}", f"file {path.name}", tuple(notes)))
+    options = "".join(f", {key}={value!r}" for key, value in (("column", column), ("time", time)) if value is not None)
+    code = f"from probseq.report import read_source\n\ny = read_source({str(path)!r}{options}).series"
+    return trimmed(Source(array, f"{wanted} of {path.name}", f"file {path.name}", tuple(notes), code))
 
 
 def _naive(index: pd.Index) -> Any:
@@ -295,7 +302,7 @@ def _did_you_mean(word: str, known: list[str]) -> str:
     return f"Did you mean {close[0]!r}?" if close else ""
 
 
-def _trimmed(source: Source) -> Source:
+def trimmed(source: Source) -> Source:
     """Without missing values at both ends, which say nothing."""
     seen = np.flatnonzero(~np.isnan(source.series.values))
     if not len(seen):

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy import special
+from sklearn.base import clone
 
 from probseq._random import RandomState
 from probseq.comparison.compare import Comparison, compare
+from probseq.data.sequences import sequences
 from probseq.data.splits import split
 from probseq.errors import ProbseqWarning
 from probseq.estimators.base import TRAINING, SequenceEstimator
 from probseq.estimators.hmm import HMM
 from probseq.inference.base import Progress
 from probseq.report.defaults import Profile, choose_horizon, choose_models, describe
+from probseq.report.families import family_of
 from probseq.report.source import Source
 from probseq.results.forecast import Forecast
 
-__all__ = ["Study", "forecast_series", "run_study"]
+__all__ = ["Study", "forecast_series", "run_study", "study_fitted"]
 
 Watch = Callable[[str, SequenceEstimator], Progress]
 """Called before a model is fitted; returns what its fit calls as it goes on."""
+
+_FARTHEST = 8.2
+"""float64 has no probability closer to one than that of a normal value below this."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,8 @@ class Study:
     warnings : dict of name -> tuple of str
         What the fits warned of.
     seed : int
+    chosen : bool
+        Whether the models were chosen by the data (``defaults``).
     """
 
     source: Source
@@ -60,14 +70,41 @@ class Study:
     smoothed: xr.DataArray | None
     warnings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     seed: int = 0
+    chosen: bool = True
 
     @property
     def horizon(self) -> int:
         return int(self.test.sizes["time"])
 
+    @property
+    def ranked(self) -> list[str]:
+        """Names of the models, best first."""
+        return [str(name) for name in self.comparison.table.index]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the values of the whole series and its name; equal data in another form have the same."""
+        return sequences(self.source.series).fingerprint()
+
+    def what(self, name: str) -> str:
+        """What kind of model has this name, in words."""
+        return family_of(self.models[name]).words
+
     def crps(self, name: str) -> float:
         """Mean CRPS of the forecast made once, at the end of the training data, over all held-out steps."""
         return float(np.nanmean(self.forecasts[name].crps(self.test).values))
+
+    def residuals(self, name: str) -> np.ndarray:
+        """z_t = Phi^-1(PIT_t) of the one-step predictions, (time,): independent standard normal if the model is right.
+
+        NaN where nothing is scored; values that the model held for impossible are kept finite.
+        """
+        own = self.comparison._of(name).numeric
+        if own is None:
+            return np.zeros(0)
+        with np.errstate(divide="ignore"):
+            z = special.ndtri(np.where(own.counted[0, :, 0], own.pit[0, :, 0], np.nan))
+        return np.asarray(np.clip(z, -_FARTHEST, _FARTHEST), float)
 
     def code(self, name: str) -> str:
         """The Python expression that constructs a model."""
@@ -79,7 +116,7 @@ def run_study(
     source: Source,
     *,
     horizon: int | None = None,
-    models: Sequence[str] | None = None,
+    models: Sequence[str] | Mapping[str, SequenceEstimator] | None = None,
     period: int | None = None,
     seed: int = 0,
     watch: Watch | None = None,
@@ -91,8 +128,8 @@ def run_study(
     source : Source
     horizon : int or None
         Steps to hold out; None chooses (``choose_horizon``).
-    models : names, or None
-        Which of ``defaults.MODELS``; None chooses by the data.
+    models : names, dict of name -> estimator, or None
+        Which of ``defaults.MODELS``, or estimators of which clones are fitted; None chooses by the data.
     period : int or None
         Steps in a season, 1 for none; None finds out.
     seed : int
@@ -102,20 +139,47 @@ def run_study(
     series = source.series
     train, test = split(series, horizon=choose_horizon(series.size, source.freq) if horizon is None else horizon)
     profile = describe(train.values, source.freq, period)
-    chosen = choose_models(profile, models, seed)
+    own = isinstance(models, Mapping)
+    chosen = (
+        {str(name): clone(model) for name, model in models.items()}
+        if isinstance(models, Mapping)
+        else choose_models(profile, models, seed)
+    )
     said: dict[str, tuple[str, ...]] = {}
     for name, model in chosen.items():
         said[name] = fit(model, train, None if watch is None else watch(name, model))
+    said = {name: found for name, found in said.items() if found}
+    return _study(source, profile, train, test, chosen, history=TRAINING, warnings=said, seed=seed, chosen=not own)
+
+
+def study_fitted(
+    source: Source, train: xr.DataArray, test: xr.DataArray, models: Mapping[str, SequenceEstimator]
+) -> Study:
+    """Study models that have been fitted before, on a series that is ``train`` followed by ``test``."""
+    profile = describe(train.values, source.freq)
+    named = {str(name): model for name, model in models.items()}
+    return _study(source, profile, train, test, named, history=train, warnings={}, seed=0, chosen=False)
+
+
+def _study(
+    source: Source,
+    profile: Profile,
+    train: xr.DataArray,
+    test: xr.DataArray,
+    models: dict[str, SequenceEstimator],
+    *,
+    history: Any,
+    **rest: Any,
+) -> Study:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        comparison = compare(chosen, test, history=train)
+        comparison = compare(models, test, history=train)
         steps = int(test.sizes["time"])
-        forecasts = {name: model.forecast(steps, history=TRAINING) for name, model in chosen.items()}
-        chain = next((model for model in chosen.values() if isinstance(model, HMM)), None)
-        states = None if chain is None else chain.decode(series)
-        smoothed = None if chain is None else chain.smooth(series)
-    said = {name: found for name, found in said.items() if found}
-    return Study(source, profile, train, test, chosen, comparison, forecasts, states, smoothed, said, seed)
+        forecasts = {name: model.forecast(steps, history=history) for name, model in models.items()}
+        chain = next((model for model in models.values() if isinstance(model, HMM)), None)
+        states = None if chain is None else chain.decode(source.series)
+        smoothed = None if chain is None else chain.smooth(source.series)
+    return Study(source, profile, train, test, models, comparison, forecasts, states, smoothed, **rest)
 
 
 def fit(model: SequenceEstimator, data: xr.DataArray, progress: Progress | None = None) -> tuple[str, ...]:

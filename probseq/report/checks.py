@@ -1,0 +1,128 @@
+"""Whether the one-step predictions were right about their own errors: coverage, PIT values, residuals."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from probseq.evaluation.calibration import independence_test
+from probseq.evaluation.whiteness import autocorrelations, ljung_box
+from probseq.report.study import Study
+
+__all__ = ["ResidualCheck", "coverage_table", "residual_check", "residual_table", "wilson"]
+
+_FEWEST = 12
+_ALPHA = 0.05
+
+
+class ResidualCheck(NamedTuple):
+    """Residuals z_t = Phi^-1(PIT_t) of one model over the held-out values; independent and standard normal if right."""
+
+    n: int
+    mean: float
+    spread: float
+    """standard deviation"""
+    neighbours: float
+    """autocorrelation one step apart"""
+    lags: int
+    """of the test of Ljung and Box"""
+    ljung_box: float
+    """p-value that none of the first ``lags`` autocorrelations differs from zero; nan for too few values"""
+    berkowitz: float
+    """p-value that the residuals are independent with mean 0 and variance 1; nan for too few values"""
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers say, in words."""
+        if math.isnan(self.ljung_box):
+            return f"too few values ({self.n}) to test"
+        found = []
+        if self.ljung_box < _ALPHA:
+            way = "resemble" if self.neighbours > 0 else "alternate with"
+            found.append(f"errors depend on each other (neighbours {way} one another): something predictable is left")
+        if abs(self.mean) * math.sqrt(self.n) > _SURE * max(self.spread, 1e-9):
+            found.append(f"values came {'higher' if self.mean > 0 else 'lower'} than predicted on average")
+        low, high = (stats.chi2.ppf(tail, self.n - 1) / (self.n - 1) for tail in (_ALPHA / 2, 1 - _ALPHA / 2))
+        if self.spread**2 > high:
+            found.append("errors are larger than the model expects: too sure of itself")
+        elif self.spread**2 < low:
+            found.append("errors are smaller than the model expects: too cautious")
+        if not found and self.berkowitz < _ALPHA:
+            found.append("mean, spread and dependence together are unlikely by chance, none of them alone")
+        return "; ".join(found) if found else f"no sign of trouble in {self.n} values"
+
+
+_SURE = 2.0
+
+
+def residual_check(study: Study, name: str) -> ResidualCheck | None:
+    """Moments and tests of the residuals of one model; None where it has none."""
+    z = study.residuals(name)
+    seen = z[np.isfinite(z)]
+    n = len(seen)
+    if n < 2:
+        return None
+    lags = max(1, min(10, n // 5))
+    nan = math.nan
+    test = independence = nan
+    if n >= _FEWEST and seen.std() > 0:
+        test = ljung_box(z, lags, 0)[2]
+        independence = independence_test(stats.norm.cdf(z)).p_value
+    return ResidualCheck(
+        n, float(seen.mean()), float(seen.std(ddof=1)), float(autocorrelations(z, 1)[0]), lags, test, independence
+    )
+
+
+def residual_table(study: Study) -> pd.DataFrame | None:
+    """One row a model, as text."""
+    rows = {}
+    for name in study.ranked:
+        found = residual_check(study, name)
+        if found is not None:
+            rows[name] = {
+                "mean (0 if right)": f"{found.mean:+.2f}",
+                "spread (1 if right)": f"{found.spread:.2f}",
+                "next to each other (0)": f"{found.neighbours:+.2f}",
+                f"Ljung-Box p, {found.lags} lags": _p(found.ljung_box),
+                "Berkowitz p": _p(found.berkowitz),
+                "in words": found.verdict,
+            }
+    return pd.DataFrame.from_dict(rows, orient="index") if rows else None
+
+
+def coverage_table(study: Study) -> pd.DataFrame | None:
+    """Share of the values inside the 50 and 90 % intervals, each with its own 95 % interval, as text."""
+    rows = {}
+    for name in study.ranked:
+        row, n = study.comparison.table.loc[name], study.comparison.pit(name).size
+        if not n:
+            continue
+        cells = {}
+        for level in (50, 90):
+            share = float(row[f"cover{level}"])
+            low, high = wilson(round(share * n), n)
+            cells[f"inside {level} % intervals"] = f"{round(share * n)} of {n} = {100 * share:.0f} %"
+            cells[f"true share, likely ({level} %)"] = f"{100 * low:.0f} to {100 * high:.0f} %"
+        rows[name] = {**cells, "PIT p": _p(float(row["pit_p"]))}
+    return pd.DataFrame.from_dict(rows, orient="index") if rows else None
+
+
+def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a probability of which ``hits`` of ``n`` independent trials are known.
+
+    Source: Wilson (1927), Journal of the American Statistical Association 22; Brown, Cai and DasGupta (2001),
+    Statistical Science 16, equation 4.
+    """
+    z = float(stats.norm.ppf(0.5 + level / 2))
+    share, extra = hits / n, z * z / n
+    centre = (share + extra / 2) / (1 + extra)
+    half = z * math.sqrt(share * (1 - share) / n + extra / (4 * n)) / (1 + extra)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _p(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2g}" if value >= 0.001 else "< 0.001"
