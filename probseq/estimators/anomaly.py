@@ -151,6 +151,7 @@ class AnomalyDetector(HeldOutFit):
     def predict(self, X: Any, *, lengths: Any = None, covariates: Any = None, history: Any = None) -> xr.DataArray:
         """Whether each step is an anomaly, dims ``sequence, time``: True, or -1 with ``outlier_labels`` (else 1)."""
         below = self.decision_function(X, lengths=lengths, covariates=covariates, history=history) < 0
+        below.attrs = {}  # answers have no unit
         if not self.outlier_labels:
             return below.rename("anomaly")
         return xr.where(below, -1, 1).rename("outlier").assign_coords(below.coords)

@@ -30,13 +30,17 @@ def aligned_values(
     """Values (n, t, k) of ``data`` for a forecast.
 
     Variables and sequences are matched by name where both sides name several, steps by stamp where both have stamps;
-    everything else by position. Steps behind the last one of ``data`` are NaN.
+    everything else by position. Steps behind the last one of ``data`` are NaN. The values of a single step may also
+    come as ``update`` takes them: (k,), or a row of a table by its names.
 
     Raises
     ------
     ShapeError
         Names or stamps of the forecast are not in ``data``, or the sizes differ.
     """
+    step = _one_step(data, labels, shape)
+    if step is not None:
+        return step
     data = _by_sequence(_by_variable(data, labels), labels)
     values = data.values
     if data.n_sequences == shape[0] and stamped and not all(is_default(one) for one in data.index):
@@ -81,6 +85,20 @@ def scattered_values(
             )
         values[i, at] = _checked(data.values[i : i + 1, : len(there)], (1, len(there), shape[-1]))[0]
     return values
+
+
+def _one_step(data: Sequences, labels: Sequences, shape: tuple[int, int, int]) -> np.ndarray | None:
+    """Values of one step in all its variables, which were read as several steps of one variable."""
+    n, steps, k = shape
+    if steps != 1 or k == 1 or not data.flat or data.values.shape != (n, k, 1):
+        return None
+    values = data.values.transpose(0, 2, 1)
+    if all(is_default(one) for one in data.index):
+        return values
+    names = list(data.index[0])
+    if n > 1 or set(names) != set(labels.variables):
+        return None
+    return values[..., [names.index(name) for name in labels.variables]]
 
 
 def _checked(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

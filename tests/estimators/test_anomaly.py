@@ -169,3 +169,11 @@ def test_bad_arguments(arguments):
     with pytest.raises(ParameterError, match=next(iter(arguments))) as error:
         ps.AnomalyDetector(**{"model": ps.IID(), **arguments}).fit(normals(400))
     assert error.value.remedy
+
+
+def test_answers_have_no_unit_and_scores_have_nats():
+    x = np.random.default_rng(0).normal(size=300)
+    for labels in (False, True):
+        detector = ps.AnomalyDetector(ps.IID(), false_alarm_rate=0.05, outlier_labels=labels).fit(x)
+        assert detector.predict(x[:3]).attrs == {}
+        assert detector.score_samples(x[:3]).attrs == {"unit": "nats"}

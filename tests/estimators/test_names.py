@@ -126,6 +126,17 @@ def test_a_step_with_names_goes_by_them(two, form):
     assert abs(expected.sel(variable="a").item() - 8) < 1
 
 
+@pytest.mark.parametrize("form", sorted(set(ROWS) - {"dict", "array"}))
+def test_a_predictive_scores_a_step_in_the_forms_that_update_takes(two, form):
+    law = two.predictive_at(two.initial_state())
+    np.testing.assert_allclose(law.log_prob(ROWS[form]), law.log_prob([[8.0, -2.0]]), rtol=1e-12)
+    several = two.predictive_at(two.initial_state(3))
+    for rows in ([[8.0, -2.0]] * 3, np.array([[8.0, -2.0]] * 3)):
+        np.testing.assert_allclose(several.log_prob(rows).values.ravel(), [law.log_prob([8.0, -2.0]).item()] * 3)
+    with pytest.raises(ShapeError):
+        law.log_prob(pd.Series({"a": 8.0, "c": -2.0}))
+
+
 def test_a_step_of_other_names_is_refused(two):
     start = two.initial_state()
     for row in (pd.Series({"a": 1.0, "c": 2.0}), {"a": 1.0, "c": 2.0}, pd.DataFrame({"a": [1.0], "c": [2.0]})):
