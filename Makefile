@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test browser lint types docs bench
+.PHONY: help demo test browser lint spelling types docs bench
 
 PYTHON ?= $(or $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done),python3)
 TORCH_INDEX ?=
@@ -24,8 +24,9 @@ help:
 	@echo 'make test    run the tests in two processes (ARGS="-k hmm" passes options to pytest, JOBS=8 takes more)'
 	@echo 'make browser read the report in headless Chromium (screenshots in build/screenshots)'
 	@echo 'make lint    check style, format and the layers of imports'
+	@echo 'make spelling look every word of pages, tutorials and docstrings up in a dictionary'
 	@echo 'make types   check types with mypy'
-	@echo 'make docs    build the documentation into docs/_build/html'
+	@echo 'make docs    build the documentation into docs/_build/html and check its links'
 	@echo 'make bench   measure speed and accuracy beside other libraries; writes a file for each into bench-results'
 	@echo
 	@echo 'PYTHON=...       the interpreter that makes .venv (now: $(PYTHON))'
@@ -49,13 +50,19 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
+spelling: $(VENV)/.dev
+	@echo '== checking the spelling of texts, code and docstrings'
+	$(BIN)/codespell
+	$(PY) docs/check_spelling.py
+
 types: $(VENV)/.dev
 	@echo '== checking types'
 	$(BIN)/mypy
 
 docs: $(VENV)/.docs
 	@echo '== building the documentation'
-	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	$(PY) docs/check_links.py docs/_build/html
 	@echo 'Open docs/_build/html/index.html'
 
 bench: $(VENV)/.dev

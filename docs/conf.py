@@ -75,6 +75,7 @@ autodoc_inherit_docstrings = True
 _CODE = re.compile(r"(``.*?``|`[^`]*`|:\w+:`[^`]*`)")
 _MARKUP = re.compile(r"(?<![\w\\])\*{1,2}(?=\w)|(?<=\w)_(?!\w)|\|(?=\w)")
 
+_BACK = re.compile(r'<a class="viewcode-back".*?</a>')
 _ROUTING = re.compile(r"set_\w+_request|get_metadata_routing")
 
 
@@ -95,9 +96,17 @@ def skip_internals(app, what, name, obj, skip, options):
     Scikit-learn's generated methods of metadata routing, whose text refers to its own glossary; the rules by which
     parameters are checked; the classes behind an estimator.
     """
-    return True if _ROUTING.fullmatch(name) or name in {"rules", "check_rules"} or isinstance(obj, type) else None
+    behind = isinstance(obj, type) and name.islower()
+    return True if behind or _ROUTING.fullmatch(name) or name in {"rules", "check_rules"} else None
+
+
+def drop_way_back(app, pagename, templatename, context, doctree):
+    """Take the links from sources back to the reference out: they miss names that two modules share."""
+    if pagename.startswith("_modules/"):
+        context["body"] = _BACK.sub("", context["body"])
 
 
 def setup(app):
+    app.connect("html-page-context", drop_way_back)
     app.connect("autodoc-skip-member", skip_internals)
     app.connect("autodoc-process-docstring", escape_notation, priority=100)
