@@ -122,7 +122,7 @@ def forecast(
         table = found.to_dataframe()
         if out is not None:
             table.to_csv(out, index=False)
-        shown = table.copy()
+        shown = table.drop(columns="horizon")  # the rows are counted as well
         for name in shown.columns:
             shown[name] = [_cell(value) for value in shown[name]]
         unit = f", in {source.unit}" if source.unit else ""
@@ -221,7 +221,7 @@ def _print_frame(frame: Any, corner: str, caption: str = "", wrap: bool = False)
     table = Table(box=box.SIMPLE_HEAD, caption=_safe(caption) or None, caption_justify="left")
     table.add_column(corner, no_wrap=True)
     for name in frame.columns:
-        table.add_column(_safe(str(name)), justify="left" if wrap else "right")
+        table.add_column(_safe(str(name)), justify="left" if wrap else "right", overflow="fold")
     for name, row in frame.iterrows():
         table.add_row(_safe(_cell(name)), *[_safe(str(value)) for value in row])
     stream = sys.stdout

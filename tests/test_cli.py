@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 
@@ -98,3 +99,21 @@ def test_help_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_narrow_terminal_cuts_no_number(monkeypatch):
+    from probseq.cli import _print_frame
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "80")
+    table = ps.RandomWalk().with_parameters(scale=[1.0]).forecast(2, history=[450.73, 447.13]).to_dataframe()
+    shown = table.set_index("time").drop(columns="horizon").map(lambda value: f"{value:.5g}")
+    for width, whole in (("80", True), ("40", False)):
+        monkeypatch.setenv("COLUMNS", width)
+        monkeypatch.setattr("sys.stdout", stream := Terminal())
+        _print_frame(shown, "time")
+        text = stream.getvalue()
+        assert "…" not in text and ("447.13" in text) is whole
