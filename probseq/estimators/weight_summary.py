@@ -1,4 +1,4 @@
-"""A table of what a fit has found about the weights of a network."""
+"""The weights of a network by name, and a table of what a fit has found about them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,31 @@ __all__ = ["WeightSummary"]
 
 
 class WeightSummary(Predicting):
-    """The method ``summary`` of an estimator whose model, behind its transforms, is a `RecurrentModel`."""
+    """What an estimator whose model, behind its transforms, is a `RecurrentModel` says of its weights."""
+
+    def named_weights(self) -> dict[str, np.ndarray]:
+        """The weights by name, such as ``layers.0.recurrent``, each in its shape, behind the draws if there are many.
+
+        With z_t = (the values at the lags as the network reads them, 0 where missing; whether each was seen;
+        covariates) the first layer of an `RNN` is h_t = tanh(``input`` z_t + ``bias_input`` + ``recurrent`` h_(t-1) +
+        ``bias_recurrent``). A `GRU` stacks its gates in the order reset, keep, new, an `LSTM` in the order enter,
+        forget, new, leave. The head reads ``head.hidden`` h_t + ``head.direct`` z_t + ``head.bias``.
+
+        Returns
+        -------
+        dict of array (*draw, *shape), copies
+        """
+        self._check_fitted()
+        model = innermost(self.model_.model)
+        if not isinstance(model, RecurrentModel):
+            raise TypeError(f"{type(model).__name__} is no recurrent network")
+        weights = self.model_.params["weights"].detach().cpu()
+        flat = weights[0] if self.model_.n_draws == 1 else weights
+        lead = tuple(flat.shape[:-1])
+        return {
+            name: flat[..., piece.start : piece.stop].reshape(lead + piece.shape).numpy().copy()
+            for name, piece in model.pieces.items()
+        }
 
     def summary(self) -> pd.DataFrame:
         """One row a piece of the network (a matrix, a bias, ...), and in ``attrs`` how it was fitted.

@@ -163,3 +163,29 @@ def test_the_picture_of_a_spectrum(bayes):
     with pytest.raises(ParameterError, match="1 axes"):
         bayes.plot_recurrent_spectrum(ax=left)
     plt.close("all")
+
+
+def test_weights_by_name_make_the_network():
+    quick = ps.MLE(training=ps.TrainingOptions(max_epochs=2))
+    model = ps.RNN(SIZE, inference=quick, random_state=0).fit(SERIES)
+    w, centre, spread = model.named_weights(), SERIES.mean(), SERIES.std()
+    memory, read, states, scores = np.zeros(SIZE), np.zeros(2), [], []
+    for x in SERIES:
+        gates = w["layers.0.input"] @ read + w["layers.0.bias_input"]
+        memory = np.tanh(gates + w["layers.0.recurrent"] @ memory + w["layers.0.bias_recurrent"])
+        location, raw = w["head.hidden"] @ memory + w["head.direct"] @ read + w["head.bias"]
+        scale = np.log1p(np.exp(raw))
+        read = np.array([(x - centre) / spread, 1.0])
+        states.append(memory)
+        scores.append(-0.5 * ((read[0] - location) / scale) ** 2 - np.log(spread * scale * np.sqrt(2 * np.pi)))
+    np.testing.assert_allclose(model.encode(SERIES), states, atol=1e-6)
+    np.testing.assert_allclose(model.log_prob_steps(SERIES), scores, atol=1e-5)
+    w["head.bias"][:] = np.nan
+    assert np.isfinite(model.named_weights()["head.bias"]).all()
+
+
+def test_weights_by_name_have_their_draws(bayes):
+    found = bayes.named_weights()
+    assert found["layers.1.recurrent"].shape == (3, 4 * SIZE, SIZE)
+    flat = np.concatenate([piece.reshape(3, -1) for piece in found.values()], -1)
+    np.testing.assert_array_equal(flat, bayes.params_["weights"])
