@@ -193,7 +193,7 @@ def test_findings_say_where_the_confidence_set_and_the_intervals_part(study):
 def test_a_lead_beyond_chance_is_called_one(study):
     names = study.comparison.table.index[1:]
     sure = with_differences(study, {name: MeanEstimate(-3.0, 0.1, 1e9, 100, "hac", True) for name in names})
-    assert summary(sure).endswith("best, by more than chance explains.")
+    assert summary(sure).endswith("best, by more than chance explains, as far as 12 values can tell.")
     assert "may be chance" not in " ".join(findings(sure)[:2])
     unknown = with_differences(study, {name: MeanEstimate(-3.0, np.nan, np.nan, 1, "hac", False) for name in names})
     assert "how sure that is cannot be computed" in summary(unknown)

@@ -36,14 +36,16 @@ class ResidualCheck(NamedTuple):
     """p-value that the residuals are independent with mean 0 and variance 1; nan for too few values"""
 
     @property
-    def verdict(self) -> str:
-        """What the numbers say, in words."""
+    def dependent(self) -> bool:
+        """Whether the errors depend on earlier ones."""
+        return self.ljung_box < _ALPHA
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with mean and spread, in words."""
+        found: list[str] = []
         if math.isnan(self.ljung_box):
-            return f"too few values ({self.n}) to test"
-        found = []
-        if self.ljung_box < _ALPHA:
-            way = "resemble" if self.neighbours > 0 else "alternate with"
-            found.append(f"errors depend on each other (neighbours {way} one another): something predictable is left")
+            return found
         if abs(self.mean) * math.sqrt(self.n) > _SURE * max(self.spread, 1e-9):
             found.append(f"values came {'higher' if self.mean > 0 else 'lower'} than predicted on average")
         low, high = (stats.chi2.ppf(tail, self.n - 1) / (self.n - 1) for tail in (_ALPHA / 2, 1 - _ALPHA / 2))
@@ -51,8 +53,22 @@ class ResidualCheck(NamedTuple):
             found.append("errors are larger than the model expects: too sure of itself")
         elif self.spread**2 < low:
             found.append("errors are smaller than the model expects: too cautious")
+        return found
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers say, in words."""
+        if math.isnan(self.ljung_box):
+            return f"too few values ({self.n}) to test"
+        found = self.faults
+        if self.dependent:
+            way = "resemble" if self.neighbours > 0 else "alternate with"
+            found = [
+                f"errors depend on each other (neighbours {way} one another): something predictable is left",
+                *found,
+            ]
         if not found and self.berkowitz < _ALPHA:
-            found.append("mean, spread and dependence together are unlikely by chance, none of them alone")
+            found = ["mean, spread and dependence together are unlikely by chance, none of them alone"]
         return "; ".join(found) if found else f"no sign of trouble in {self.n} values"
 
 

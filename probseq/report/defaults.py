@@ -93,7 +93,11 @@ def describe(values: np.ndarray, freq: Any = None, period: int | None = None) ->
             remedy="Use a longer series, or a smaller --horizon.",
         )
     if len(np.unique(seen)) == 1:
-        raise ShapeError(got=f"a constant series of {seen[0]:g}", expected="values that vary")
+        raise ShapeError(
+            got=f"a constant series, {seen[0]:g} at every step to fit",
+            expected="values that vary before the held-out ones",
+            remedy="Check the column, or hold fewer steps out.",
+        )
     counts = bool((seen >= 0).all() and (seen == np.round(seen)).all() and seen.max() <= _LARGEST_COUNT)
     positive = bool((seen > 0).all()) and not counts
     scaled = np.log(values) if positive else values

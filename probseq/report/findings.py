@@ -17,6 +17,7 @@ from probseq.report.study import Study
 __all__ = ["findings", "state_table", "summary", "when"]
 
 _LEVEL = 0.95
+_FEW, _RELIABLE = 8, 50
 
 
 def findings(study: Study) -> list[str]:
@@ -39,15 +40,15 @@ def summary(study: Study) -> str:
     """The result in a sentence or two, which claims no more than the held-out values show."""
     best, n = study.comparison.best, study.comparison.n_values
     if len(study.models) == 1:
-        return f"One model, {best} ({study.what(best)}), scored on {n} held-out values."
+        return f"One model, {best} ({study.what(best)}), scored on {_values(n)}."
     clear, open_, unknown = _leads(study)
-    text = f"Of {len(study.models)} models {best} ({study.what(best)}) predicts the {n} held-out values best"
+    text = f"Of {len(study.models)} models {best} ({study.what(best)}) predicts the {_values(n)} best"
     if open_:
         names = list(open_)
         return f"{text}, but its lead over {_listed(names)} may be chance."
     if unknown or not clear:
         return f"{text}; how sure that is cannot be computed for all of them."
-    return f"{text}, by more than chance explains."
+    return f"{text}, by more than chance explains" + (f", as far as {n} values can tell." if n < _RELIABLE else ".")
 
 
 def _leads(study: Study) -> tuple[dict[str, MeanEstimate], dict[str, MeanEstimate], list[str]]:
@@ -81,15 +82,17 @@ def when(stamp: Any) -> str:
     return str(stamp.item() if hasattr(stamp, "item") else stamp)
 
 
+def _values(n: int) -> str:
+    return "held-out value" if n == 1 else f"{n} held-out values"
+
+
 def _winner(study: Study) -> str:
     table, best = study.comparison.table, study.comparison.best
     n, per = study.comparison.n_values, study.comparison.per
     score = float(table["nats"][best])
     if math.isnan(score):
-        return (
-            f"{best} ({study.what(best)}) predicts the {n} held-out values best by CRPS, as no model has a log score."
-        )
-    text = f"{best} ({study.what(best)}) predicts the {n} held-out values best: "
+        return f"{best} ({study.what(best)}) predicts the {_values(n)} best by CRPS, as no model has a log score."
+    text = f"{best} ({study.what(best)}) predicts the {_values(n)} best: "
     text += f"{score:.2f} nats per {per}, one step ahead."
     second = next((str(name) for name in table.index[1:] if np.isfinite(table["difference"][name])), None)
     if second is None:
@@ -213,7 +216,7 @@ def _moments(study: Study) -> str:
     scores = comparison.log_prob_steps
     gap = (scores.sel(model=ranked[0]) - scores.sel(model=ranked[1])).dropna("time")
     total, values = float(gap.sum()), np.sort(gap.values)[::-1]
-    if total <= 0:
+    if total <= 0 or gap.size < _FEW:
         return ""
     wins = int((gap > 0).sum())
     needed = int(np.searchsorted(np.cumsum(values), total / 2) + 1)
@@ -228,7 +231,8 @@ def _forecasts(study: Study) -> str:
     scores = {name: study.crps(name) for name in study.forecasts}
     order = sorted(scores, key=lambda name: scores[name])
     unit = f" {study.source.unit}" if study.source.unit else ""
-    text = f"Forecasting all {study.horizon} steps at once from the end of the training data, {order[0]} comes closest"
+    steps = "the step" if study.horizon == 1 else f"all {study.horizon} steps at once"
+    text = f"Forecasting {steps} from the end of the training data, {order[0]} comes closest"
     text += f" (mean CRPS {scores[order[0]]:.3g}{unit}"
     if len(order) > 1:
         text += f"; next {order[1]} with {scores[order[1]]:.3g}"
@@ -242,6 +246,8 @@ def _forecasts(study: Study) -> str:
 
 def _calibration(study: Study) -> list[str]:
     table, n = study.comparison.table, study.comparison.n_values
+    if n < _FEW:
+        return [f"Too few values ({n}) to judge calibration."] if not table["pit_p"].isna().all() else []
     honest, out = [], []
     for name in table.index:
         covered, p = float(table.loc[name, "cover90"]), float(table.loc[name, "pit_p"])
@@ -255,8 +261,8 @@ def _calibration(study: Study) -> list[str]:
             out.append(f"{name} is too sure of itself: {counted}.")
         elif hits > high:
             out.append(f"{name} is too cautious: {counted}.")
-        elif check is not None and check.berkowitz < 1 - _LEVEL:
-            out.append(f"{name}: {counted}, and {check.verdict}.")
+        elif check is not None and check.faults:
+            out.append(f"{name}: {counted}, and {'; '.join(check.faults)}.")
         elif p < 0.05:
             out.append(f"{name} leans: {counted}, but its PIT values are not uniform (p = {p:.2g}).")
         else:
@@ -270,7 +276,7 @@ def _calibration(study: Study) -> list[str]:
 def _residuals(study: Study) -> str:
     """Models whose errors can be predicted from earlier ones."""
     checks = {name: residual_check(study, name) for name in study.ranked}
-    tied = [name for name, check in checks.items() if check is not None and check.ljung_box < 1 - _LEVEL]
+    tied = [name for name, check in checks.items() if check is not None and check.dependent]
     if not tied:
         return ""
     return (
@@ -304,11 +310,11 @@ def _draws(study: Study) -> str:
 
 def _care(study: Study) -> str:
     n = study.comparison.n_values
-    if n >= 50 or len(study.models) < 2:
+    if n >= _RELIABLE or len(study.models) < 2:
         return ""
     return (
-        f"Take the standard errors with care: they rest on {n} values (below 50 they are unreliable), and the winner "
-        "was chosen on the same values, which flatters its lead."
+        f"Take the standard errors with care: they rest on {n} value{'' if n == 1 else 's'} (below {_RELIABLE} they "
+        "are unreliable), and the winner was chosen on the same values, which flatters its lead."
     )
 
 

@@ -125,6 +125,12 @@ def _file(path: Path, column: str | None, time: str | None) -> Source:
         if not index.is_monotonic_increasing:
             series = series.sort_index()
             notes.append("Rows were sorted by time.")
+        if series.index.has_duplicates:
+            raise DataError(
+                got=f"several rows for the time {series.index[series.index.duplicated()][0]} in {path.name}",
+                expected="one row a time",
+                remedy="Keep one series in the file, or add its rows up; ps.compare takes many series.",
+            )
         series.index.name = None
         check_index(series.index, path.name)
         series, note = _gridded(series)
