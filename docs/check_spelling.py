@@ -86,7 +86,7 @@ def main() -> int:
         print(f"{OWN.name}: one word a line, sorted, none twice")
         return 1
     british, american = british_and_american()
-    known = {word.lower() for word in own} | british
+    known = {word.lower() for word in own} | british | american
     found: dict[str, set[Path]] = defaultdict(set)
     foreign: dict[str, set[Path]] = defaultdict(set)
     for reader, takes in ((texts, lambda word: True), (docstrings, str.islower)):
@@ -97,7 +97,6 @@ def main() -> int:
                 foreign[word].add(path)
     dictionary = SpellChecker(language="en", distance=1)
     unknown = {word for word in found if word.lower() not in known and not dictionary.known([word.lower()])}
-    unknown -= set(foreign)
     for word in sorted({*unknown, *foreign}, key=str.lower):
         places = ", ".join(str(path.relative_to(ROOT)) for path in sorted(foreign.get(word) or found[word])[:3])
         print(f"{word}: {'American' if word in foreign else 'in no dictionary'} ({places})")

@@ -20,9 +20,9 @@ release = version = probseq.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "myst_nb",
     "benchmark_results",
+    "layers",
     "mathml",
     "reference",
     "tutorials",
@@ -38,7 +38,7 @@ html_theme_options = {
     "header_links_before_dropdown": 8,
     "navbar_align": "left",
     "navigation_with_keys": False,
-    "show_toc_level": 2,
+    "show_toc_level": 1,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
@@ -75,7 +75,6 @@ autodoc_inherit_docstrings = True
 _CODE = re.compile(r"(``.*?``|`[^`]*`|:\w+:`[^`]*`)")
 _MARKUP = re.compile(r"(?<![\w\\])\*{1,2}(?=\w)|(?<=\w)_(?!\w)|\|(?=\w)")
 
-_BACK = re.compile(r'<a class="viewcode-back".*?</a>')
 _ROUTING = re.compile(r"set_\w+_request|get_metadata_routing")
 
 
@@ -84,7 +83,12 @@ def _escape(text):
 
 
 def escape_notation(app, what, name, obj, options, lines):
-    """Write `*draw`, `params_` and `p(x|y)` of the docstrings as they are: reStructuredText reads them as markup."""
+    """Write `*draw`, `params_` and `p(x|y)` of the docstrings as they are: reStructuredText reads them as markup.
+
+    What a method inherits from torch, in another form of docstring, is left out.
+    """
+    if "Args:" in (line.strip() for line in lines):
+        lines.clear()
     for i, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
             lines[i] = "".join(part if k % 2 else _escape(part) for k, part in enumerate(_CODE.split(line)))
@@ -94,19 +98,13 @@ def skip_internals(app, what, name, obj, skip, options):
     """Leave out what no user calls.
 
     Scikit-learn's generated methods of metadata routing, whose text refers to its own glossary; the rules by which
-    parameters are checked; the classes behind an estimator.
+    parameters are checked; the classes behind an estimator; fields of tuples, which the tuple describes.
     """
     behind = isinstance(obj, type) and name.islower()
-    return True if behind or _ROUTING.fullmatch(name) or name in {"rules", "check_rules"} else None
-
-
-def drop_way_back(app, pagename, templatename, context, doctree):
-    """Take the links from sources back to the reference out: they miss names that two modules share."""
-    if pagename.startswith("_modules/"):
-        context["body"] = _BACK.sub("", context["body"])
+    nameless = str(getattr(obj, "__doc__", "")).startswith("Alias for field number")
+    return True if behind or nameless or _ROUTING.fullmatch(name) or name in {"rules", "check_rules"} else None
 
 
 def setup(app):
-    app.connect("html-page-context", drop_way_back)
     app.connect("autodoc-skip-member", skip_internals)
     app.connect("autodoc-process-docstring", escape_notation, priority=100)

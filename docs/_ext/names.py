@@ -132,6 +132,7 @@ NAMES = {
         "marginal_likelihood": "The evidence of a model, parameters integrated out.",
         "bootstrap": "Simulate, refit, and look how the parameters scatter.",
         "calibration": "What forecasts promised beside what came.",
+        "write_report": "The comparison as an HTML page that one can send to a colleague.",
         "ForeignForecaster": "What a forecaster from elsewhere must do to be compared.",
     },
     "pictures": {"plot_calibration": "Coverage, PIT values and widths, of one model or many."},

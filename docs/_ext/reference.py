@@ -14,19 +14,12 @@ from sphinx.util.logging import getLogger
 from typer.testing import CliRunner
 
 import probseq
+import probseq.extend
 import probseq.plotting
 from probseq.cli import app as command_line
 
 # Pages whose classes are described by their parameters: their methods are called by the library, not by users.
 CONFIGURATIONS = {"emissions", "chains", "transforms", "inference"}
-# Objects that are no public names of the package, but that pages describe.
-BASES = (
-    "probseq.models.base.SequenceModel",
-    "probseq.distributions.emissions.Emission",
-    "probseq.models.transforms.Transform",
-    "probseq.inference.base.Inference",
-    "probseq.estimators.base.SequenceEstimator",
-)
 
 
 def check_groups() -> None:
@@ -78,10 +71,14 @@ def entry(name: str, page: str) -> str:
     return _directive("autofunction" if callable(item) else "autodata", f"probseq.{name}")
 
 
-def plotting_entries() -> str:
-    """Return the functions that draw from plain arrays."""
-    names = [name for name in probseq.plotting.__all__ if inspect.isfunction(getattr(probseq.plotting, name))]
-    return "\n".join(_directive("autofunction", f"probseq.plotting.{name}") for name in names)
+def module_entries(module: ModuleType) -> str:
+    """Return the classes and functions that a module names as public."""
+    kinds = {name: getattr(module, name) for name in module.__all__}
+    return "\n".join(
+        _directive("autoclass" if inspect.isclass(item) else "autofunction", f"{module.__name__}.{name}")
+        for name, item in kinds.items()
+        if inspect.isclass(item) or inspect.isfunction(item)
+    )
 
 
 def command_help() -> str:
@@ -117,10 +114,9 @@ def fill_reference(app: Sphinx, docname: str, source: list[str]) -> None:
         entries = "\n".join(entry(name, page) for name in NAMES[page])
         text = text.replace("<!-- summary -->", summary(page)).replace("<!-- names -->", entries)
     if "<!-- plotting -->" in text:
-        text = text.replace("<!-- plotting -->", plotting_entries())
+        text = text.replace("<!-- plotting -->", module_entries(probseq.plotting))
     if "<!-- bases -->" in text:
-        bases = "\n".join(_directive("autoclass", base) for base in BASES)
-        text = text.replace("<!-- bases -->", bases)
+        text = text.replace("<!-- bases -->", module_entries(probseq.extend))
     if "<!-- commands -->" in text:
         text = text.replace("<!-- commands -->", command_help())
     source[0] = text
