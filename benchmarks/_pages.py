@@ -23,14 +23,14 @@ SPEED = {
     "recurrent": "Recurrent",
     "recurrent_peers": "Recurrent",
     "recurrent_forecast": "Recurrent",
-    "latent": "Deep Markov",
+    "latent": "Latent states",
 }
 NAMES = {
     "pyro-ppl": "Pyro",
     "blitz-bayesian-pytorch": "BLiTZ",
     "gluonts": "GluonTS",
 }
-FIGURES = {"HMM": 0, "ARMA": 1, "AR-GARCH": 1, "Recurrent": 2, "Deep Markov": 2}
+FIGURES = {"HMM": 0, "ARMA": 1, "AR-GARCH": 1, "Recurrent": 2, "Latent states": 2}
 
 # A number with what may follow it: a unit, an error, the end of a range.
 _FIGURE = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?%?( (s|ms|µs|to .*|of .*|\(.*\)))?$")
