@@ -108,6 +108,11 @@ class Sequences:
     def __len__(self) -> int:
         return self.n_sequences
 
+    def without_units(self) -> Sequences:
+        """The same values without attributes, for what is measured in another unit than the data."""
+        coords = {key: value for key, value in self.coords.items() if key not in ("units", "long_name")}
+        return replace(self, attrs={}, coords=coords)
+
     def __getitem__(self, which: Any) -> Sequences:
         return self.select(which)
 

@@ -28,6 +28,7 @@ def encode_labels(data: Sequences) -> dict[str, Any]:
         "is_text": data.is_text,
         "name": None if data.name is None else plain_label(data.name),
         "attrs": {str(k): str(v) for k, v in data.attrs.items()},
+        "time_attrs": {str(k): str(v) for k, v in data.time_attrs.items()},
         "covariates": [plain_label(name) for name in data.covariate_names],
         "static": None if data.static is None else data.static.tolist(),
         "static_names": [plain_label(name) for name in data.static_names],
@@ -108,4 +109,5 @@ def decode_labels(kept: dict[str, Any], vocabulary: Vocabulary | None) -> Sequen
         cut=tuple((n - len(one), step) for n, one, step in zip(lengths, index, kept["steps"], strict=True)),
         name=kept["name"],
         attrs=kept["attrs"],
+        time_attrs=kept.get("time_attrs", {}),
     )

@@ -1,7 +1,7 @@
 """Pictures of forecasts, states and calibration, drawn from arrays.
 
-Every function takes ``ax`` and returns what it drew on: one Axes, or for several panels a flat array of Axes. ``ax``
-may be the same again, so one Axes or as many as there are panels, or a Figure or SubFigure in which the panels are made;
+Every function takes ``ax`` and returns what it drew on: one Axes, or for several panels a flat array of Axes. That
+may be passed as ``ax`` too, or a Figure or SubFigure in which the panels are made;
 None makes a figure. The plot methods of estimators, forecasts and comparisons keep this rule too.
 
 Matplotlib is imported when the first picture is drawn, and its global settings stay as they are; `style` says how

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from probseq.errors import ShapeError
-from probseq.plotting.canvas import limits, name_ticks, new_axes, on_time, times_of
+from probseq.plotting.canvas import limits, name_ticks, new_axes, on_time, times_of, whole_ticks
 from probseq.plotting.style import PALETTE, color_bar, finish, picture, shades_of
 
 if TYPE_CHECKING:
@@ -47,8 +47,6 @@ def plot_attention(
     ShapeError
         There is not one row of weights, or not one token, a time.
     """
-    from matplotlib.ticker import MaxNLocator
-
     when, shares = times_of(times), np.asarray(weights, float)
     if shares.ndim != 2 or len(shares) != len(when):
         raise ShapeError(
@@ -68,7 +66,7 @@ def plot_attention(
         ax.set_xlim(*limits(x))
     finish(ax, title, xlabel, "lag")
     ax.grid(visible=False)
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_ticks(ax.yaxis)
     if tokens is not None:
         name_ticks(ax, [str(token) for token in tokens])
     return ax

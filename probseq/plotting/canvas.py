@@ -36,11 +36,13 @@ __all__ = [
     "panel_below",
     "patch",
     "runs",
+    "square",
     "stamps",
     "state_colors",
     "state_words",
     "times_of",
     "tint",
+    "whole_ticks",
 ]
 
 _SIZE = (8.0, 3.6)
@@ -184,25 +186,41 @@ def stamps(index: pd.Index) -> NDArray[Any]:
 
 def on_time(ax: Axes, when: NDArray[Any]) -> NDArray[np.float64]:
     """Make the x-axis one of these times, with whole numbers for whole steps, and return where they lie on it."""
-    from matplotlib.ticker import MaxNLocator
-
     ax.xaxis.update_units(when)
     if when.dtype.kind in "iub":
-        ax.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+        whole_ticks(ax.xaxis)
     return np.asarray(ax.convert_xunits(when), float)
+
+
+def whole_ticks(axis: Any) -> None:
+    """Whole numbers along an axis that counts."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+
+
+def square(ax: Axes, reach: float) -> None:
+    """A part of the plane around zero, the same length along both axes."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set_aspect("equal", adjustable="box")
+    ax.set_xlim(-reach, reach)
+    ax.set_ylim(-reach, reach)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
 
 
 def name_ticks(ax: Axes, names: Sequence[str], at: Sequence[float] | None = None) -> None:
     """Names below the x-axis: turned where they would touch each other, some left out where they would still."""
     places = list(range(len(names)) if at is None else at)
-    widest = max((sum(_WIDE if ord(one) >= 0x2E80 else _NARROW for one in name) for name in names), default=0.0)
+    widths = [sum(_WIDE if ord(one) >= 0x2E80 else _NARROW for one in name) for name in names]
     room = ax.get_window_extent().width / ax.figure.dpi / max(len(names), 1)
-    if widest < room:
+    if all(one + other < 2 * room for one, other in zip(widths, widths[1:])):
         ax.set_xticks(places, names)
         return
     every = math.ceil(_LINE_HEIGHT / room)
     shown = slice(None, None, every)
-    short = widest < every * room
+    short = max(widths) < every * room
     ax.set_xticks(
         places[shown], list(names)[shown], rotation=0 if short else 35, ha="center" if short else "right",
         rotation_mode="anchor",

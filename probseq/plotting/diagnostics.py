@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probseq.evaluation.whiteness import autocorrelations, ljung_box, partial_autocorrelations
-from probseq.plotting.canvas import new_panels
+from probseq.plotting.canvas import new_panels, square, whole_ticks
 from probseq.plotting.residuals import plot_residuals
-from probseq.plotting.style import BAND, INK, LINE, PALETTE, THIN, finish, inside, picture, tint
+from probseq.plotting.style import BAND, INK, LINE, PALETTE, THIN, beside, finish, picture, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,6 +95,8 @@ def plot_diagnostics(
     frequencies, density = (np.asarray(one, float) for one in spectrum)
     panels[8].semilogy(frequencies, density, color=color, lw=LINE)
     finish(panels[8], None, "frequency, turns a step", "spectral density")
+    for panel in (panels[4], panels[5], panels[7]):
+        whole_ticks(panel.xaxis)
     return np.array(panels, dtype=object)
 
 
@@ -106,8 +108,8 @@ def _roots(ax: Axes, ar: NDArray[np.complex128], ma: NDArray[np.complex128]) -> 
         if len(roots):
             inverse = 1.0 / roots
             ax.plot(inverse.real, inverse.imag, ls="", marker=marker, ms=5, color=shade, mfc="none", label=label)
-    ax.set_aspect("equal", adjustable="datalim")
-    ax.set_ylim(-1.15, 1.15)
+    inverses = 1.0 / np.concatenate([ar, ma])
+    square(ax, 1.12 * max(1.0, float(np.abs(inverses).max(initial=0.0))))
     finish(ax, None, "inverse roots, real part", "imaginary part")
     if len(ar) or len(ma):
-        inside(ax, "upper left")
+        beside(ax)

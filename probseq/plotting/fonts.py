@@ -59,7 +59,7 @@ def _families(text: Text) -> list[str] | None:
     """The families for a text, or None where those that it has do."""
     words, own = text.get_text(), tuple(text.get_fontfamily())
     equations = _EQUATION.findall(words) if text.get_parse_math() else []
-    if equations and not _readable(words):
+    if equations and not _readable(equations):
         text.set_parse_math(False)
         equations = []
     if equations:
@@ -80,18 +80,22 @@ def _families(text: Text) -> list[str] | None:
     families = [*own, _registered()]
     missing = wanted - _glyphs(tuple(families))
     for family in _installed(frozenset(missing)) if missing else ():
-        families.append(family)
-        missing -= _glyphs((family,))
+        if missing & _glyphs((family,)):
+            families.append(family)
+            missing -= _glyphs((family,))
     if missing:
         raise _error({chr(code) for code in missing}, words)
     return families
 
 
-def _readable(words: str) -> bool:
+def _readable(equations: list[str]) -> bool:
+    from matplotlib.font_manager import FontProperties
     from matplotlib.mathtext import MathTextParser
 
     try:
-        MathTextParser("path").parse(words)
+        MathTextParser("path").parse(
+            "".join(f"${one}$" for one in equations), prop=FontProperties(family=[_registered()])
+        )
     except ValueError:
         return False
     return True

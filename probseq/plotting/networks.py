@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probseq.errors import ShapeError
-from probseq.plotting.canvas import new_axes, new_panels, state_colors
+from probseq.plotting.canvas import new_axes, new_panels, square, state_colors, whole_ticks
 from probseq.plotting.style import (
     DASHES,
     INK,
@@ -87,6 +87,7 @@ def plot_gradient_norms(
         if one > 0 and behind.sum() > 1:
             height = np.log(value[behind]).mean() + (lag[1:] - lag[behind].mean()) * np.log(one)
             ax.plot(lag[1:], np.exp(height), color=INK, lw=THIN, ls="--")
+    whole_ticks(ax.xaxis)
     finish(ax, title, "lag, steps back", "norm of the gradient")
     inside(ax)
     return ax
@@ -127,8 +128,6 @@ def plot_spectra(
     ParameterError
         There are not two axes.
     """
-    from matplotlib.ticker import MaxNLocator
-
     eigen, singular = np.asarray(eigenvalues, complex), np.asarray(singular_values, float)
     if eigen.ndim != 3 or eigen.shape != singular.shape or eigen.shape[1] != len(names):
         raise ShapeError(
@@ -152,13 +151,12 @@ def plot_spectra(
         look: dict[str, Any] = {"marker": marker, "ms": 3.5} if len(rank) <= _MARKED else {}
         right.plot(rank, middle, color=strong(color), lw=LINE, ls=DASHES[i % len(DASHES)], label=name, **look)
     reach = 1.08 * max(1.0, float(np.abs(eigen).max(initial=0.0)))
-    left.set_aspect("equal", adjustable="datalim")
-    left.set_ylim(-reach, reach)
+    square(left, reach)
     right.axhline(1, color=INK, lw=THIN, ls="--")
     right.set_ylim(bottom=0)
     finish(left, title, "eigenvalues, real part", "imaginary part")
     finish(right, None, "rank", "singular value")
-    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_ticks(right.xaxis)
     if any(names):
         beside(right)
     return np.array([left, right], dtype=object)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from probseq.errors import EmptyDataError, ShapeError
-from probseq.plotting.canvas import new_panels, on_time, times_of
+from probseq.plotting.canvas import new_panels, on_time, times_of, whole_ticks
 from probseq.plotting.style import BAND, GUIDE, INK, PALETTE, THIN, finish, inside, picture, tint
 
 if TYPE_CHECKING:
@@ -141,4 +141,5 @@ def _autocorrelations(ax: Axes, z: NDArray[np.float64], n_lags: int, breaks: Seq
     ax.axhline(0, color=INK, lw=THIN)
     reach = 1.2 * max([0.3, *np.abs(values), *bands]) if len(lags) else 1.0
     ax.set_ylim(-min(reach, 1.05), min(reach, 1.05))
+    whole_ticks(ax.xaxis)
     finish(ax, None, "lag", "autocorrelation")

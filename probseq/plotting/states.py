@@ -205,7 +205,7 @@ def plot_emissions(
         edges = np.append(x - 0.5 * gap, x[-1] + 0.5 * gap)
         share = np.histogram(seen, edges)[0] / max(len(seen), 1)
         ax.bar(x, share, 0.86 * gap, color=BAR, label="data")
-        few = len(x) <= 60
+        few = len(x) <= 30
         for i, (height, color, word) in enumerate(zip(heights, colors, words, strict=True)):
             ax.plot(x, height, color=strong(color), lw=1.8, ls="" if categories else DASHES[i % len(DASHES)],
                     marker=MARKERS[i % len(MARKERS)] if few else None, ms=4.5, label=word)  # fmt: skip

@@ -151,11 +151,11 @@ def plot_transition_graph(
             color=INK,
         )
     ax.set_aspect("equal")
-    room = reach + 3.2 * float(radii.max()) + 0.1
-    wide = room * (1 + 0.035 * max(map(len, words))) if beside_ring else room
+    around = 3.2 * float(radii.max()) + 0.1
+    wide = (reach + around) * (1 + 0.035 * max(map(len, words))) if beside_ring else reach + around
     ax.set_xlim(-wide, wide)
-    vertical = room if n != 2 else 0.62 * room
-    ax.set_ylim(-vertical, vertical)
+    vertical = 0.62 * (reach + around) if n == 2 else around
+    ax.set_ylim(float(at[:, 1].min()) - vertical, float(at[:, 1].max()) + vertical)
     finish(ax, title, "", "")
     ax.set_axis_off()
     return ax

@@ -122,11 +122,11 @@ class ForecastArithmetic(ScoredForecasts):
         past = self._history
         if past is not None:
             past = replace(past, values=past.values * float(scale) + float(shift)) if scalar else None
-            past = past if past is None or keeps_unit else replace(past, attrs={})
+            past = past if past is None or keeps_unit else past.without_units()
         joint = self._joint
         image = type(self)(
             affine_backend(self._backend, a, b),
-            self._labels if keeps_unit else replace(self._labels, attrs={}),
+            self._labels if keeps_unit else self._labels.without_units(),
             self._index,
             joint=None if joint is None else AffineJoint(joint, a, b, self._backend.discrete_variables),
             history=past,

@@ -112,7 +112,9 @@ def labels_for(values: np.ndarray, like: Any) -> tuple[Sequences, tuple[pd.Index
 
 def select_variables(data: Sequences, which: list[int]) -> Sequences:
     """The labels of some of the variables."""
-    return replace(data, values=data.values[..., which], variables=tuple(data.variables[i] for i in which), coords={})
+    coords = {key: (at, np.asarray(own)[which]) for key, (at, own) in data.coords.items() if tuple(at) == ("variable",)}
+    named = tuple(data.variables[i] for i in which)
+    return replace(data, values=data.values[..., which], variables=named, coords=coords)
 
 
 def single_variable(data: Sequences, name: str) -> Sequences:

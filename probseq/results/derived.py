@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -232,7 +231,7 @@ class DerivedForecasts(ForecastArithmetic):
         # A function of counts has as many values as these.
         backend, method = PathsBackend(paths, self._backend.discrete_variables), f"map of {n_paths} paths"
         # The unit of x is not that of the function of x.
-        labels = replace(self._labels, attrs={})
+        labels = self._labels.without_units()
         mapped = type(self)(backend, labels, self._index, scored=self._scored, method=method, future=self.future)
         mapped._stamped = self._stamped
         return mapped

@@ -28,8 +28,10 @@ def step_names(index: pd.Index, future: bool) -> list[str]:
     """Names of steps: their stamps, or how many steps ahead they are where there are none."""
     if index.dtype.kind in "iuf" or index.dtype == object:
         return [str(i + 1) if future else str(stamp) for i, stamp in enumerate(index)]
-    whole_days = isinstance(index, pd.DatetimeIndex) and bool((index == index.normalize()).all())
-    return [f"{stamp:%Y-%m-%d}" if whole_days else str(stamp) for stamp in index]
+    if not isinstance(index, pd.DatetimeIndex) or not bool((index == index.normalize()).all()):
+        return [str(stamp) for stamp in index]
+    whole_months = len(index) > 1 and bool((index.day == 1).all())
+    return [f"{stamp:%Y-%m}" if whole_months else f"{stamp:%Y-%m-%d}" for stamp in index]
 
 
 def draw_ridge(

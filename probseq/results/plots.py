@@ -135,7 +135,8 @@ def _draw_steps(
     found = forecast._without_labels(quantiles, "quantile")[sequence, :length]
     paths = None if not n_paths else forecast._paths(n_paths, 0)[:, sequence, :length]
     times, past = _axis(forecast._history, index, sequence, history)
-    when = time_label(forecast._labels, index)
+    before_it = forecast._history if forecast._history is not None else forecast._labels
+    when = time_label(forecast._labels, before_it.index[sequence])
     for j, panel in enumerate(panels):
         head, foot = title if j == 0 else None, when if j == len(panels) - 1 else ""
         at = {q: found[:, j, i] for i, q in enumerate(wanted)}
@@ -239,9 +240,11 @@ def unit_label(labels: Sequences, variable: int) -> str:
     """Name and unit of a variable, from the data: ``long_name``, if short enough for an axis, or name; ``units``."""
     name = "" if labels.name is None else str(labels.name)
     key: Any = labels.name
-    if not labels.flat and labels.n_variables > 1:
+    if labels.named and (labels.name is None or not labels.flat):
         key = labels.variables[variable]
         name = str(key)
+    elif not labels.flat and labels.n_variables > 1:
+        name = str(labels.variables[variable])
     long_name, unit = (_attribute(labels, word, variable, key) for word in ("long_name", "units"))
     if name in unit:
         return unit if name or not 0 < len(long_name) <= _LONGEST_NAME else f"{long_name}, {unit}".removesuffix(", ")
@@ -267,7 +270,7 @@ def _time_words(index: pd.Index, kept: Mapping[Hashable, Any]) -> str:
 def _attribute(labels: Sequences, word: str, variable: int, key: Any) -> str:
     """An attribute of one variable: of the data, in a dict by variable, or in a coordinate along ``variable``."""
     dims, values = labels.coords.get(word, ((), None))
-    if tuple(dims) == ("variable",):
+    if tuple(dims) == ("variable",) and len(values) == labels.n_variables:
         return str(np.asarray(values)[variable])
     found = labels.attrs.get(word, "")
     if isinstance(found, Mapping):

@@ -13,7 +13,7 @@ from statsmodels.tsa.arima_process import ArmaProcess
 from statsmodels.tsa.stattools import acf, pacf
 
 import probseq as ps
-from probseq.errors import EmptyDataError, ParameterError, ShapeError, UnsupportedError
+from probseq.errors import EmptyDataError, ParameterError, UnsupportedError
 from probseq.evaluation.whiteness import (
     autocorrelations,
     heteroskedasticity,
