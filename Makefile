@@ -4,12 +4,13 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test browser lint spelling types docs bench
+.PHONY: help demo test browser lint spelling types docs tutorials bench
 
 PYTHON ?= $(or $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done),python3)
 TORCH_INDEX ?=
 ARGS ?=
 RESULTS ?= bench-results
+NOTEBOOKS ?=
 JOBS ?= 2
 
 VENV := .venv
@@ -27,6 +28,7 @@ help:
 	@echo 'make spelling look every word of pages, tutorials and docstrings up in a dictionary'
 	@echo 'make types   check types with mypy'
 	@echo 'make docs    build the documentation into docs/_build/html and check its links'
+	@echo 'make tutorials run the notebooks anew, all or NOTEBOOKS=tutorials/00_quickstart.ipynb, and keep them small'
 	@echo 'make bench   measure speed and accuracy beside other libraries; writes a file for each into bench-results'
 	@echo
 	@echo 'PYTHON=...       the interpreter that makes .venv (now: $(PYTHON))'
@@ -64,6 +66,10 @@ docs: $(VENV)/.docs
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	$(PY) docs/check_links.py docs/_build/html
 	@echo 'Open docs/_build/html/index.html'
+
+tutorials: $(VENV)/.docs
+	@echo '== running the tutorials anew'
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) tutorials/refresh.py $(NOTEBOOKS)
 
 bench: $(VENV)/.dev
 	@echo '== measuring speed beside other libraries (this takes long; close other programs)'
