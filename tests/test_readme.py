@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_files_that_the_front_page_names_exist() -> None:
-    named = re.findall(r"\]\((?!http)([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    named = re.findall(r'(?:\]\(|src(?:set)?=")(?!http)([^)#"]+)', (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert "docs/_static/landing-dark.svg" in named
     assert len(named) > 10
     assert [name for name in named if not (ROOT / name).exists()] == []
 
