@@ -6,11 +6,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import probseq as ps
 from probseq.errors import DataError, EmptyDataError, ParameterError, ShapeError
 from probseq.evaluation.uncertainty import MeanEstimate
-from probseq.report import read_source, run_study, write_page
+from probseq.plotting import PALETTE
+from probseq.report import Source, read_source, run_study, write_page
 from probseq.report.defaults import choose_horizon, choose_models, describe
 from probseq.report.figures import limits
 from probseq.report.findings import findings, state_table, summary
@@ -113,6 +115,13 @@ def test_texts_have_contrast(page, mode):
             assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
 
 
+def test_lines_of_pictures_stand_out_at_night(page):
+    """WCAG 2.2, 1.4.11: at least 3 to 1 for parts of pictures."""
+    card = luminance(re.findall(r"--card:(#[0-9a-f]{6})", page)[1])
+    for color in PALETTE:
+        assert (luminance("#" + night(color[1:].lower())) + 0.05) / (card + 0.05) >= 3.0
+
+
 def test_code_of_the_page_runs_to_the_same_table(page, study):
     import html
 
@@ -198,6 +207,13 @@ def test_a_lead_beyond_chance_is_called_one(study):
     unknown = with_differences(study, {name: MeanEstimate(-3.0, np.nan, np.nan, 1, "hac", False) for name in names})
     assert "how sure that is cannot be computed" in summary(unknown)
     assert findings(unknown)[1].startswith("No standard error could be computed for")
+
+
+def test_equal_held_out_values_are_called_so():
+    values = np.r_[np.random.default_rng(0).normal(size=60) + 5, np.full(20, 5.0)]
+    source = Source(xr.DataArray(values, dims="time", coords={"time": np.arange(80)}, name="y"), "Y", "a test")
+    said = findings(run_study(source, horizon=20, models=["iid", "rw"]))
+    assert said[-1].startswith("All held-out values are equal")
 
 
 def test_scores_of_the_far_forecast_are_its_own(study):

@@ -21,13 +21,13 @@ __all__ = ["catalogue", "parameter_tables"]
 
 _MOST = 64
 _ENDED = {
-    "converged": "converged",
-    "exact": "solved exactly",
-    "max_iter": "stopped at the largest number of iterations, before it met its own test of convergence",
-    "decreased": "stopped because its objective became worse",
-    "degenerate": "ended in a degenerate solution",
-    "interrupted": "was interrupted",
-    "stopped": "was stopped by a callback",
+    "converged": "the fit converged{after}",
+    "exact": "the estimates are exact, no iterations were needed",
+    "max_iter": "the fit stopped{after}, as many as it may take, before it met its own test of convergence",
+    "decreased": "the fit stopped{after}, because its objective became worse",
+    "degenerate": "the fit ended in a degenerate solution{after}",
+    "interrupted": "the fit was interrupted{after}",
+    "stopped": "the fit was stopped by a callback{after}",
 }
 _LOCATED = ("mean", "scale", "drift", "level", "slope", "trend")
 _CHANCES = ("initial", "transition")
@@ -78,12 +78,14 @@ def _how(study: Study, name: str) -> str:
     model = study.models[name]
     inference = type(model._inference()).__name__ if model.status_ != "exact" else ""
     text = f"Fitted by {_METHODS.get(inference, inference)}; " if inference else ""
-    steps = f" after {model.n_iter_} iterations" if model.n_iter_ and model.n_iter_ > 1 else ""
-    ended = f"the fit {_ENDED.get(model.status_, model.status_)}{steps if model.status_ != 'exact' else ''}."
-    text = f"{text}{ended}"
+    after = f" after {model.n_iter_} iterations" if model.n_iter_ and model.n_iter_ > 1 else ""
+    text += _ENDED.get(model.status_, f"the fit ended as {model.status_}{{after}}").format(after=after) + "."
     n_draws = model.model_.n_draws
     if n_draws > 1:
         text += f" Forecasts average over {n_draws} draws of the parameters."
+    size = _size(model.params_)
+    if size > _MOST:
+        text += f" Its {size:,} parameters are not listed."
     if not study.warnings.get(name) and study.chosen:
         text += " It raised no warning."
     return text[:1].upper() + text[1:]
@@ -105,8 +107,7 @@ def parameter_tables(study: Study, name: str) -> dict[str, pd.DataFrame]:
     """The fitted parameters as text by the heading of their first column; a sentence's worth where they are many."""
     model = study.models[name]
     params: xr.Dataset = model.params_
-    size = sum(int(np.prod([n for d, n in v.sizes.items() if d != "draw"])) for v in params.values())
-    if size > _MOST:
+    if _size(params) > _MOST:
         return {}
     by_state: dict[str, dict[str, str]] = {}
     rows: dict[str, dict[str, str]] = {}
@@ -137,6 +138,11 @@ def parameter_tables(study: Study, name: str) -> dict[str, pd.DataFrame]:
     frames = {"state": by_state, "parameter": rows}
     found = {corner: pd.DataFrame.from_dict(part, orient="index").fillna("") for corner, part in frames.items() if part}
     return {corner: frame.loc[:, (frame != "").any()] for corner, frame in found.items()}
+
+
+def _size(params: xr.Dataset) -> int:
+    """Numbers in one draw of all parameters."""
+    return sum(int(np.prod([n for d, n in v.sizes.items() if d != "draw"])) for v in params.values())
 
 
 def _errors(model: Any) -> dict[str, float]:

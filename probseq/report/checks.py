@@ -58,6 +58,8 @@ class ResidualCheck(NamedTuple):
     @property
     def verdict(self) -> str:
         """What the numbers say, in words."""
+        if self.n >= _FEWEST and math.isnan(self.ljung_box):
+            return "all errors are equal"
         if math.isnan(self.ljung_box):
             return f"too few values ({self.n}) to test"
         found = self.faults
@@ -85,7 +87,7 @@ def residual_check(study: Study, name: str) -> ResidualCheck | None:
     lags = max(1, min(10, n // 5))
     nan = math.nan
     test = independence = nan
-    if n >= _FEWEST and seen.std() > 0:
+    if n >= _FEWEST and seen.std() > 1e-9:
         test = ljung_box(z, lags, 0)[2]
         independence = independence_test(stats.norm.cdf(z)).p_value
     return ResidualCheck(

@@ -9,7 +9,7 @@ from scipy import special, stats
 
 from probseq.evaluation.whiteness import autocorrelations
 from probseq.plotting import PALETTE, plot_pit, plot_states, plot_weights
-from probseq.plotting.style import BAND, GUIDE, INK, THIN, finish, strong, tint
+from probseq.plotting.style import BAND, GUIDE, INK, THIN, finish, strong
 from probseq.report.study import Study
 from probseq.results.plots import plot_comparison, plot_forecast, stamps
 
@@ -110,12 +110,12 @@ def intervals(study: Study, ax: Any) -> None:
     """Mean difference to the best: thick for one standard error to each side, thin for the 95 % interval."""
     names = [name for name in study.ranked if np.isfinite(study.comparison.table["difference"][name])]
     for row, name in enumerate(names):
-        color = color_of(study, name)
+        color = strong(color_of(study, name))
         if name != study.comparison.best:
             found = study.comparison.difference(name)
             ends = found.interval(0.95)
             if np.isfinite(ends).all():
-                ax.plot(ends, [row, row], color=tint(color, 0.8, INK), lw=1.4, marker="|", ms=8)
+                ax.plot(ends, [row, row], color=color, lw=1.4, marker="|", ms=8)
                 one = found.standard_error
                 ax.plot([found.mean - one, found.mean + one], [row, row], color=color, lw=5, solid_capstyle="butt")
             ax.plot(found.mean, row, ls="", marker="o", ms=6, color=color, mec="white", mew=1)
@@ -157,7 +157,7 @@ def coverage(study: Study, ax: Any) -> None:
             continue
         sizes.add(values.size)
         inside = [float((np.abs(values - 0.5) <= level / 2).mean()) for level in levels]
-        ax.plot(levels, inside, color=color_of(study, name), lw=1.5, marker="o", ms=2.8, label=name)
+        ax.plot(levels, inside, color=strong(color_of(study, name)), lw=1.5, marker="o", ms=2.8, label=name)
     n = max(sizes)
     low, high = (stats.binom.ppf(tail, n, grid) / n for tail in (0.025, 0.975))
     ax.fill_between(grid, low, high, color=BAND, lw=0, zorder=0, label="chance")
@@ -171,7 +171,7 @@ def coverage(study: Study, ax: Any) -> None:
 
 def residuals(study: Study, name: str, axes: Any) -> None:
     """Autocorrelations of the normal scores of the PIT values, and their quantiles against those of the normal law."""
-    z, color = study.residuals(name), color_of(study, name)
+    z, color = study.residuals(name), strong(color_of(study, name))
     left, right = axes
     seen = np.sort(z[np.isfinite(z)])
     lags = np.arange(1, min(_MOST_LAGS, max(1, len(seen) // 3)) + 1)

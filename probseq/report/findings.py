@@ -141,7 +141,8 @@ def _rivals(study: Study) -> str:
 
 def _range(name: str, found: MeanEstimate) -> str:
     low, high = found.interval(_LEVEL)
-    return f"{name} ({-high:.2f} to {-low:.2f})"
+    digits = 2 if high - low >= 0.1 else 4
+    return f"{name} ({-high:.{digits}f} to {-low:.{digits}f})"
 
 
 def _set(study: Study) -> str:
@@ -310,6 +311,8 @@ def _draws(study: Study) -> str:
 
 def _care(study: Study) -> str:
     n = study.comparison.n_values
+    if np.nanstd(study.test.values) == 0:
+        return "All held-out values are equal: which model comes closest says little about the series."
     if n >= _RELIABLE or len(study.models) < 2:
         return ""
     return (

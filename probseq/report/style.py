@@ -78,6 +78,7 @@ section{margin-top:2.2rem}th,td{padding:.4rem .5rem}.worded td:last-child{min-wi
 @media print{@page{margin:16mm 14mm}nav{display:none}main{max-width:none;padding:0}
 body{font-size:10pt;color:#000;background:#fff}section{margin-top:1.4rem}
 .card,figure,tr,pre,.formula,li,.facts,.scroll,dd{break-inside:avoid}h2,h3,thead,dt,.formula{break-after:avoid}
+p:has(+pre),p:has(+.scroll),p:has(+.grid),p:has(+figure),p:has(+.formula){break-after:avoid}
 .facts{grid-template-columns:repeat(4,1fr)}
 p{orphans:3;widows:3}.scroll{overflow:visible}.grid{grid-template-columns:1fr 1fr;gap:.6rem}
 th,td{padding:.2rem .3rem}thead th{min-width:0}table{font-size:8pt}table.plain{min-width:0}

@@ -9,6 +9,7 @@ import numpy as np
 from probseq.report import figures
 from probseq.report.findings import summary, when
 from probseq.report.markup import both_widths, figure, listing, paragraphs, whole
+from probseq.report.source import Source
 from probseq.report.study import Study
 
 __all__ = ["data", "header"]
@@ -48,9 +49,14 @@ def data(study: Study) -> str:
         missing
     )
     picture = both_widths(lambda ax: figures.series(study, ax), "series", label, (2.9, 2.6))
-    return (
-        f"<dl class=facts>{rows}</dl>{figure(picture)}{paragraphs(_rules(study))}{listing(list(source.notes), 'note')}"
-    )
+    return f"<dl class=facts>{rows}</dl>{figure(picture)}{paragraphs(_rules(study))}{listing(_notes(source), 'note')}"
+
+
+def _notes(source: Source) -> list[str]:
+    """What was done while reading, and what the models do not see."""
+    if source.freq is None and source.series.size > 2:
+        return [*source.notes, "Times are irregular: models see the order of the values, not how far apart they are."]
+    return list(source.notes)
 
 
 _STEPS = {

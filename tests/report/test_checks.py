@@ -50,6 +50,7 @@ def test_few_or_missing_values_are_not_tested():
     z = np.random.default_rng(3).normal(size=11)
     assert check(z).verdict == "too few values (11) to test"
     assert check([0.3, np.nan]) is None
+    assert check(np.full(30, 0.4)).verdict == "all errors are equal"
     holes = np.random.default_rng(3).normal(size=40)
     holes[5:9] = np.nan
     assert check(holes).n == 36
