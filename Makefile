@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test browser lint spelling types docs tutorials bench
+.PHONY: help demo test browser lint spelling types docs peers tutorials bench
 
 PYTHON ?= $(or $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done),python3)
 TORCH_INDEX ?=
@@ -14,6 +14,7 @@ NOTEBOOKS ?=
 JOBS ?= 2
 
 VENV := .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 INSTALL := $(PY) -m pip install --quiet -c constraints.txt
@@ -28,6 +29,7 @@ help:
 	@echo 'make spelling look every word of pages, tutorials and docstrings up in a dictionary'
 	@echo 'make types   check types with mypy'
 	@echo 'make docs    build the documentation into docs/_build/html and check its links'
+	@echo 'make peers   run the scripts of pages whose other library needs an environment of its own, $(PEERS)'
 	@echo 'make tutorials run the notebooks anew, all or NOTEBOOKS=tutorials/00_quickstart.ipynb, and keep them small'
 	@echo 'make bench   measure speed and accuracy beside other libraries; writes a file for each into bench-results'
 	@echo
@@ -63,9 +65,13 @@ types: $(VENV)/.dev
 
 docs: $(VENV)/.docs
 	@echo '== building the documentation'
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/sphinx-build -W --keep-going -q -j $(JOBS) -b html docs docs/_build/html
 	$(PY) docs/check_links.py docs/_build/html
 	@echo 'Open docs/_build/html/index.html'
+
+peers: $(PEERS)/.peers
+	@echo '== running what pages show of libraries in $(PEERS)'
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PEERS)/bin/python docs/coming_from/gluonts_side.py $(ARGS)
 
 tutorials: $(VENV)/.docs
 	@echo '== running the tutorials anew'
@@ -112,3 +118,9 @@ $(VENV)/.docs: $(VENV)/.torch $(WANTED)
 	@echo '== installing probseq, the tools of its developers and of the documentation'
 	$(INSTALL) -e '.[dev,docs]'
 	@touch $@ $(VENV)/.dev $(VENV)/.demo
+
+$(PEERS)/.peers: requirements-peers.txt constraints.txt pyproject.toml
+	@$(MAKE) --no-print-directory VENV=$(PEERS) $(PEERS)/.torch
+	@echo '== installing probseq and the libraries of requirements-peers.txt'
+	$(PEERS)/bin/python -m pip install --quiet '$(TORCH)' -r requirements-peers.txt -e .
+	@touch $@
