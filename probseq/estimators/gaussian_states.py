@@ -45,8 +45,9 @@ class GaussianStates(SequenceEstimator):
         ----------
         X : data in any form, NaN = missing
         n_draws : int or None
-            None puts E[x_t | all that was seen]. A number draws so many completions from their joint law given all
-            that was seen, along a dimension ``path``: their spread is the uncertainty of what is missing.
+            None puts E[x_t | all that was seen], with its standard deviation in a coordinate ``std`` (0 where a value
+            was seen). A number draws so many completions from their joint law given all that was seen, along a
+            dimension ``path``.
         random_state : int or Generator
             For the draws; the estimator's own by default.
 
@@ -74,16 +75,17 @@ class GaussianStates(SequenceEstimator):
             )
         missing = ~data.seen() & data.mask()[..., None]
         filled = np.where(missing, 0.0, data.values)
-        if n_draws is not None:
-            filled = np.repeat(filled[None], int(n_draws), 0)
+        if n_draws is None:
+            spread = np.where(data.mask()[..., None], 0.0, np.nan) + np.zeros_like(filled)
+            with torch.no_grad():
+                filled[missing], spread[missing] = self._expected(data, history, missing)
+            done, each = data.label(filled, _DIMS, name="imputed", attrs=data.attrs), data.label(spread, _DIMS)
+            return done.assign_coords(std=(each.dims, each.values))
+        filled = np.repeat(filled[None], int(n_draws), 0)
+        seed = self.random_state if random_state is None else random_state
         with torch.no_grad():
-            if n_draws is None:
-                filled[missing] = self._expected(data, history, missing)
-            else:
-                seed = self.random_state if random_state is None else random_state
-                filled[:, missing] = self._completions(data, history, missing, int(n_draws), torch_generator(seed))
-        dims = _DIMS if n_draws is None else ("path", *_DIMS)
-        return data.label(filled, dims, name="imputed", attrs=data.attrs)
+            filled[:, missing] = self._completions(data, history, missing, int(n_draws), torch_generator(seed))
+        return data.label(filled, ("path", *_DIMS), name="imputed", attrs=data.attrs)
 
     def _problem(self, data: Sequences, history: Any) -> tuple[LinearGaussianModel, Batch, Any, int]:
         """The innermost model with its own batch and state, and the number of leading steps that it does not see."""
@@ -113,7 +115,8 @@ class GaussianStates(SequenceEstimator):
             weights = self._draw_weights(data, history).exp().T
         return model, smoothed, weights, first
 
-    def _expected(self, data: Sequences, history: Any, missing: np.ndarray) -> np.ndarray:
+    def _expected(self, data: Sequences, history: Any, missing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Means and standard deviations of what is missing, in the order of ``missing``."""
         _, smoothed, _, _ = self._smoothed(data, history)
         at = torch.as_tensor(missing.any(-1))
         variance = smoothed.x_cov.diagonal(dim1=-2, dim2=-1)[:, at]
@@ -124,8 +127,8 @@ class GaussianStates(SequenceEstimator):
         for wrapper in reversed(layers(self.model_.model)):
             if isinstance(wrapper, ElementwiseModel):
                 law = push(law, wrapper.bijection)
-        found: np.ndarray = LawBackend(law.reshape(1, len(which))).mean()[0]
-        return found[missing[missing.any(-1)]]
+        backend, gone = LawBackend(law.reshape(1, len(which))), missing[missing.any(-1)]
+        return backend.mean()[0][gone], np.sqrt(backend.variance()[0][gone])
 
     def _completions(
         self, data: Sequences, history: Any, missing: np.ndarray, n_paths: int, generator: torch.Generator

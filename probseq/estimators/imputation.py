@@ -53,8 +53,9 @@ class Imputation(HiddenStates, Residuals):
         X : data in any form, NaN = missing
         n_draws : int or None
             None puts E[x_t | all that was seen] (the most probable category, for tokens; the median, with a warning,
-            where no mean exists). A number draws so many completions from their joint law given all that was seen,
-            along a dimension ``path``: their spread is the uncertainty of what is missing.
+            where no mean exists), with its standard deviation in a coordinate ``std`` (0 where a value was seen, NaN
+            for categories; none for tokens). A number draws so many completions from their joint law given all that
+            was seen, along a dimension ``path``.
         random_state : int or Generator
             For the draws; the estimator's own by default.
 
@@ -83,10 +84,12 @@ class Imputation(HiddenStates, Residuals):
         if n_draws is not None:
             filled = np.repeat(filled[None], int(n_draws), 0)
         rows = np.nonzero(missing.any(-1))
+        spread = np.where(data.mask()[..., None], 0.0, np.nan) + np.zeros_like(data.values)
         if len(rows[0]):
             with torch.no_grad():
                 if n_draws is None:
-                    found = self._expected(data, history, rows)
+                    found, each = self._expected(data, history, rows)
+                    spread[rows] = np.where(missing[rows], each, 0.0)
                 else:
                     seed = self.random_state if random_state is None else random_state
                     found = self._completions(data, history, rows, int(n_draws), torch_generator(seed))
@@ -94,16 +97,24 @@ class Imputation(HiddenStates, Residuals):
             filled[at] = np.where(missing[rows], found, filled[at])
         dims = _DIMS if n_draws is None else ("path", *_DIMS)
         done = data.label(filled, dims, name="imputed", attrs=data.attrs)
-        return done if self.vocabulary_ is None else self._tokens(done).rename("imputed")
+        if self.vocabulary_ is not None:
+            return self._tokens(done).rename("imputed")
+        if n_draws is not None:
+            return done
+        deviation = data.label(spread, dims)
+        return done.assign_coords(std=(deviation.dims, deviation.values))
 
-    def _expected(self, data: Sequences, history: Any, rows: tuple[np.ndarray, ...]) -> np.ndarray:
-        """E[x | all that was seen] at the steps (sequence, time) ``rows``, (m, k)."""
+    def _expected(self, data: Sequences, history: Any, rows: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation given all that was seen at the steps (sequence, time) ``rows``, (m, k) each."""
         model, batch, state, _ = self._problem(data, history)
         at = tuple(torch.as_tensor(row) for row in rows)
         probs = model.smooth(self.model_.params, batch, state)[:, at[0], at[1]]
         law = self._on_data_scale(mixture(probs.log(), self._missing_laws(model, batch, at)))
         law = mixture(self._draw_weights(data, history)[at[0]].to(law.dtype), law.movedim(0, 1))
-        return _point(LawBackend(law.reshape(1, len(rows[0]))))[0]
+        backend = LawBackend(law.reshape(1, len(rows[0])))
+        if backend.nominal:
+            return backend.mode()[0], np.full(backend.mode()[0].shape, np.nan)
+        return _point(backend)[0], np.where(backend.nominal_variables, np.nan, np.sqrt(backend.variance()[0]))
 
     def _completions(
         self, data: Sequences, history: Any, rows: tuple[np.ndarray, ...], n_paths: int, generator: torch.Generator
@@ -160,9 +171,7 @@ class Imputation(HiddenStates, Residuals):
 
 
 def _point(backend: LawBackend) -> np.ndarray:
-    """The mean, the mode of categories, the median where no mean exists."""
-    if backend.nominal:
-        return backend.mode()
+    """The mean, the mode of categories beside numbers, the median where no mean exists."""
     best = backend.mean()
     if backend.nominal_variables.any():
         best = np.where(backend.nominal_variables, backend.mode(), best)

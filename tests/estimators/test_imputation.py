@@ -57,7 +57,11 @@ def dense(x=X):
 def test_expected_values_equal_the_dense_law():
     filled = normal().impute(X)
     assert filled.dims == ("time", "variable") and filled.name == "imputed"
-    assert_allclose(filled, dense()[0], rtol=1e-10)
+    mean, covariance = dense()
+    assert_allclose(filled, mean, rtol=1e-10)
+    assert filled["std"].dims == filled.dims
+    assert_allclose(filled["std"] ** 2, np.diag(covariance).reshape(X.shape), atol=1e-12, rtol=1e-10)
+    assert not normal().impute(X[4:])["std"].any()
     assert_array_equal(np.isnan(X) | (filled.values == X), True)
 
 
@@ -96,7 +100,9 @@ def test_counts_and_categories():
     y = np.array([1.0, 8.0, np.nan, 10.0, np.nan, np.nan, 2.0])
     filled, probs = counts.impute(y), counts.smooth(y).values
     gone = np.isnan(y)
-    assert_allclose(filled.values[gone], (probs @ [2.0, 9.0])[gone], rtol=1e-10)
+    mean, square = probs @ [2.0, 9.0], probs @ [2.0 + 4.0, 9.0 + 81.0]
+    assert_allclose(filled.values[gone], mean[gone], rtol=1e-10)
+    assert_allclose(filled["std"], np.where(gone, np.sqrt(square - mean**2), 0.0), rtol=1e-10)
     assert_array_equal(filled.values[~gone], y[~gone])
     drawn = counts.impute(y, n_draws=40, random_state=0)
     assert (drawn == np.floor(drawn)).all()
@@ -105,6 +111,7 @@ def test_counts_and_categories():
     y = np.array([0.0, 0.0, np.nan, 2.0, 2.0, np.nan])
     best = (codes.smooth(y).values @ np.array(table)[:, 0]).argmax(-1)
     assert_array_equal(codes.impute(y), np.where(np.isnan(y), best, y))
+    assert_array_equal(np.isnan(codes.impute(y)["std"]), np.isnan(y))
 
 
 def test_many_sequences_histories_and_names():

@@ -47,6 +47,8 @@ def test_impute_equals_the_smoothed_signal_and_keeps_seen_values():
     spread = float(draws[:, 21].std())
     expected = float(np.hypot(found["signal_std"][21], model.params_["scale"]))
     assert spread == pytest.approx(expected, rel=0.15)
+    assert float(filled["std"][21]) == pytest.approx(expected, rel=1e-10) and float(filled["std"][0]) == 0
+    assert not model.impute(y[:20])["std"].any()
     with pytest.raises(ParameterError, match="n_draws=0"):
         model.impute(y, n_draws=0)
 
