@@ -128,11 +128,18 @@ def faults_of_text(path: Path) -> list[str]:
     return faults
 
 
+def built_pages(site: Path) -> list[Path]:
+    """Return the pages that belong to the site, without those that an earlier build left behind."""
+    index = (site / "searchindex.js").read_text(encoding="utf-8")
+    names = json.loads(index[index.index("{") : index.rindex("}") + 1])["docnames"]
+    return [*sorted(site.glob("*.html")), *(site / f"{name}.html" for name in sorted(names) if "/" in name)]
+
+
 def main(site: Path) -> int:
     """Print every fault, and return how many there are."""
     site = site.resolve()
     found: dict[Path, list[str]] = {}
-    pages = sorted(path for path in site.rglob("*.html") if "_static" not in path.parts)
+    pages = built_pages(site)
     for path in pages:
         found[path.relative_to(site)] = faults_of_page(path, site)
     for path in sorted(site.rglob("*.css")):

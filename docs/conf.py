@@ -66,16 +66,12 @@ napoleon_use_ivar = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 toc_object_entries_show_parents = "hide"
-# Members inherited from other libraries are documented there.
-autodoc_default_options = {
-    "members": True,
-    "inherited-members": "object,BaseException,BaseEstimator,Distribution,Module,tuple,dict",
-}
 autodoc_inherit_docstrings = True
 
 _CODE = re.compile(r"(``.*?``|`[^`]*`|:\w+:`[^`]*`)")
 _MARKUP = re.compile(r"(?<![\w\\])\*{1,2}(?=\w)|(?<=\w)_(?!\w)|\|(?=\w)")
 
+_INTERNAL = {"rules", "check_rules", "not_saved", "has_latent_paths", "has_likelihood", "has_states"}
 _ROUTING = re.compile(r"set_\w+_request|get_metadata_routing")
 
 
@@ -101,9 +97,9 @@ def skip_internals(app, what, name, obj, skip, options):
     Scikit-learn's generated methods of metadata routing, whose text refers to its own glossary; the rules by which
     parameters are checked; the classes behind an estimator; fields of tuples, which the tuple describes.
     """
-    behind = isinstance(obj, type) and name.islower()
+    behind = (isinstance(obj, type) and name.islower()) or (name == "transform" and not callable(obj))
     nameless = str(getattr(obj, "__doc__", "")).startswith("Alias for field number")
-    return True if behind or nameless or _ROUTING.fullmatch(name) or name in {"rules", "check_rules"} else None
+    return True if behind or nameless or _ROUTING.fullmatch(name) or name in _INTERNAL else None
 
 
 def setup(app):

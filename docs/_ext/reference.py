@@ -20,6 +20,8 @@ from probseq.cli import app as command_line
 
 # Pages whose classes are described by their parameters: their methods are called by the library, not by users.
 CONFIGURATIONS = {"emissions", "chains", "transforms", "inference"}
+# Members inherited from other libraries are documented there.
+MEMBERS = (":members:", ":inherited-members: object,BaseException,BaseEstimator,Distribution,Module,tuple,dict")
 
 
 def check_groups() -> None:
@@ -65,20 +67,22 @@ def entry(name: str, page: str) -> str:
     """Return the section of one public name."""
     item = getattr(probseq, name)
     if isinstance(item, ModuleType):
-        return _directive("automodule", item.__name__, ":imported-members:", ":no-undoc-members:")
+        return _directive("automodule", item.__name__, ":imported-members:", *MEMBERS)
     if isinstance(item, type):
-        return _directive("autoclass", f"probseq.{name}", *([":no-members:"] if page in CONFIGURATIONS else []))
+        return _directive("autoclass", f"probseq.{name}", *(() if page in CONFIGURATIONS else MEMBERS))
     return _directive("autofunction" if callable(item) else "autodata", f"probseq.{name}")
 
 
 def module_entries(module: ModuleType) -> str:
     """Return the classes and functions that a module names as public."""
-    kinds = {name: getattr(module, name) for name in module.__all__}
-    return "\n".join(
-        _directive("autoclass" if inspect.isclass(item) else "autofunction", f"{module.__name__}.{name}")
-        for name, item in kinds.items()
-        if inspect.isclass(item) or inspect.isfunction(item)
-    )
+    sections = []
+    for name in module.__all__:
+        item = getattr(module, name)
+        if inspect.isclass(item):
+            sections.append(_directive("autoclass", f"{module.__name__}.{name}", *MEMBERS))
+        elif inspect.isfunction(item):
+            sections.append(_directive("autofunction", f"{module.__name__}.{name}"))
+    return "\n".join(sections)
 
 
 def command_help() -> str:
