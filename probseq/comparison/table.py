@@ -21,7 +21,7 @@ from probseq.evaluation.confidence import model_confidence_set
 from probseq.evaluation.scores import check_level
 from probseq.evaluation.uncertainty import MeanEstimate, paired_difference
 from probseq.evaluation.weights import pseudo_bma_weights, stacking_weights
-from probseq.results.plots import plot_comparison
+from probseq.results.plots import plot_comparison, time_label
 
 __all__ = ["Comparison"]
 
@@ -354,7 +354,7 @@ class Comparison:
         if "sequence" in steps.dims:
             steps = steps.isel(sequence=[sequence])
         label = None if kind == "log_score" else f"{kind} ahead of {best}"
-        return plot_comparison(steps, best, ax, label)
+        return plot_comparison(steps, best, ax, label, xlabel=time_label(self.data, self.data.index[sequence]))
 
 
 def _common_measure(evidence: list[Evidence]) -> Measure:

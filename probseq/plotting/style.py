@@ -124,6 +124,7 @@ def beside(ax: Axes, **settings: Any) -> None:
     )
     if ax.figure.get_layout_engine() is not None or ax.get_subplotspec() is None:
         return
+    fit_fonts(ax)  # before the legend is measured
     to_figure = ax.figure.transSubfigure.inverted()
     place = ax.get_position()
     neighbours = [

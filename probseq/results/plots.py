@@ -163,7 +163,14 @@ def _draw_steps(
         )
 
 
-def plot_comparison(log_prob_steps: xr.DataArray, best: str, ax: Axes | None = None, ylabel: str | None = None) -> Axes:
+def plot_comparison(
+    log_prob_steps: xr.DataArray,
+    best: str,
+    ax: Axes | None = None,
+    ylabel: str | None = None,
+    *,
+    xlabel: str | None = None,
+) -> Axes:
     """Draw sum_{s <= t} (log p of each model - log p of ``best``) along the first sequence.
 
     Parameters
@@ -175,6 +182,8 @@ def plot_comparison(log_prob_steps: xr.DataArray, best: str, ax: Axes | None = N
     ax : Axes or None
     ylabel : str or None
         None says nats.
+    xlabel : str or None
+        None is what the time coordinate says.
     """
     scores = log_prob_steps.isel(sequence=0) if "sequence" in log_prob_steps.dims else log_prob_steps
     names = [str(name) for name in scores["model"].values]
@@ -186,7 +195,12 @@ def plot_comparison(log_prob_steps: xr.DataArray, best: str, ax: Axes | None = N
     differences = {name: values[:, i] - reference for i, name in enumerate(names) if name != best}
     kept = scores["time"].attrs if "time" in scores.coords else {}
     return plot_cumulative_difference(
-        stamps(index), differences, reference=best, xlabel=_time_words(index, kept), ylabel=ylabel, ax=ax
+        stamps(index),
+        differences,
+        reference=best,
+        xlabel=_time_words(index, kept) if xlabel is None else xlabel,
+        ylabel=ylabel,
+        ax=ax,
     )
 
 

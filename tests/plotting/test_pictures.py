@@ -2,6 +2,7 @@
 
 import json
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -73,7 +74,13 @@ def test_the_gallery_has_every_public_picture():
 
 @pytest.mark.parametrize("name", list(PICTURES))
 def test_pictures_look_as_they_did(name, tmp_path):
+    settings = dict(mpl.rcParams)
     figure, image, places = render(name)
+    assert dict(mpl.rcParams) == settings
+    for ax in figure.axes:
+        if ax.axison and name != "transition_matrix":
+            assert {label.get_fontsize() for label in (*ax.get_xticklabels(), *ax.get_yticklabels())} <= {8.33}
+            assert ax.xaxis.label.get_fontsize() == 10 and not ax.title.get_text()  # titles stand at the left
     assert np.asarray(image, float).std() > 5, "the picture is blank"
     width, height = figure.bbox.width, figure.bbox.height
     words = words_of(figure)
