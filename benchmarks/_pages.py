@@ -209,7 +209,7 @@ def optima_summary() -> Any:
     """How many estimates of each peer are below our maximum, and the highest above it."""
     found = record("arma_optima")
     if found is None:
-        return Markdown("")
+        return None
     frame, rows = pd.DataFrame(found["values"]["difference"]), []
     for peer in _peers(frame):
         gaps = frame[peer].dropna()
@@ -242,11 +242,11 @@ def coverage() -> Any:
     return shown(table)
 
 
-def about(name: str) -> Markdown:
+def about(name: str) -> Markdown | None:
     """What was measured, when, where and with what; nothing of what was not."""
     found = record(name)
     if found is None:
-        return Markdown("")
+        return None
     place, load = found["machine"], found["load"]
     libraries = ", ".join(f"{NAMES.get(library, library)} {number}" for library, number in found["versions"].items())
     vectors = f" with {place['vectors']}" if place["vectors"] else ""
@@ -268,7 +268,10 @@ def shown(frame: pd.DataFrame, form: dict[str, str] | None = None) -> pd.io.form
     """A table without row numbers, figures to the right; what is lacking stays empty."""
     figures = [name for name in frame if _FIGURE.match(next((str(cell) for cell in frame[name] if pd.notna(cell)), ""))]
     to_the_right = [{"selector": "", "props": "text-align: right;"}]
-    apart = [{"selector": "th, td", "props": "padding: 0.15em 0.5em; white-space: nowrap;"}]
+    apart = [
+        {"selector": "th, td", "props": "padding: 0.15em 0.4em;"},
+        {"selector": "td", "props": "white-space: nowrap;"},
+    ]
     table = frame.style.hide(axis="index").format(form or {}, na_rep="", precision=3).set_table_styles(apart)
     return table.set_table_styles(dict.fromkeys(figures, to_the_right), overwrite=False)
 
