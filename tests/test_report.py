@@ -14,7 +14,7 @@ from probseq.evaluation.uncertainty import MeanEstimate
 from probseq.plotting import PALETTE
 from probseq.report import Source, read_source, run_study, write_page
 from probseq.report.defaults import choose_horizon, choose_models, describe
-from probseq.report.figures import limits
+from probseq.report.figures import _thinned, limits
 from probseq.report.findings import findings, state_table, summary
 from probseq.report.page import render
 from probseq.report.vector import night, svg
@@ -137,7 +137,7 @@ def test_every_colour_has_a_night_version(page):
     assert used
     for color in used:
         assert page.count(f"--c{color}:#") == 2
-    assert not re.search(r"(fill|stroke): #", page)
+    assert not re.search(r"(fill|stroke): ?#", page)
 
 
 def test_night_turns_paper_dark_and_ink_light():
@@ -381,3 +381,12 @@ def test_a_calendar_without_weekends_is_one_of_business_days(tmp_path):
     source = read_source(str(path))
     assert source.series.sizes["time"] == 40
     assert source.series.isnull().sum() == 2
+
+
+def test_long_series_are_drawn_with_their_extremes():
+    values = np.random.default_rng(0).normal(size=20_000)
+    values[[7, 12_345, 15_000]] = 9.0, -9.0, np.nan
+    times, thin = _thinned(np.arange(20_000), values)
+    assert len(thin) <= 1502 and (np.diff(times) > 0).all()
+    assert thin.max() == 9.0 and thin.min() == -9.0
+    assert times[0] == 0 and times[-1] == 19_999

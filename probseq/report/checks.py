@@ -116,16 +116,16 @@ def coverage_table(study: Study) -> pd.DataFrame | None:
     """Share of the values inside the 50 and 90 % intervals, each with its own 95 % interval, as text."""
     rows = {}
     for name in study.ranked:
-        row, n = study.comparison.table.loc[name], study.comparison.pit(name).size
+        shares, n = study.comparison.table, study.comparison.pit(name).size
         if not n:
             continue
         cells = {}
         for level in (50, 90):
-            share = float(row[f"cover{level}"])
+            share = float(shares[f"cover{level}"][name])
             low, high = wilson(round(share * n), n)
             cells[f"inside {level} % intervals"] = f"{round(share * n)} of {n} = {100 * share:.0f} %"
             cells[f"true share, likely ({level} %)"] = f"{100 * low:.0f} to {100 * high:.0f} %"
-        rows[name] = {**cells, "PIT p": _p(float(row["pit_p"]))}
+        rows[name] = {**cells, "PIT p": _p(float(shares["pit_p"][name]))}
     return pd.DataFrame.from_dict(rows, orient="index") if rows else None
 
 

@@ -14,6 +14,7 @@ from probseq.report.study import Study
 from probseq.results.plots import plot_comparison, plot_forecast, stamps
 
 __all__ = [
+    "LONGEST_STATES",
     "color_of",
     "coverage",
     "crps_bars",
@@ -27,7 +28,10 @@ __all__ = [
     "states",
 ]
 
-_LONGEST, _MOST_DOTS, _MOST_LAGS = 1500, 50, 20
+LONGEST_STATES = 600
+"""Steps of decoded states that a picture can show."""
+
+_MOST_DOTS, _MOST_LAGS, _MOST_POINTS = 50, 20, 1500
 _HISTORY, _REACH = 1.5, 0.4
 _BORDER: dict[str, Any] = {"color": INK, "lw": THIN, "ls": ":"}
 
@@ -42,7 +46,7 @@ def series(study: Study, ax: Any) -> None:
     train, test = study.train, study.test
     past, ahead = stamps(train.indexes["time"]), stamps(test.indexes["time"])
     marker = {"marker": "o", "ms": 2.6} if test.size <= 2 * _MOST_DOTS else {}
-    ax.plot(past, train.values, color=INK, lw=1.1, label=f"fitted to ({train.size})")
+    ax.plot(*_thinned(past, train.values), color=INK, lw=1.1, label=f"fitted to ({train.size})")
     ax.plot(ahead, test.values, color=PALETTE[4], lw=1.3, label=f"held out ({test.size})", **marker)
     ax.axvline(ahead[0], **_BORDER)
     times, values = np.concatenate([past, ahead]), np.concatenate([train.values, test.values])
@@ -56,6 +60,21 @@ def series(study: Study, ax: Any) -> None:
     finish(ax, None, "", study.source.unit)
     ax.legend()
     _legend_below(ax)
+
+
+def _thinned(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest value of every few steps of a long series, whose line looks the same."""
+    n = len(values)
+    if n <= _MOST_POINTS:
+        return times, values
+    keep: set[int] = {0, n - 1}
+    for part in np.array_split(np.arange(n), _MOST_POINTS // 2):
+        seen = part[~np.isnan(values[part])]
+        keep |= (
+            {int(seen[np.argmin(values[seen])]), int(seen[np.argmax(values[seen])])} if len(seen) else {int(part[0])}
+        )
+    rows = np.array(sorted(keep))
+    return times[rows], values[rows]
 
 
 def fan(study: Study, name: str, span: tuple[float, float], ax: Any) -> None:
@@ -87,7 +106,7 @@ def states(study: Study, ax: Any) -> None:
     """The series over its decoded states and their probabilities; the last part of a long one."""
     if study.states is None or study.smoothed is None:
         return
-    keep = slice(max(0, study.states.size - _LONGEST), None)
+    keep = slice(max(0, study.states.size - LONGEST_STATES), None)
     times = stamps(study.source.series.indexes["time"])[keep]
     probabilities = np.nan_to_num(study.smoothed.values[keep])
     values = study.source.series.values[keep]

@@ -17,7 +17,7 @@ from probseq.report.study import Study
 __all__ = ["findings", "state_table", "summary", "when"]
 
 _LEVEL = 0.95
-_FEW, _RELIABLE = 8, 50
+_FEW, _RELIABLE, _SAME = 8, 50, 0.005
 
 
 def findings(study: Study) -> list[str]:
@@ -100,6 +100,8 @@ def _winner(study: Study) -> str:
     gap = -float(table["difference"][second])
     base = study.comparison.measure.base
     word = "probability" if isinstance(base, str) and base not in ("lebesgue", "none") else "probability density"
+    if gap < _SAME:
+        return f"{text} The runner-up, {second}, gave the values that came practically the same {word}."
     text += (
         f" On geometric average it gave the values that came {math.exp(gap):.2f} times the {word} that the "
         f"runner-up, {second}, gave them ({gap:.2f} nats per {per} ahead)"
@@ -234,15 +236,19 @@ def _forecasts(study: Study) -> str:
     unit = f" {study.source.unit}" if study.source.unit else ""
     steps = "the step" if study.horizon == 1 else f"all {study.horizon} steps at once"
     text = f"Forecasting {steps} from the end of the training data, {order[0]} comes closest"
-    text += f" (mean CRPS {scores[order[0]]:.3g}{unit}"
+    text += f" (mean CRPS {_short(scores[order[0]])}{unit}"
     if len(order) > 1:
-        text += f"; next {order[1]} with {scores[order[1]]:.3g}"
+        text += f"; next {order[1]} with {_short(scores[order[1]])}"
     if len(order) > 2:
-        text += f"; last {order[-1]} with {scores[order[-1]]:.3g}"
+        text += f"; last {order[-1]} with {_short(scores[order[-1]])}"
     text += ")."
     if len(order) > 1 and order[0] != study.comparison.best:
         text += " That is another ranking than one step ahead: a good next step and a good far view are two skills."
     return text
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if 1000 <= value < 1e9 else f"{value:.3g}"
 
 
 def _calibration(study: Study) -> list[str]:

@@ -6,6 +6,7 @@ from html import escape
 
 import numpy as np
 
+from probseq.estimators.hmm import HMM
 from probseq.report import figures, vector
 from probseq.report.checks import coverage_table, residual_check, residual_table
 from probseq.report.findings import findings, state_table
@@ -92,15 +93,17 @@ def states(study: Study) -> str:
     rows = state_table(study)
     if rows is None or study.states is None:
         return ""
+    shown = min(study.states.size, figures.LONGEST_STATES)
+    span = "the whole series" if shown == study.states.size else f"the last {shown} of {study.states.size} steps"
     pictures = both_widths(
         lambda ax: figures.states(study, ax),
         "states",
         f"The series over the {len(rows)} decoded states of the hidden Markov model, and their probabilities",
         (4.0, 3.8),
     )
-    name = next(n for n, m in study.models.items() if hasattr(m, "has_states") and m.has_states)
+    name = next(name for name, model in study.models.items() if isinstance(model, HMM))
     return (
-        f"<p>The most probable path of the states of <b>{escape(name)}</b> over the whole series, and below it the "
+        f"<p>The most probable path of the states of <b>{escape(name)}</b> over {span}, and below it the "
         "probability of each state given all the data. The dotted line is where the held-out values begin. States are "
         "what makes the model fit: whether they mean something is for those to say who know the data.</p>"
         f"{figure(pictures)}{table(rows, 'state', 'Decoded states')}"
@@ -136,7 +139,7 @@ def calibration(study: Study) -> str:
     for i, name in enumerate(study.ranked):
         if not study.comparison.pit(name).size:
             continue
-        p = float(study.comparison.table.loc[name, "pit_p"])
+        p = float(study.comparison.table["pit_p"][name])
         picture = vector.svg(
             lambda ax, name=name: figures.pit(study, name, ax),  # type: ignore[misc]
             height=2.6,

@@ -81,7 +81,9 @@ body{font-size:10pt;color:#000;background:#fff}section{margin-top:1.4rem}
 p:has(+pre),p:has(+.scroll),p:has(+.grid),p:has(+figure),p:has(+.formula){break-after:avoid}
 .facts{grid-template-columns:repeat(4,1fr)}
 p{orphans:3;widows:3}.scroll{overflow:visible}.grid{grid-template-columns:1fr 1fr;gap:.6rem}
-th,td{padding:.2rem .3rem}thead th{min-width:0}table{font-size:8pt}table.plain{min-width:0}
+th,td{padding:.2rem .3rem}thead th{min-width:0}table{font-size:8pt}
+.ranked{font-size:7pt}.ranked th,.ranked td{padding:.2rem .15rem}.ranked thead th{font-size:6.5pt}
+table.plain{min-width:0}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:8pt}th:first-child{position:static}
 a[href^=http]::after{content:" (" attr(href) ")"}}
 """

@@ -65,9 +65,8 @@ def svg(
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"\n\s*", "\n", text)
     text = _PLACES.sub(lambda found: f'{found[1]}="{_DECIMALS.sub(_short, found[2])}"', text)
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{key}-\1"', text)
-    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{key}-", text)
-    text = re.sub(r'font: ([\d.]+px) [^;"]+', r"font-size: \1", text)
+    text = _own_names(text, key)
+    text = re.sub(r'font: ?([\d.]+px) [^;"]+', r"font-size: \1", text)
     text = re.sub(r' width="[^"]+pt" height="[^"]+pt"', "", text, count=1)
     text = text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
     # Text without a colour of its own is black, which the style of the page replaces.
@@ -83,6 +82,15 @@ def night(color: str) -> str:
     pure = rgb - white
     page = white**1.6  # less than its share: tints need more colour on a dark page
     return _hex(page * _PAGE + (1 - page) / (1 - white) * (black * _INK + pure))
+
+
+def _own_names(text: str, key: str) -> str:
+    """Identifiers that begin with ``key``; those that nothing refers to are left out, and so are spaces."""
+    wanted = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    text = re.sub(r'\s+id="([^"]+)"', lambda found: f' id="{key}-{found[1]}"' if found[1] in wanted else "", text)
+    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{key}-", text)
+    text = re.sub(r'(?<= style=")[^"]+', lambda found: re.sub(r"(?<=[:;]) ", "", found[0]), text)
+    return re.sub(r'(?<= d=")[^"]+', lambda found: re.sub(r"\s*([MLCQz])\s*", r"\1", found[0]), text)
 
 
 def _short(number: re.Match[str]) -> str:

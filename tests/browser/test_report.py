@@ -19,7 +19,7 @@ VIEWS = {
     "paper": {"width": 718, "media": "print", "dark": True},
 }
 REPORTS = {
-    "air_passengers": ["--models", "arma,lstm,snaive,hmm,rw"],
+    "air_passengers": [],
     "earthquakes": ["--models", "hmm,arma,iid"],
 }
 
@@ -109,15 +109,14 @@ def test_anchors_lead_to_their_sections(browser, report):
     page = browser.page().open(report, **VIEWS["desk"])
     names = page.evaluate("[...document.querySelectorAll('nav a')].map(a => a.getAttribute('href').slice(1))")
     assert len(names) >= 9
+    page.evaluate("document.documentElement.style.scrollBehavior = 'auto'")
     for name in names:
         page.evaluate(f"document.querySelector('nav a[href=\"#{name}\"]').click()")
-        place = page.evaluate(
-            f"""new Promise(done => {{ let last = -1; const look = () => {{ const now = scrollY;
-                if (now === last) done([document.getElementById('{name}').getBoundingClientRect().top,
-                    innerHeight + scrollY >= document.documentElement.scrollHeight - 2]);
-                else {{ last = now; setTimeout(look, 120); }} }}; look(); }})"""
+        top, at_end = page.evaluate(
+            f"[document.getElementById('{name}').getBoundingClientRect().top,"
+            "innerHeight + scrollY >= document.documentElement.scrollHeight - 2]"
         )
-        assert abs(place[0]) < 40 or place[1], name
+        assert abs(top) < 40 or at_end, name
         assert page.evaluate("location.hash") == f"#{name}"
     page.close()
 
