@@ -112,8 +112,8 @@ class ConditionalARMAModel(SequenceModel[ConditionalState], ConcentratedLikeliho
                 got="a missing value",
                 expected="no missing values: the laws of innovations other than the normal, and moving variances, do "
                 "not integrate them out",
-                remedy='Interpolate them first, or use innovations="normal" without volatility, which is exact with '
-                "gaps.",
+                remedy='Use innovations="normal" without volatility, which is exact with gaps, or complete the data by '
+                "impute(X, n_draws=...) of such a model.",
             )
 
     # parameters -------------------------------------------------------------------------------------------------------
