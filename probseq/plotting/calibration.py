@@ -70,7 +70,9 @@ def plot_calibration_curves(
         covered.plot(levels, coverage, label=name or "coverage", **look)
         widths.plot(levels, width, **look)
         middles, density = (np.asarray(part, float) for part in histograms[name])
-        pits.step(middles, density, where="mid", color=color, lw=LINE, ls=dash)
+        half = 0.5 / len(middles)
+        edges = np.concatenate([middles[:1] - half, middles, middles[-1:] + half])
+        pits.step(edges, np.pad(density, 1, mode="edge"), where="mid", color=color, lw=LINE, ls=dash)
     for panel in (covered, pits):
         panel.set_xlim(0, 1)
     covered.set_ylim(0, 1)

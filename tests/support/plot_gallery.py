@@ -255,7 +255,7 @@ def main(names: list[str]) -> None:
         _, image, places = render(name)
         notes = PngInfo()
         notes.add_text("axes", json.dumps([[round(side, 1) for side in place] for place in places]))
-        few = image.quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        few = image.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         few.save(REFERENCES / f"{name}.png", optimize=True, pnginfo=notes)
         plt.close("all")
 
