@@ -13,7 +13,7 @@ from probseq.evaluation.calibration import independence_test
 from probseq.evaluation.whiteness import autocorrelations, ljung_box
 from probseq.report.study import Study
 
-__all__ = ["ResidualCheck", "coverage_table", "residual_check", "residual_table", "wilson"]
+__all__ = ["ResidualCheck", "coverage_table", "p_text", "residual_check", "residual_table", "wilson"]
 
 _FEWEST = 12
 _ALPHA = 0.05
@@ -50,9 +50,9 @@ class ResidualCheck(NamedTuple):
             found.append(f"values came {'higher' if self.mean > 0 else 'lower'} than predicted on average")
         low, high = (stats.chi2.ppf(tail, self.n - 1) / (self.n - 1) for tail in (_ALPHA / 2, 1 - _ALPHA / 2))
         if self.spread**2 > high:
-            found.append("errors are larger than the model expects: too sure of itself")
+            found.append("errors scatter more than the model expects" + ": too sure of itself" * (not found))
         elif self.spread**2 < low:
-            found.append("errors are smaller than the model expects: too cautious")
+            found.append("errors scatter less than the model expects" + ": too cautious" * (not found))
         return found
 
     @property
@@ -105,8 +105,8 @@ def residual_table(study: Study) -> pd.DataFrame | None:
                 "mean (0 if right)": f"{found.mean:+.2f}",
                 "spread (1 if right)": f"{found.spread:.2f}",
                 "next to each other (0)": f"{found.neighbours:+.2f}",
-                f"Ljung-Box p, {found.lags} lags": _p(found.ljung_box),
-                "Berkowitz p": _p(found.berkowitz),
+                f"Ljung-Box p, {found.lags} lags": p_text(found.ljung_box),
+                "Berkowitz p": p_text(found.berkowitz),
                 "in words": found.verdict,
             }
     return pd.DataFrame.from_dict(rows, orient="index") if rows else None
@@ -125,7 +125,7 @@ def coverage_table(study: Study) -> pd.DataFrame | None:
             low, high = wilson(round(share * n), n)
             cells[f"inside {level} % intervals"] = f"{round(share * n)} of {n} = {100 * share:.0f} %"
             cells[f"true share, likely ({level} %)"] = f"{100 * low:.0f} to {100 * high:.0f} %"
-        rows[name] = {**cells, "PIT p": _p(float(shares["pit_p"][name]))}
+        rows[name] = {**cells, "PIT p": p_text(float(shares["pit_p"][name]))}
     return pd.DataFrame.from_dict(rows, orient="index") if rows else None
 
 
@@ -142,5 +142,6 @@ def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """A p-value for people."""
     return "" if math.isnan(value) else f"{value:.2g}" if value >= 0.001 else "< 0.001"

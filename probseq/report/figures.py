@@ -221,7 +221,9 @@ def _legend_below(ax: Any) -> None:
     legend = ax.get_legend()
     if legend is None:
         return
-    handles, labels = legend.legend_handles, [text.get_text() for text in legend.get_texts()]
+    handles, labels = ax.get_legend_handles_labels()  # in the colours that lines have by now
+    if not labels:
+        handles, labels = legend.legend_handles, [text.get_text() for text in legend.get_texts()]
     legend.remove()
     most = 5 if ax.figure.get_size_inches()[0] < 6 else 9
     longest = max(map(len, labels))

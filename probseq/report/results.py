@@ -8,7 +8,7 @@ import numpy as np
 
 from probseq.estimators.hmm import HMM
 from probseq.report import figures, vector
-from probseq.report.checks import coverage_table, residual_check, residual_table
+from probseq.report.checks import coverage_table, p_text, residual_check, residual_table
 from probseq.report.findings import findings, state_table
 from probseq.report.markup import both_widths, card, figure, listing, paragraphs, table, whole
 from probseq.report.study import Study
@@ -144,9 +144,9 @@ def calibration(study: Study) -> str:
             lambda ax, name=name: figures.pit(study, name, ax),  # type: ignore[misc]
             height=2.6,
             key=f"pit{i}",
-            label=f"Histogram of the PIT values of {name}; p of uniformity {p:.2f}",
+            label=f"Histogram of the PIT values of {name}; p of uniformity {p_text(p)}",
         )
-        cards.append(card(picture, name, f"p of uniformity {p:.2f}"))
+        cards.append(card(picture, name, f"p of uniformity {p_text(p)}"))
     return (
         "<p>Do intervals hold as many values as they promise? Likely true shares are 95 % intervals (Wilson 1927) "
         "as if "
