@@ -71,7 +71,7 @@ docs: $(VENV)/.docs
 
 peers: $(PEERS)/.peers
 	@echo '== running what pages show of libraries in $(PEERS)'
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PEERS)/bin/python docs/coming_from/gluonts_side.py $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PEERS)/bin/python -W ignore docs/coming_from/gluonts_side.py $(ARGS)
 
 tutorials: $(VENV)/.docs
 	@echo '== running the tutorials anew'
