@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -23,3 +24,10 @@ def test_examples_of_a_module(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_every_public_name_has_an_example() -> None:
+    """Constants and modules apart."""
+    named = {name: getattr(probseq, name) for name in probseq.__all__ if not name.startswith("__")}
+    callables = {name: item for name, item in named.items() if callable(item) and not isinstance(item, ModuleType)}
+    assert [name for name, item in callables.items() if ">>> " not in (item.__doc__ or "")] == []

@@ -1,4 +1,4 @@
-"""Run notebooks anew and keep them small: ``python tutorials/refresh.py [NOTEBOOK ...]``, all of them without arguments.
+"""Run notebooks anew and keep them small: ``python tutorials/refresh.py [NOTEBOOK ...]``, without arguments all.
 
 Outputs are those of this run. Times of execution are left out, so that a second run changes only what the library
 changed, and pictures are stored with as many colours as they need.

@@ -180,6 +180,16 @@ def plot_calibration(found: xr.Dataset | Mapping[str, xr.Dataset], *, ax: Any = 
     Returns
     -------
     array of three Axes
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> level = ps.datasets.lake_huron()
+    >>> train, test = ps.split(level, horizon=40)
+    >>> forecast = ps.ARMA((1, 0)).fit(train).predictive(test, history=train)
+    >>> axes = ps.plot_calibration(ps.calibration(forecast, test))
+    >>> len(axes)
+    3
     """
     from probseq.plotting import plot_calibration_curves
 

@@ -73,6 +73,15 @@ def compare(
         If no step is scored by all models, or a forecaster from elsewhere forecasts NaN.
     HistoryError
         For ``ps.TRAINING`` with forecasters from elsewhere only, whose training data are not known.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> level = ps.datasets.lake_huron()
+    >>> train, test = ps.split(level, horizon=30)
+    >>> models = {"walk": ps.RandomWalk().fit(train), "independent": ps.IID().fit(train)}
+    >>> ps.compare(models, test, history=train).table["nats"].round(1).to_dict()
+    {'walk': -1.2, 'independent': -1.6}
     """
     named = _named(models)
     if per not in ("value", "step", "sequence"):

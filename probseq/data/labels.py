@@ -255,6 +255,13 @@ def to_list(ragged: xr.DataArray) -> list[xr.DataArray]:
     -------
     list of xr.DataArray
         The stamps of each sequence are its ``time`` coordinate again; ``sequence`` stays as a scalar coordinate.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> model = ps.IID().fit([[0.0, 1.0, 2.0], [1.0, 3.0]])
+    >>> [len(x) for x in ps.to_list(model.predict([[0.0, 1.0, 2.0], [1.0, 3.0]]))]
+    [3, 2]
     """
     if "sequence" not in ragged.dims:
         return [ragged]

@@ -198,6 +198,13 @@ def split_sequences(X: T, test_size: float | int = 0.25, random_state: RandomSta
     ------
     EmptyDataError
         If there are fewer than two sequences, or none would be left to train on.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> train, test = ps.split_sequences(["one", "two", "three", "four"], test_size=1, random_state=0)
+    >>> len(train), len(test)
+    (3, 1)
     """
     count = _counter(None, test_size)
     n = sequences(X, end=False).n_sequences if not isinstance(X, (list, Sequences)) else _number(X)

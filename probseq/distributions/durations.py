@@ -106,6 +106,14 @@ class FreeDuration(Duration):
     Notes
     -----
     Parameter: ``duration_probs`` (state, duration).
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> quakes = ps.datasets.earthquakes()
+    >>> model = ps.HSMM(2, ps.Poisson(), duration=ps.FreeDuration(max_duration=20), random_state=0).fit(quakes)
+    >>> model.n_parameters_
+    41
     """
 
     def __init__(self, max_duration: int) -> None:
@@ -210,6 +218,14 @@ class GeometricDuration(Duration):
     Notes
     -----
     Parameter: ``duration_mean`` (state,).
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> quakes = ps.datasets.earthquakes()
+    >>> model = ps.HSMM(2, ps.Poisson(), duration=ps.GeometricDuration(), random_state=0).fit(quakes)
+    >>> model.n_parameters_
+    5
     """
 
     def __init__(self, max_duration: int | None = None) -> None:
@@ -248,6 +264,14 @@ class PoissonDuration(_ParametricDuration):
     Notes
     -----
     Parameter: ``duration_mean`` (state,), the mean of the law before its tail is changed.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> quakes = ps.datasets.earthquakes()
+    >>> model = ps.HSMM(2, ps.Poisson(), duration=ps.PoissonDuration(), random_state=0).fit(quakes)
+    >>> model.n_parameters_
+    5
     """
 
     def _lows(self) -> dict[str, float]:
@@ -287,6 +311,14 @@ class NegativeBinomialDuration(_ParametricDuration):
     Notes
     -----
     Parameters: ``duration_mean`` (state,), the mean of the law before its tail is changed, and ``duration_size``.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> quakes = ps.datasets.earthquakes()
+    >>> model = ps.HSMM(2, ps.Poisson(), duration=ps.NegativeBinomialDuration(), random_state=0).fit(quakes)
+    >>> model.n_parameters_
+    7
     """
 
     def _lows(self) -> dict[str, float]:

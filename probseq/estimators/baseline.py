@@ -55,6 +55,14 @@ class IID(_Baseline):
     inference : Inference or None
         None is maximum likelihood, in closed form where there is one.
     random_state : int or None
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> quakes = ps.datasets.earthquakes()
+    >>> model = ps.IID(ps.Poisson()).fit(quakes)
+    >>> round(float(model.params_['rate'].squeeze()), 2), float(quakes.mean().round(2))
+    (19.36, 19.36)
     """
 
     def __init__(
@@ -88,6 +96,16 @@ class PoissonProcess(_Baseline):
     ----------
     inference : Inference or None
     random_state : int or None
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> quakes = ps.datasets.earthquakes()
+    >>> model = ps.PoissonProcess().fit(quakes)
+    >>> round(model.score(quakes), 3)
+    -3.663
+    >>> round(ps.IID(ps.NegativeBinomial()).fit(quakes).score(quakes), 3)
+    -3.343
     """
 
     def __init__(self, inference: Inference | None = None, random_state: RandomState = None) -> None:
@@ -114,6 +132,14 @@ class RandomWalk(_Baseline):
     transform : transform or list of transforms
     inference : Inference or None
     random_state : int or None
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> level = ps.datasets.lake_huron()
+    >>> forecast = ps.RandomWalk(drift=False).fit(level).forecast(horizon=4)
+    >>> forecast.std().values / forecast.std().values[0]
+    array([1.        , 1.41421356, 1.73205081, 2.        ])
     """
 
     rules: ClassVar[Mapping[str, Rule]] = {"drift": truth_value}
@@ -150,6 +176,14 @@ class SeasonalNaive(_Baseline):
     transform : transform or list of transforms
     inference : Inference or None
     random_state : int or None
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> passengers = ps.datasets.air_passengers()
+    >>> model = ps.SeasonalNaive(period=12, transform=ps.Log()).fit(passengers)
+    >>> model.forecast(horizon=2).median().values.round(0), passengers.values[-12:-10]
+    (array([417., 391.]), array([417., 391.]))
     """
 
     rules: ClassVar[Mapping[str, Rule]] = {

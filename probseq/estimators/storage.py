@@ -108,6 +108,15 @@ def load(path: Any) -> Any:
     FileFormatError
         If the file is not a probseq model, is damaged, or has a version or a class that is not known here.
     FileNotFoundError, IsADirectoryError
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import probseq as ps
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "chain.probseq"
+    >>> ps.MarkovChain().fit("abracadabra").save(path)
+    >>> ps.load(path)
+    MarkovChain()
     """
     file = Path(path)
     if file.is_dir():

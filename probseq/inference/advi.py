@@ -53,6 +53,14 @@ class ADVI(Inference):
     ----------
     Kucukelbir et al. (2017), Automatic differentiation variational inference, JMLR 18; Giordano, Ingram and Broderick
     (2024), Black box variational inference with a deterministic objective, JMLR 25, for fixed points.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> level = ps.datasets.lake_huron()
+    >>> model = ps.ARMA((1, 0), inference=ps.ADVI(n_draws=50), random_state=0).fit(level)
+    >>> model.params_["ar"].sizes["draw"]
+    50
     """
 
     fits = "any model but recurrent networks"

@@ -57,6 +57,15 @@ class AmortizedVI(Inference):
     ------
     ParameterError
         For annealing or free bits with another objective than the ELBO.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> level = ps.datasets.lake_huron()
+    >>> short = ps.TrainingOptions(max_epochs=3)
+    >>> model = ps.VRNN(2, 4, inference=ps.AmortizedVI(training=short), random_state=0).fit(level)
+    >>> bool(model.elbo(level, 20, random_state=0) < 0)
+    True
     """
 
     fits: ClassVar[str] = "networks with latent variables"

@@ -15,6 +15,20 @@ class TrainingRecord(NamedTuple):
     train : objective of the round in nats per scored value, higher is better
     validation, best : score of what is held back in nats per value, now and at its best; None where nothing is
     learning_rate : of the last step
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> class Keep:
+    ...     def __init__(self):
+    ...         self.seen = []
+    ...     def on_epoch_end(self, record):
+    ...         self.seen.append(record)
+    >>> keep = Keep()
+    >>> training = ps.TrainingOptions(max_epochs=3, callbacks=[keep])
+    >>> model = ps.GRU(hidden_size=4, inference=ps.MLE(training=training), random_state=0).fit(ps.datasets.lake_huron())
+    >>> keep.seen[-1].epoch, keep.seen[-1].max_epochs
+    (3, 3)
     """
 
     epoch: int

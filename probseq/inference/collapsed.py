@@ -49,6 +49,16 @@ class Collapsed(Inference):
     Harville (1974), Bayesian inference for variance components using only error contrasts; Tunnicliffe Wilson (1989),
     On the use of marginal likelihood in time series model estimation; Owen and Zhou (2000), Safe and effective
     importance sampling, for the weights of two rounds.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> level = ps.datasets.lake_huron()
+    >>> plain = ps.ARMA((1, 0)).fit(level[:20])
+    >>> honest = ps.ARMA((1, 0), inference=ps.Collapsed(), random_state=0).fit(level[:20])
+    >>> widths = [float(m.forecast(5).interval(0.9).diff("bound")[-1].squeeze()) for m in (plain, honest)]
+    >>> widths[0] < widths[1]
+    True
     """
 
     fits = "ARMA models"

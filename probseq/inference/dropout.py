@@ -136,6 +136,17 @@ class MCDropout(NetworkInference):
     References
     ----------
     Gal and Ghahramani (2016), A theoretically grounded application of dropout in recurrent neural networks.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> level = ps.datasets.lake_huron()
+    >>> short = ps.TrainingOptions(max_epochs=5, batch_size=2, window=10)
+    >>> dropout = ps.MCDropout(rate=0.2, n_draws=5, training=short)
+    >>> model = ps.GRU(hidden_size=4, inference=dropout, random_state=0).fit(level)
+    >>> parts = model.forecast(2).decompose()
+    >>> bool((parts["epistemic"] < parts["total"]).all())
+    True
     """
 
     rules: ClassVar[Mapping[str, Rule]] = {

@@ -54,6 +54,14 @@ class EM(Inference):
     References
     ----------
     Dempster, Laird and Rubin (1977); McLachlan and Krishnan (2008), section 4.9, for the stopping rule.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> quakes = ps.datasets.earthquakes()
+    >>> model = ps.HMM(2, ps.Poisson(), inference=ps.EM(n_init=3), random_state=0).fit(quakes)
+    >>> model.converged_, round(model.log_likelihood_, 2)
+    (True, -341.88)
     """
 
     fits = "models with latent states"

@@ -67,6 +67,16 @@ class Ensemble(Inference):
     ----------
     Lakshminarayanan, Pritzel and Blundell (2017), Simple and scalable predictive uncertainty estimation using deep
     ensembles.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> level = ps.datasets.lake_huron()
+    >>> short = ps.TrainingOptions(max_epochs=5, batch_size=2, window=10)
+    >>> model = ps.GRU(hidden_size=4, inference=ps.Ensemble(3, ps.MLE(training=short)), random_state=0).fit(level)
+    >>> parts = model.forecast(2).decompose()
+    >>> bool((parts["epistemic"] < parts["total"]).all())
+    True
     """
 
     fits: ClassVar[str] = "recurrent networks and networks with latent variables, by an inference that fits them"

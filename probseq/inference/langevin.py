@@ -186,6 +186,16 @@ class SGLD(NetworkInference):
     Welling and Teh (2011), Bayesian learning via stochastic gradient Langevin dynamics. Li, Chen, Carlson and Carin
     (2016), Preconditioned stochastic gradient Langevin dynamics for deep neural networks. Wenzel et al. (2020), How
     good is the Bayes posterior in deep neural networks really?, appendix I (temperatures as diagnostics).
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> level = ps.datasets.lake_huron()
+    >>> short = ps.TrainingOptions(max_epochs=5, batch_size=2, window=10)
+    >>> model = ps.GRU(hidden_size=4, inference=ps.SGLD(n_draws=5, training=short), random_state=0).fit(level)
+    >>> parts = model.forecast(2).decompose()
+    >>> bool((parts["epistemic"] < parts["total"]).all())
+    True
     """
 
     rules: ClassVar[Mapping[str, Rule]] = {
@@ -295,6 +305,16 @@ class SGHMC(SGLD):
     References
     ----------
     Chen, Fox and Guestrin (2014), Stochastic gradient Hamiltonian Monte Carlo.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> level = ps.datasets.lake_huron()
+    >>> short = ps.TrainingOptions(max_epochs=5, batch_size=2, window=10)
+    >>> model = ps.GRU(hidden_size=4, inference=ps.SGHMC(n_draws=5, training=short), random_state=0).fit(level)
+    >>> parts = model.forecast(2).decompose()
+    >>> bool((parts["epistemic"] < parts["total"]).all())
+    True
     """
 
     rules: ClassVar[Mapping[str, Rule]] = {

@@ -133,6 +133,15 @@ class Laplace(Inference):
     Tierney and Kadane (1986), Accurate approximations for posterior moments and marginal densities. MacKay (1992), The
     evidence framework applied to classification networks. Ritter, Botev and Barber (2018), A scalable Laplace
     approximation for neural networks. Daxberger et al. (2021), Laplace redux: effortless Bayesian deep learning.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> level = ps.datasets.lake_huron()
+    >>> model = ps.ARMA((1, 0), inference=ps.Laplace(n_draws=100), random_state=0).fit(level)
+    >>> parts = model.forecast(3).decompose()
+    >>> bool((parts["epistemic"] > 0).all())
+    True
     """
 
     fits = "any model with a differentiable likelihood"

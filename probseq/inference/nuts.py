@@ -79,6 +79,15 @@ class NUTS(Inference):
     ----------
     Hoffman and Gelman (2014), The no-U-turn sampler; Betancourt (2017), A conceptual introduction to Hamiltonian Monte
     Carlo; Pyro (Bingham et al. 2019), whose sampler this is.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> quakes = ps.datasets.earthquakes()
+    >>> inference = ps.NUTS(n_draws=50, n_chains=2, n_warmup=50)
+    >>> model = ps.IID(ps.Poisson(), inference=inference, random_state=0).fit(quakes)
+    >>> round(float(model.params_["rate"].mean()), 0)
+    19.0
     """
 
     fits = "any model but recurrent networks"

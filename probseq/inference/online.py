@@ -53,6 +53,14 @@ class OnlineEM(Inference):
     ----------
     Cappe and Moulines (2009), On-line expectation-maximization algorithm for latent data models; Cappe (2011), Online
     EM algorithm for hidden Markov models; Neal and Hinton (1998) for the mini-batches.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> quakes = ps.datasets.earthquakes()
+    >>> model = ps.HMM(2, ps.Poisson(), inference=ps.OnlineEM(window=50, tol=0.1), random_state=0).fit(quakes)
+    >>> round(model.score(quakes), 1)
+    -3.2
     """
 
     fits = "hidden Markov models without covariates"

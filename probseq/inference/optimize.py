@@ -59,6 +59,14 @@ class MLE(Inference):
     ----------
     Byrd, Lu, Nocedal and Zhu (1995), A limited memory algorithm for bound constrained optimization. Nocedal and Wright
     (2006), Numerical Optimization, chapter 6.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> level = ps.datasets.lake_huron()
+    >>> model = ps.ARMA((1, 0), inference=ps.MLE(covariance=True)).fit(level)
+    >>> round(float(model.params_["ar"].squeeze()), 2), round(float(model.standard_errors_["ar"].squeeze()), 2)
+    (0.84, 0.05)
     """
 
     fits = "any model with a differentiable likelihood"

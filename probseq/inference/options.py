@@ -162,6 +162,14 @@ class TrainingOptions(Configuration):
     ParameterError
         For values of the wrong type or range, when the object is made and again when a training begins; there also for
         devices that the machine does not have, and for what Lightning does not take.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> training = ps.TrainingOptions(max_epochs=3, batch_size=8, window=25, learning_rate=0.01)
+    >>> model = ps.GRU(hidden_size=4, inference=ps.MLE(training=training), random_state=0)
+    >>> model.fit(ps.datasets.lake_huron()).n_parameters_
+    112
     """
 
     not_saved: ClassVar[tuple[str, ...]] = ("checkpoint", "resume", "callbacks", "trainer_kwargs")

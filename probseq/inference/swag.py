@@ -179,6 +179,16 @@ class SWAG(NetworkInference):
     ----------
     Maddox, Garipov, Izmailov, Vetrov and Wilson (2019), A simple baseline for Bayesian uncertainty in deep learning,
     algorithm 1.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> level = ps.datasets.lake_huron()
+    >>> short = ps.TrainingOptions(max_epochs=5, batch_size=2, window=10)
+    >>> model = ps.GRU(hidden_size=4, inference=ps.SWAG(n_draws=5, training=short), random_state=0).fit(level)
+    >>> parts = model.forecast(2).decompose()
+    >>> bool((parts["epistemic"] < parts["total"]).all())
+    True
     """
 
     rules: ClassVar[Mapping[str, Rule]] = {

@@ -95,6 +95,16 @@ class MeanField(NetworkInference):
     Blundell, Cornebise, Kavukcuoglu and Wierstra (2015), Weight uncertainty in neural networks. Fortunato, Blundell and
     Vinyals (2017), Bayesian recurrent neural networks. Wu, Nowozin, Meeds, Turner, Hernández-Lobato and Gaunt (2019),
     Deterministic variational inference for robust Bayesian neural networks, section 4 (prior scales that are learnt).
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> level = ps.datasets.lake_huron()
+    >>> short = ps.TrainingOptions(max_epochs=5, batch_size=2, window=10)
+    >>> model = ps.GRU(hidden_size=4, inference=ps.MeanField(n_draws=5, training=short), random_state=0).fit(level)
+    >>> parts = model.forecast(2).decompose()
+    >>> bool((parts["epistemic"] < parts["total"]).all())
+    True
     """
 
     rules: ClassVar[Mapping[str, Rule]] = {

@@ -42,6 +42,14 @@ class VariationalEM(Inference):
     ----------
     Neal and Hinton (1998), A view of the EM algorithm that justifies incremental, sparse, and other variants.
     Ghahramani and Hinton (2000), Variational learning for switching state-space models, Neural Computation 12, 831-864.
+
+    Examples
+    --------
+    >>> import numpy as np, probseq as ps
+    >>> x = np.repeat([0.0, 5.0, 0.0], 15) + np.random.default_rng(0).normal(0, 0.3, 45)
+    >>> model = ps.SwitchingLDS(2, 1, inference=ps.VariationalEM(n_init=1, tol=1.0), random_state=0)
+    >>> model.fit(x).converged_
+    True
     """
 
     fits = "switching linear dynamical systems"

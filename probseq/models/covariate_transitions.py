@@ -33,6 +33,15 @@ class CovariateTransitions(Transitions):
     References
     ----------
     Zucchini, MacDonald and Langrock (2016), Hidden Markov models for time series, section 10.4.
+
+    Examples
+    --------
+    >>> import numpy as np, probseq as ps
+    >>> wet = np.tile(np.repeat([0.0, 1.0], 10), 3)
+    >>> x = np.where(wet == 1, 9.0, 0.0) + np.tile([0.1, -0.1, 0.2], 20)
+    >>> model = ps.HMM(2, transitions=ps.CovariateTransitions(), random_state=0).fit(x, covariates=wet)
+    >>> [round(model.forecast(1, covariates=[[u]]).mean().item()) for u in (0.0, 1.0)]
+    [0, 9]
     """
 
     varying: ClassVar[bool] = True

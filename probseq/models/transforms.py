@@ -94,6 +94,13 @@ class Log(ElementwiseTransform):
     ----------
     shift : float
         Lower bound of the data.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> model = ps.IID(transform=ps.Log()).fit([1.0, 2.0, 4.0])
+    >>> round(model.score([2.0]), 4), round(ps.IID(ps.LogNormal()).fit([1.0, 2.0, 4.0]).score([2.0]), 4)
+    (-1.0428, -1.0428)
     """
 
     def __init__(self, shift: float = 0.0) -> None:
@@ -113,6 +120,14 @@ class BoxCox(ElementwiseTransform):
     ----------
     lmbda : float or None
         None estimates it by maximum likelihood of independent normal values, counted as one parameter.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> passengers = ps.datasets.air_passengers()
+    >>> model = ps.ARMA((0, 1, 1), seasonal_order=(0, 1, 1, 12), transform=ps.BoxCox(0.2)).fit(passengers)
+    >>> bool((model.forecast(12).quantile([0.01]) > 0).all())
+    True
     """
 
     def __init__(self, lmbda: float | None = None) -> None:
@@ -145,6 +160,14 @@ class Logit(ElementwiseTransform):
     Parameters
     ----------
     low, high : float
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> shares = [0.2, 0.35, 0.5, 0.3, 0.9]
+    >>> forecast = ps.IID(transform=ps.Logit(0, 1)).fit(shares).forecast(1)
+    >>> bool(0 < forecast.quantile([0.001]).item() < forecast.quantile([0.999]).item() < 1)
+    True
     """
 
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
@@ -163,6 +186,14 @@ class Standardize(ElementwiseTransform):
     ----------
     variables : list of int or None
         Positions of the variables to standardise; None means all. Counts can only stay as they are.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> x = [101.0, 99.0, 100.5, 98.5, 101.5]
+    >>> plain, scaled = ps.IID().fit(x), ps.IID(transform=ps.Standardize()).fit(x)
+    >>> round(plain.score(x), 4), round(scaled.score(x), 4)
+    (-1.5653, -1.5653)
     """
 
     def __init__(self, variables: Sequence[int] | None = None) -> None:
@@ -206,6 +237,14 @@ class Difference(Transform):
     ----------
     lag : int
         1 for changes, the period for seasonal changes.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> level = ps.datasets.lake_huron()
+    >>> model = ps.ARMA((1, 0), transform=ps.Difference()).fit(level)
+    >>> int(model.log_prob_steps(level).isnull().sum())
+    1
     """
 
     def __init__(self, lag: int = 1) -> None:

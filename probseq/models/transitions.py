@@ -25,6 +25,14 @@ class Transitions(Configuration):
         False forbids a transition: an exact zero that no fit changes and that is not counted as a parameter.
     fixed : (s, s) or None
         Known probabilities, NaN where an entry is free. The free entries of a row share what the fixed ones leave.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> only_up = [[True, True, False], [False, True, True], [False, False, True]]
+    >>> model = ps.HMM(3, transitions=ps.Transitions(mask=only_up), random_state=0)
+    >>> model.fit([0.0, 0.1, 4.9, 5.1, 9.8, 10.1] * 3).params_["transition"].values[0, 2].item()
+    0.0
     """
 
     varying: ClassVar[bool] = False
@@ -92,6 +100,14 @@ class LeftRight(Transitions):
     ----------
     jumps : int
         How far one step may go; 1 visits the states in order.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> times = [0.0, 0.1, 5.0, 5.1, 9.9, 10.0] * 4
+    >>> model = ps.HMM(3, transitions=ps.LeftRight(), random_state=0).fit(times)
+    >>> (model.params_["transition"].values == 0).sum().item()
+    4
     """
 
     def __init__(self, jumps: int = 1) -> None:
@@ -109,6 +125,14 @@ class Banded(Transitions):
     Parameters
     ----------
     width : int
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> times = [0.0, 0.1, 5.0, 5.1, 9.9, 10.0] * 4
+    >>> model = ps.HMM(3, transitions=ps.Banded(), random_state=0).fit(times)
+    >>> (model.params_["transition"].values == 0).sum().item()
+    2
     """
 
     def __init__(self, width: int = 1) -> None:
@@ -125,6 +149,14 @@ class Cyclic(Transitions):
     Parameters
     ----------
     jumps : int
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> times = [0.0, 0.1, 5.0, 5.1, 9.9, 10.0] * 4
+    >>> model = ps.HMM(3, transitions=ps.Cyclic(), random_state=0).fit(times)
+    >>> (model.params_["transition"].values == 0).sum().item()
+    3
     """
 
     def __init__(self, jumps: int = 1) -> None:

@@ -32,6 +32,16 @@ class GARCH(Configuration):
     References
     ----------
     Bollerslev (1986), Generalized autoregressive conditional heteroskedasticity, Journal of Econometrics 31.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> model = ps.ARMA((1, 0), volatility=ps.GARCH())
+    >>> model = model.with_parameters(ar=[0.3], garch=[0.1, 0.85], omega=0.05, mean=0.0)
+    >>> quiet = model.predictive_at(model.filter([0.0, 0.1, -0.1])).std().item()
+    >>> wild = model.predictive_at(model.filter([0.0, 0.1, -8.0])).std().item()
+    >>> round(quiet, 2), round(wild, 2)
+    (0.9, 2.7)
     """
 
     terms = ("alpha", "beta")

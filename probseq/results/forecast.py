@@ -52,6 +52,18 @@ class Forecast(ForecastTables):
     future : bool
         Whether the steps follow one another after a history (results then know their ``horizon``), or each step is
         given those before it.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> forecast = ps.RandomWalk(drift=False).fit([0.0, 1.0, 0.0, 1.0]).forecast(horizon=2)
+    >>> forecast.mean().values.round(2)
+    array([1., 1.])
+    >>> forecast.interval(0.9).values.round(2)
+    array([[-0.64,  2.64],
+           [-1.33,  3.33]])
+    >>> forecast.exact
+    True
     """
 
     @classmethod

@@ -28,6 +28,14 @@ class Beta(SufficientEmission):
 
     c is the ``concentration``: the variance is mean (1 - mean) / (c + 1). It stays so low that this exceeds about
     1e-6 of the variance of the data at a mean of 1/2.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> shares = [0.2, 0.35, 0.5, 0.3]
+    >>> low, high = ps.IID(ps.Beta()).fit(shares).forecast(1).interval(0.9).values.ravel()
+    >>> bool(0 < low < high < 1)
+    True
     """
 
     fill: ClassVar[float] = 0.5

@@ -29,6 +29,13 @@ class Categorical(Emission):
     ----------
     n_categories : int or None
         None takes the vocabulary's size, or one more than the largest code of the data that are fitted.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> model = ps.IID(ps.Categorical()).fit("abracadabra")
+    >>> round(float(model.forecast(1).probs().sel(category="a").squeeze()), 3)
+    0.417
     """
 
     measure: ClassVar[str] = "counting"
@@ -110,7 +117,16 @@ def _n_categories(observation: Observation) -> int:
 
 
 class Bernoulli(SufficientEmission):
-    r"""P(x_i = 1) = sigmoid(logit_i), independent over the variables: a vector of bits, such as the keys of a piano."""
+    r"""P(x_i = 1) = sigmoid(logit_i), independent over the variables: a vector of bits, such as the keys of a piano.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> rain = [1, 1, 0, 0, 0, 1, 1, 1, 0, 0]
+    >>> model = ps.IID(ps.Bernoulli()).fit(rain)
+    >>> round(float(model.forecast(1).mean().squeeze()), 2)
+    0.5
+    """
 
     measure: ClassVar[str] = "counting"
     binary: ClassVar[bool] = True

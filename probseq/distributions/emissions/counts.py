@@ -23,7 +23,16 @@ _ROUNDS = 12
 
 
 class Poisson(SufficientEmission):
-    r"""x_i ~ Poisson(rate_i), independent over the variables: counts per step."""
+    r"""x_i ~ Poisson(rate_i), independent over the variables: counts per step.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> quakes = ps.datasets.earthquakes()
+    >>> model = ps.HMM(2, ps.Poisson(), random_state=0).fit(quakes)
+    >>> model.params_["rate"].values.ravel().round(1)
+    array([26. , 15.4])
+    """
 
     measure: ClassVar[str] = "counting"
 
@@ -60,6 +69,14 @@ class NegativeBinomial(Emission):
 
     Poisson counts are the limit of dispersion 0; fits keep it above 1e-8. Parameters: ``mean`` (k,) and ``dispersion``
     (k,), the reciprocal of what R calls ``size``.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> quakes = ps.datasets.earthquakes()
+    >>> model = ps.IID(ps.NegativeBinomial()).fit(quakes)
+    >>> round(float(model.forecast(1).var().squeeze()), 1)
+    50.1
     """
 
     measure: ClassVar[str] = "counting"
@@ -126,6 +143,14 @@ class ZeroInflatedPoisson(SufficientEmission):
 
     Counts with more zeros than a Poisson law has: days on which nothing could be counted. Parameters: ``rate`` (k,) of
     the other days and ``zero_prob`` (k,).
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> counts = [0, 0, 0, 0, 0, 4, 3, 5, 0, 4]
+    >>> model = ps.IID(ps.ZeroInflatedPoisson()).fit(counts)
+    >>> round(float(model.forecast(1).cdf([0]).squeeze()), 2)
+    0.6
     """
 
     measure: ClassVar[str] = "counting"

@@ -35,6 +35,14 @@ class Gamma(SufficientEmission):
     r"""x_i ~ Gamma with mean_i and shape_i, independent over the variables: positive values, variance mean^2 / shape.
 
     The rate is shape / mean. The shape stays below the reciprocal of 1e-6 of the variance of the data's logarithms.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> x = [0.5, 1.2, 0.1, 2.2, 0.8]
+    >>> model = ps.IID(ps.Gamma()).fit(x)
+    >>> round(float(model.forecast(1).mean().squeeze()), 3)
+    0.96
     """
 
     fill: ClassVar[float] = 1.0

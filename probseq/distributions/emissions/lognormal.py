@@ -31,6 +31,14 @@ class LogNormal(SufficientEmission):
     covariance : {"diag", "full", "spherical", "tied"}
         Of the logarithms, as in ``Normal``. Parameters: ``loc`` (k,), the mean of log x, and ``scale`` or
         ``covariance``. The mean of x_i is exp(loc_i + Sigma_ii / 2), its median exp(loc_i).
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> x = [1.0, 2.0, 4.0]
+    >>> model = ps.IID(ps.LogNormal()).fit(x)
+    >>> round(float(model.forecast(1).median().squeeze()), 3)
+    2.0
     """
 
     fill: ClassVar[float] = 1.0

@@ -41,6 +41,17 @@ class Normal(SufficientEmission):
         One variance a variable, a whole matrix, one variance for all variables, or one whole matrix shared by all
         states. Parameters: ``mean`` (k,), and ``scale`` (k,) or () for "diag" and "spherical" (standard deviations),
         ``covariance`` (k, k) for "full" and "tied".
+
+    Examples
+    --------
+    >>> import numpy as np, probseq as ps
+    >>> x = np.array([[1.0, 2.0], [2.0, 4.5], [3.0, 5.5], [2.0, 4.0]])
+    >>> model = ps.IID(ps.Normal(covariance="full")).fit(x)
+    >>> model.params_["mean"].values.round(2)
+    array([2., 4.])
+    >>> model.params_["covariance"].values.round(2)
+    array([[0.5 , 0.88],
+           [0.88, 1.62]])
     """
 
     def __init__(self, covariance: str = "diag") -> None:

@@ -44,6 +44,14 @@ class NormalRegression(ConditionalEmission):
     ----------
     Hamilton (1989), A new approach to the economic analysis of nonstationary time series (with intercepts that switch);
     Fruehwirth-Schnatter (2006), Finite mixture and Markov switching models, chapters 8 and 12.
+
+    Examples
+    --------
+    >>> import numpy as np, probseq as ps
+    >>> u = np.arange(8.0)
+    >>> model = ps.HMM(1, ps.NormalRegression(), random_state=0).fit(2 + 3 * u + np.tile([0.1, -0.1], 4), covariates=u)
+    >>> [round(float(model.params_[name].squeeze()), 2) for name in ("intercept", "coefficients")]
+    [2.03, 2.99]
     """
 
     def __init__(self, order: int = 0, covariance: str = "diag") -> None:
@@ -172,6 +180,14 @@ class AutoregressiveNormal(NormalRegression):
     ----------
     order : int
     covariance : {"diag", "full"}
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> level = ps.datasets.lake_huron()
+    >>> model = ps.HMM(1, ps.AutoregressiveNormal(order=1), random_state=0).fit(level)
+    >>> round(model.score(level), 2)
+    -1.08
     """
 
     def __init__(self, order: int = 1, covariance: str = "diag") -> None:
@@ -190,6 +206,14 @@ class PoissonRegression(ConditionalEmission):
     References
     ----------
     Zucchini, MacDonald and Langrock (2016), Hidden Markov models for time series, section 10.3.
+
+    Examples
+    --------
+    >>> import numpy as np, probseq as ps
+    >>> u = np.tile([0.0, 1.0], 20)
+    >>> model = ps.HMM(1, ps.PoissonRegression(), random_state=0).fit(np.where(u == 1, 8, 4), covariates=u)
+    >>> [round(float(model.params_[name].squeeze()), 2) for name in ("intercept", "coefficients")]
+    [1.39, 0.69]
     """
 
     measure: ClassVar[str] = "counting"

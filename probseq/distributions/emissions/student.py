@@ -34,6 +34,15 @@ class StudentT(Emission):
     ----------
     df : float or None
         Degrees of freedom held fixed; None estimates them (above 1, so that a mean exists).
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> x = [0.1, -0.4, 0.3, 0.2, -0.1, 25.0]
+    >>> for law in (ps.Normal(), ps.StudentT()):
+    ...     print(type(law).__name__, round(float(ps.IID(law).fit(x).forecast(1).median().squeeze()), 1))
+    Normal 4.2
+    StudentT 0.1
     """
 
     def __init__(self, df: float | None = None) -> None:

@@ -28,6 +28,14 @@ class VonMises(SufficientEmission):
     Data are angles in [-pi, pi]. Parameters: ``loc`` (k,), a direction (any real number, taken modulo 2 pi), and
     ``concentration`` c (k,), about the reciprocal of the variance where it is large. ``mean`` of a forecast is the mean
     direction, ``variance`` the circular variance 1 - \|E e^{ix}\|; the cdf, quantiles and intervals start at -pi.
+
+    Examples
+    --------
+    >>> import probseq as ps
+    >>> angles = [3.1, -3.1, 3.0, -3.0]
+    >>> model = ps.IID(ps.VonMises()).fit(angles)
+    >>> round(abs(float(model.params_["loc"].squeeze())), 2)
+    3.14
     """
 
     whole_line: ClassVar[bool] = False
