@@ -82,7 +82,7 @@ p:has(+pre),p:has(+.scroll),p:has(+.grid),p:has(+figure),p:has(+.formula){break-
 .facts{grid-template-columns:repeat(4,1fr)}
 p{orphans:3;widows:3}.scroll{overflow:visible}.grid{grid-template-columns:1fr 1fr;gap:.6rem}
 th,td{padding:.2rem .3rem}thead th{min-width:0}table{font-size:8pt}
-.ranked{font-size:7pt}.ranked th,.ranked td{padding:.2rem .15rem}.ranked thead th{font-size:6.5pt}
+.ranked{font-size:7pt}.ranked th,.ranked td{padding:.2rem .15rem}.ranked thead th{font-size:7pt}
 table.plain{min-width:0}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:8pt}th:first-child{position:static}
 a[href^=http]::after{content:" (" attr(href) ")"}}

@@ -83,7 +83,7 @@ def test_texts_are_large_enough(view):
         "[...document.querySelectorAll('p, li, td, th, dd, dt, figcaption, pre')].map(e => "
         "parseFloat(getComputedStyle(e).fontSize))"
     )
-    assert min(sizes) >= (10 if view.name == "paper" else 13)
+    assert min(sizes) >= (9.3 if view.name == "paper" else 13)  # 7 points on paper
     labels = view.evaluate(
         """[...document.querySelectorAll('svg')].filter(s => s.getBoundingClientRect().width).flatMap(s =>
             [...s.querySelectorAll('text')].map(t => t.getBoundingClientRect().height)).filter(h => h > 0)"""
