@@ -17,6 +17,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -235,7 +236,7 @@ def _command() -> str:
     for word in sys.argv[1:]:
         name = word.split("=")[0]
         if not skip and name != "--write" and name != "--results":
-            words.append(f"{name} FOLDER" if name in _FOLDERS else word)
+            words.append(f"{name} FOLDER" if name in _FOLDERS else shlex.quote(word))
         skip = word in _FOLDERS
     return "python " + " ".join(words)
 

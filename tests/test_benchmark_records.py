@@ -59,9 +59,9 @@ def test_there_are_results():
 
 
 def test_a_run_says_what_it_found_and_where(recorder, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["/a/b/walk.py", "--data", "/a/c", "--rounds", "3", "--results", "/a/d"])
+    monkeypatch.setattr(sys, "argv", ["/a/b/walk.py", "--data", "/a/c", "--only", "a b", "--results", "/a/d"])
     found = run(recorder, tmp_path, smoke=False)
-    assert found["command"] == "python benchmarks/walk.py --data FOLDER --rounds 3"
+    assert found["command"] == "python benchmarks/walk.py --data FOLDER --only 'a b'"
     (row,) = found["speed"]
     assert (row["ratio"], row["spread"], row["rounds"]) == (3.0, [3.0, 4.5], 3)
     assert row["version"] == np.__version__
