@@ -102,9 +102,9 @@ def residual_table(study: Study) -> pd.DataFrame | None:
         found = residual_check(study, name)
         if found is not None:
             rows[name] = {
-                "mean (0 if right)": f"{found.mean:+.2f}",
+                "mean (0 if right)": _signed(found.mean),
                 "spread (1 if right)": f"{found.spread:.2f}",
-                "next to each other (0)": f"{found.neighbours:+.2f}",
+                "next to each other (0)": _signed(found.neighbours),
                 f"Ljung-Box p, {found.lags} lags": p_text(found.ljung_box),
                 "Berkowitz p": p_text(found.berkowitz),
                 "in words": found.verdict,
@@ -140,6 +140,11 @@ def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
     centre = (share + extra / 2) / (1 + extra)
     half = z * math.sqrt(share * (1 - share) / n + extra / (4 * n)) / (1 + extra)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _signed(value: float) -> str:
+    """Two decimals with a sign, without a negative zero."""
+    return f"{round(value, 2) + 0.0:+.2f}"
 
 
 def p_text(value: float) -> str:

@@ -76,11 +76,11 @@ footer{margin-top:3rem;color:var(--soft);font-size:.85rem;border-top:1px solid v
 @media (max-width:640px){.wide{display:none}.narrow{display:block}main{padding:1.3rem .9rem 2rem}
 section{margin-top:2.2rem}th,td{padding:.4rem .5rem}.worded td:last-child{min-width:13rem}}
 @media print{@page{margin:16mm 14mm}nav{display:none}main{max-width:none;padding:0}
-body{font-size:10pt;color:#000;background:#fff}section{margin-top:1.4rem}
+html{font-size:10pt}body{font-size:1rem;color:#000;background:#fff}section{margin-top:1.4rem}
 .card,figure,tr,pre,.formula,li,.facts,.scroll,dd{break-inside:avoid}h2,h3,thead,dt,.formula{break-after:avoid}
 p:has(+pre),p:has(+.scroll),p:has(+.grid),p:has(+figure),p:has(+.formula){break-after:avoid}
 .facts{grid-template-columns:repeat(4,1fr)}
-p{orphans:3;widows:3}.scroll{overflow:visible}.grid{grid-template-columns:1fr 1fr;gap:.6rem}
+p,.findings li,ul.note,dl.words{max-width:none}p{break-inside:avoid}.scroll{overflow:visible}.grid{grid-template-columns:1fr 1fr;gap:.6rem}
 th,td{padding:.2rem .3rem}thead th{min-width:0}table{font-size:8pt}
 .ranked{font-size:7pt}.ranked th,.ranked td{padding:.2rem .15rem}.ranked thead th{font-size:7pt}
 table.plain{min-width:0}
