@@ -80,7 +80,8 @@ html{font-size:10pt}body{font-size:1rem;color:#000;background:#fff}section{margi
 .card,figure,tr,pre,.formula,li,.facts,.scroll,dd{break-inside:avoid}h2,h3,thead,dt,.formula{break-after:avoid}
 p:has(+pre),p:has(+.scroll),p:has(+.grid),p:has(+figure),p:has(+.formula){break-after:avoid}
 .facts{grid-template-columns:repeat(4,1fr)}
-p,.findings li,ul.note,dl.words{max-width:none}p{break-inside:avoid}.scroll{overflow:visible}.grid{grid-template-columns:1fr 1fr;gap:.6rem}
+p,.findings li,ul.note,dl.words{max-width:none}p{break-inside:avoid}
+.scroll{overflow:visible}.grid{grid-template-columns:1fr 1fr;gap:.6rem}
 th,td{padding:.2rem .3rem}thead th{min-width:0}table{font-size:8pt}
 .ranked{font-size:7pt}.ranked th,.ranked td{padding:.2rem .15rem}.ranked thead th{font-size:7pt}
 table.plain{min-width:0}
