@@ -14,7 +14,7 @@ from probseq._types import Rule, number_in, truth_value, whole_number
 from probseq.distributions.emissions import Categorical, Emission, Observation, Poisson
 from probseq.errors import IncompatibleError, UnsupportedError
 from probseq.estimators.base import SequenceEstimator
-from probseq.estimators.pipeline import DataInfo, emission_or_normal
+from probseq.estimators.pipeline import DataInfo, emission_without_inputs
 from probseq.inference.advi import ADVI
 from probseq.inference.base import Draws, Inference
 from probseq.inference.files import FileBatch, count_file
@@ -79,7 +79,7 @@ class IID(_Baseline):
         self._check_pair(inference)
 
     def _emission(self) -> Emission:
-        return emission_or_normal(self.emission, "emission")
+        return emission_without_inputs(self.emission, "emission")
 
     def _model_class(self) -> type[SequenceModel[Any]]:
         return IIDModel

@@ -16,7 +16,7 @@ from probseq.errors import IncompatibleError
 from probseq.estimators.latent_imputation import LatentImputation
 from probseq.estimators.network_bounds import NetworkBounds
 from probseq.estimators.network_values import check_sizes, standardized
-from probseq.estimators.pipeline import DataInfo, emission_or_normal
+from probseq.estimators.pipeline import DataInfo, emission_without_inputs
 from probseq.inference.amortized import AmortizedVI
 from probseq.inference.base import Inference
 from probseq.inference.ensemble import Ensemble
@@ -150,7 +150,7 @@ class _LatentEstimator(LatentImputation, NetworkBounds):
         return self.family
 
     def _emission(self) -> Emission:
-        return emission_or_normal(self.head, "head")
+        return emission_without_inputs(self.head, "head")
 
     def _transforms(self) -> list[Transform]:
         transforms = super()._transforms()

@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 
 from probseq.data.sequences import Sequences
-from probseq.distributions.emissions import Emission, Normal
+from probseq.distributions.emissions import ConditionalEmission, Emission, Normal
 from probseq.distributions.emissions.base import CategoryCounts
-from probseq.errors import DataError, ParameterError, ShapeError
+from probseq.errors import DataError, IncompatibleError, ParameterError, ShapeError
 from probseq.models.base import Batch, SequenceModel
 from probseq.models.discretize import Discretize
 from probseq.models.transforms import ContextScale, Difference, ElementwiseTransform, Transform
@@ -22,6 +22,7 @@ __all__ = [
     "check_support",
     "FittedTransforms",
     "emission_or_normal",
+    "emission_without_inputs",
     "fit_transforms",
     "future_inputs",
     "model_inputs",
@@ -90,6 +91,18 @@ def emission_or_normal(emission: Any, name: str) -> Emission:
             got=f"{name}={emission!r}", expected="an emission such as ps.Normal()", remedy="Write its parentheses."
         )
     return emission
+
+
+def emission_without_inputs(emission: Any, name: str) -> Emission:
+    """The same for families whose laws do not read covariates or earlier values by a regression of their own."""
+    law = emission_or_normal(emission, name)
+    if isinstance(law, ConditionalEmission):
+        raise IncompatibleError(
+            got=f"{name}={law!r}",
+            expected="a law without inputs of its own, such as ps.Normal() or ps.Poisson()",
+            remedy="Use it as the emission of an HMM; networks read covariates and earlier values themselves.",
+        )
+    return law
 
 
 def check_support(values: np.ndarray, emission: Emission | None, n_categories: CategoryCounts, name: str) -> None:

@@ -21,7 +21,7 @@ from probseq.estimators.network_compression import NetworkCompression
 from probseq.estimators.network_gradients import NetworkGradients
 from probseq.estimators.network_spectrum import NetworkSpectrum
 from probseq.estimators.network_values import check_sizes, standardized
-from probseq.estimators.pipeline import DataInfo, emission_or_normal
+from probseq.estimators.pipeline import DataInfo, emission_without_inputs
 from probseq.estimators.weight_summary import WeightSummary
 from probseq.inference.base import Inference
 from probseq.inference.dropout import MCDropout
@@ -200,7 +200,7 @@ class _Recurrent(NetworkGradients, NetworkSpectrum, NetworkCompression, WeightSu
         return RecurrentModel
 
     def _emission(self) -> Emission:
-        return emission_or_normal(self.head, "head")
+        return emission_without_inputs(self.head, "head")
 
     def _transforms(self) -> list[Transform]:
         transforms = super()._transforms()

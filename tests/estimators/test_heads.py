@@ -223,3 +223,13 @@ def test_quantiles_are_learnt():
     model = ps.RNN(4, head=ps.Quantiles((0.1, 0.5, 0.9)), inference=ps.MLE(training=training), random_state=0).fit(x)
     inside = (x[:, None] <= model.predictive(x).quantile([0.1, 0.5, 0.9]).values).mean(0)
     np.testing.assert_allclose(inside, [0.1, 0.5, 0.9], atol=0.06)
+
+
+@pytest.mark.parametrize("law", [ps.NormalRegression(), ps.PoissonRegression(), ps.AutoregressiveNormal()])
+@pytest.mark.parametrize("family", [ps.LSTM, ps.DeepMarkov, ps.IID])
+def test_regressions_belong_to_states(family, law):
+    u = np.arange(20.0)[:, None] / 20
+    name = "emission" if family is ps.IID else "head"
+    with pytest.raises(IncompatibleError, match=f"{name}={type(law).__name__}") as caught:
+        family(**{name: law}).fit(np.arange(20.0) % 3, covariates=None if family is ps.IID else u)
+    assert "HMM" in caught.value.remedy
