@@ -36,32 +36,60 @@ def fit_fonts(ax: Axes) -> None:
     GlyphError
         No font has a glyph for some character, which would be drawn as a box.
     """
-    from matplotlib.text import Text
-
-    ticks = {id(label): axis for axis in (ax.xaxis, ax.yaxis) for label in _labels_of(axis)}
-    for text in ax.findobj(Text):
+    for text in _texts(ax):
         words = text.get_text()
         if not words or not text.get_visible() or words.isascii() and "$" not in words:
             continue
-        families = _families(text)
-        if families is None:
-            continue
-        text.set_fontfamily(families)
-        if id(text) in ticks:  # also those that appear when the reader moves the limits
-            ticks[id(text)].set_tick_params(labelfontfamily=families)
+        equations = _EQUATION.findall(words) if text.get_parse_math() else []
+        if equations and not _readable(equations):
+            text.set_parse_math(False)
+            equations = []
+        families = _families(words, equations, tuple(text.get_fontfamily()))
+        if families is not None:
+            text.set_fontfamily(families)
+    for axis in (ax.xaxis, ax.yaxis):
+        _fit_ticks(axis)
 
 
-def _labels_of(axis: Any) -> list[Any]:
-    return list(axis.get_ticklabels()) + list(axis.get_ticklabels(minor=True))
+def _fit_ticks(axis: Any) -> None:
+    """Ticks with names, also those that appear when the reader moves the limits."""
+    from matplotlib import rcParams
+
+    wanted: list[str] = []
+    for words in _names_of(axis):
+        equations = _EQUATION.findall(words)
+        if equations and not _readable(equations):
+            for label in axis.get_ticklabels():
+                label.set_parse_math(False)
+        families = _families(words, [], tuple(rcParams["font.family"])) or []
+        wanted += [family for family in families if family not in wanted]
+    if wanted:
+        axis.set_tick_params(labelfontfamily=wanted)
 
 
-def _families(text: Text) -> list[str] | None:
+def _texts(ax: Any) -> list[Text]:
+    """All texts but those of ticks, which are made when they are needed."""
+    found = [ax.title, ax._left_title, ax._right_title, ax.xaxis.label, ax.yaxis.label, *ax.texts]
+    legend = ax.get_legend()
+    return found if legend is None else [*found, *legend.get_texts(), legend.get_title()]
+
+
+def _names_of(axis: Any) -> list[str]:
+    from matplotlib.category import StrCategoryFormatter
+    from matplotlib.ticker import FixedLocator
+
+    formatter, locator = axis.get_major_formatter(), axis.get_major_locator()
+    if isinstance(formatter, StrCategoryFormatter):
+        names = [str(name) for name in axis.units._mapping]
+    elif isinstance(locator, FixedLocator):
+        names = formatter.format_ticks(list(locator()))
+    else:
+        return []
+    return [name for name in names if not name.isascii() or "$" in name]
+
+
+def _families(words: str, equations: list[str], own: tuple[str, ...]) -> list[str] | None:
     """The families for a text, or None where those that it has do."""
-    words, own = text.get_text(), tuple(text.get_fontfamily())
-    equations = _EQUATION.findall(words) if text.get_parse_math() else []
-    if equations and not _readable(equations):
-        text.set_parse_math(False)
-        equations = []
     if equations:
         inside = {one for one in "".join(equations) if ord(one) >= _HAN}
         if inside:

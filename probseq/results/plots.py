@@ -283,9 +283,9 @@ def _time_words(index: pd.Index, kept: Mapping[Hashable, Any]) -> str:
 
 def _attribute(labels: Sequences, word: str, variable: int, key: Any) -> str:
     """An attribute of one variable: of the data, in a dict by variable, or in a coordinate along ``variable``."""
-    dims, values = labels.coords.get(word, ((), None))
-    if tuple(dims) == ("variable",) and np.size(values) == labels.n_variables:
-        return str(np.asarray(values)[variable])
+    dims, values = labels.coords.get(word, ((), np.empty(0)))
+    if tuple(dims) == ("variable",) and len(values) == labels.n_variables:
+        return str(values[variable])
     found = labels.attrs.get(word, "")
     if isinstance(found, Mapping):
         found = found.get(key, "")

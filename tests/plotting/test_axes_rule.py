@@ -33,8 +33,6 @@ LATENT = ps.AmortizedVI(training=ps.TrainingOptions(max_epochs=1))
 @pytest.fixture(autouse=True)
 def close_figures():
     yield
-    for number in plt.get_fignums():
-        plt.figure(number).canvas.draw()
     plt.close("all")
 
 
@@ -165,7 +163,7 @@ def test_what_is_given_is_returned(name):
         inside = axes_of(draw(ax=plt.figure()))
         assert len(inside) == len(panels)
         assert len(plt.get_fignums()) == open_figures + 2 and {ax.figure for ax in inside} == {plt.gcf()}
-        for wrong in (3, plt.figure().subplots(1, len(panels) + 1), []):
+        for wrong in (3, [mine[0, 0]] * (len(panels) + 1), []):
             with pytest.raises(ParameterError, match="axes"):
                 draw(ax=wrong)
 
@@ -182,13 +180,12 @@ TIMES = {
 }
 
 
-@pytest.mark.parametrize("kind", TIMES)
-@pytest.mark.parametrize("n", [1, 2, 9])
+@pytest.mark.parametrize(("kind", "n"), [*((kind, 9) for kind in TIMES), ("whole", 1), ("zone", 1), ("words", 2)])
 def test_times_of_every_kind_and_gaps(kind, n):
     times = TIMES[kind](n)
     line = np.where(np.arange(n) % 4 == 1, np.nan, np.sin(np.arange(n)))
     shares = np.tile([0.3, 0.7], (n, 1))
-    figure, axes = plt.subplots(11, figsize=(8, 30), layout="constrained")
+    figure, axes = plt.subplots(12, figsize=(8, 36), dpi=25)
     pp.plot_fan(times, line, {0.9: (line - 1, line + 1)}, truth=line, paths=line[None], ax=axes[0])
     pp.plot_quantiles(times, {0.1: line - 1, 0.5: line}, ax=axes[1])
     pp.plot_states(times, line, np.arange(n) % 2, shares, ax=axes[2])
@@ -196,10 +193,11 @@ def test_times_of_every_kind_and_gaps(kind, n):
     pp.plot_latent_paths(times, line[:, None], (line[:, None] - 1, line[:, None] + 1), ax=axes[4])
     pp.plot_cumulative_difference(times, {"a": line}, ax=axes[5])
     pp.plot_attention(times, shares, ax=axes[6])
-    pp.plot_residuals(times, np.nan_to_num(line), ax=np.array([axes[7], *plt.figure().subplots(3)]))
+    pp.plot_residuals(times, np.nan_to_num(line), ax=plt.figure())
     pp.plot_piano_roll(shares, times=times if kind != "words" else None, ax=axes[8])
     pp.plot_states(times, line * np.nan, np.full(n, -1), ax=axes[9])
     pp.plot_fan(times, line, {}, history=(times, line), ax=axes[10])
+    pp.plot_emissions(line, np.arange(3), np.ones((1, 3)) / 3, [1.0], discrete=True, ax=axes[11])
     figure.canvas.draw()
     assert len(times_of(times)) == n
     if kind == "whole":
