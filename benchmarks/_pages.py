@@ -149,7 +149,7 @@ def marks(*names: str) -> Any:
     """What was aimed at, and whether it was reached."""
     rows = [
         {
-            "figure": f"{SPEED.get(name, name)}: {row['what']}",
+            "figure": f"{SPEED.get(name, name.split('_')[0].upper())}: {row['what']}",
             "found": f"{row['value']:.3g}",
             "aimed at": f"{'at least' if row['at_least'] else 'at most'} {row['wanted']:g}",
             "reached": "yes" if row["met"] else "no",

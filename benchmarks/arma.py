@@ -292,7 +292,8 @@ def main() -> None:
     for name, value in found.items():
         if np.isfinite(value) and not options.smoke:
             print(verdict(name, float(value)))
-            record.mark(name, float(value), MARKS[name], at_least=not name.endswith(" s"))
+            words = name.replace(" x ", ", times as fast as ").removesuffix(" s")
+            record.mark(words, float(value), MARKS[name], at_least=not name.endswith(" s"))
     record.finish()
 
 
