@@ -229,7 +229,7 @@ PICTURES: dict[str, Callable[..., Any]] = {
         compression, piano_roll,
     )
 }  # fmt: skip
-REFERENCES = Path(__file__).parents[1] / "plotting" / "pictures"
+REFERENCES = Path(__file__).parents[1] / "pictures"
 
 
 def axes_of(drawn: Any) -> list[Any]:

@@ -97,7 +97,7 @@ def test_pictures_look_as_they_did(name, tmp_path):
         path = tmp_path / f"{name}.png"
         image.save(path)
         pytest.fail(
-            f"The picture differs by {found:.3f} from tests/plotting/pictures/{name}.png and is now in {path}. Look at "
+            f"The picture differs by {found:.3f} from tests/pictures/{name}.png and is now in {path}. Look at "
             f"both; if it is right, renew it by: python tests/support/plot_gallery.py {name}"
         )
 
