@@ -211,7 +211,7 @@ class DerivedForecasts(ForecastArithmetic):
             self._labels,
             self._index,
             history=self._history,
-            method=f"{n_paths} paths weighed by the known values, worth {worth:.0f}",
+            method=f"{n_paths} of {len(paths)} paths weighed by the known values, worth {worth:.0f}",
             future=self.future,
             random_state=self._random_state,
         )
