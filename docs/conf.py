@@ -31,7 +31,6 @@ exclude_patterns = ["_build", "_ext", "_static"]
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
-html_css_files = ["style.css"]
 html_title = "probseq"
 html_theme_options = {
     "logo": {"text": "probseq"},

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from probseq.distributions.emissions import LogNormal
 from probseq.errors import ProbseqError
 from probseq.estimators.arma import ARMA
 from probseq.models.transforms import Difference, Log
@@ -29,7 +30,7 @@ _ENDED = {
     "interrupted": "the fit was interrupted{after}",
     "stopped": "the fit was stopped by a callback{after}",
 }
-_LOCATED = ("mean", "scale", "drift", "level", "slope", "trend")
+_LOCATED = ("loc", "mean", "scale", "drift", "level", "level_scale", "slope", "slope_scale", "trend")
 _CHANCES = ("initial", "transition")
 
 
@@ -113,10 +114,11 @@ def parameter_tables(study: Study, name: str) -> dict[str, pd.DataFrame]:
     rows: dict[str, dict[str, str]] = {}
     errors = _errors(model)
     for key, values in params.items():
-        spread = values.std("draw") if "draw" in values.dims else None
+        spread = values.std("draw", ddof=1) if "draw" in values.dims else None
         array = values if spread is None else values.mean("draw")
         if array.sizes.get("variable") == 1:
             array = array.squeeze("variable", drop=True)
+            spread = None if spread is None else spread.squeeze("variable", drop=True)
         unit = _unit(study, model, str(key))
         if array.dims == ("state",):
             title = f"{_word(str(key))}{f', {unit}' if unit else ''}"
@@ -132,7 +134,7 @@ def parameter_tables(study: Study, name: str) -> dict[str, pd.DataFrame]:
             for place, value in np.ndenumerate(array.values):
                 title = _place(str(key), array, place)
                 row = {"estimate": _number(value, str(key)), "unit": unit}
-                error = errors.get(title, math.nan if spread is None else float(np.ravel(spread.values)[0]))
+                error = errors.get(title, math.nan if spread is None else float(spread.values[place]))
                 row["standard error"] = "" if math.isnan(error) else f"{error:.2g}"
                 rows[title] = row
     frames = {"state": by_state, "parameter": rows}
@@ -179,13 +181,14 @@ def _unit(study: Study, model: Any, key: str) -> str:
     if key not in _LOCATED:
         return ""
     transforms = transforms_of(model)
-    unit = study.source.unit or "unit of the data"
+    on_logs = isinstance(model.get_params(deep=False).get("emission"), LogNormal)
+    unit = "log scale" if on_logs else study.source.unit or "unit of the data"
     for transform in transforms:
         if isinstance(transform, Log):
             unit = "log scale"
         elif not isinstance(transform, Difference):
             unit = f"after {type(transform).__name__}"
-    change = any(isinstance(t, Difference) for t in transforms) or key in ("drift", "slope", "trend")
+    change = any(isinstance(t, Difference) for t in transforms) or key in ("drift", "slope", "slope_scale", "trend")
     return f"{unit} a step" if change else unit
 
 

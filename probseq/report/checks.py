@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from probseq.errors import EmptyDataError
 from probseq.evaluation.calibration import independence_test
 from probseq.evaluation.whiteness import autocorrelations, ljung_box
 from probseq.report.study import Study
@@ -33,7 +34,7 @@ class ResidualCheck(NamedTuple):
     ljung_box: float
     """p-value that none of the first ``lags`` autocorrelations differs from zero; nan for too few values"""
     berkowitz: float
-    """p-value that the residuals are independent with mean 0 and variance 1; nan for too few values"""
+    """p-value that the residuals are independent with mean 0 and variance 1; nan for too few values or neighbours"""
 
     @property
     def dependent(self) -> bool:
@@ -46,7 +47,8 @@ class ResidualCheck(NamedTuple):
         found: list[str] = []
         if math.isnan(self.ljung_box):
             return found
-        if abs(self.mean) * math.sqrt(self.n) > _SURE * max(self.spread, 1e-9):
+        farthest = stats.t.ppf(1 - _ALPHA / 2, self.n - 1)
+        if abs(self.mean) * math.sqrt(self.n) > farthest * self.spread:
             found.append(f"values came {'higher' if self.mean > 0 else 'lower'} than predicted on average")
         low, high = (stats.chi2.ppf(tail, self.n - 1) / (self.n - 1) for tail in (_ALPHA / 2, 1 - _ALPHA / 2))
         if self.spread**2 > high:
@@ -74,9 +76,6 @@ class ResidualCheck(NamedTuple):
         return "; ".join(found) if found else f"no sign of trouble in {self.n} values"
 
 
-_SURE = 2.0
-
-
 def residual_check(study: Study, name: str) -> ResidualCheck | None:
     """Moments and tests of the residuals of one model; None where it has none."""
     z = study.residuals(name)
@@ -89,7 +88,10 @@ def residual_check(study: Study, name: str) -> ResidualCheck | None:
     test = independence = nan
     if n >= _FEWEST and seen.std() > 1e-9:
         test = ljung_box(z, lags, 0)[2]
-        independence = independence_test(stats.norm.cdf(z)).p_value
+        try:
+            independence = independence_test(stats.norm.cdf(z)).p_value
+        except EmptyDataError:
+            pass  # too few values are neighbours
     return ResidualCheck(
         n, float(seen.mean()), float(seen.std(ddof=1)), float(autocorrelations(z, 1)[0]), lags, test, independence
     )

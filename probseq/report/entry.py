@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from probseq._types import whole_number
 from probseq.data.sequences import Sequences, sequences
 from probseq.data.timeindex import infer_step
 from probseq.errors import DataError, HistoryError, ParameterError
@@ -93,6 +95,7 @@ def write_report(
     target = Path(path)
     if target.is_dir() or not target.absolute().parent.is_dir():
         raise ParameterError(got=f"path={str(path)!r}", expected="a file in a folder that exists", remedy="Check it.")
+    seed = whole_number("random_state", random_state, 0)
     _check_models(models, history)
     if history is not None:
         if horizon is not None or isinstance(X, str | Path):
@@ -103,14 +106,19 @@ def write_report(
             )
         study = study_fitted(*_joined(X, history, models, title), models)  # type: ignore[arg-type]
     else:
-        source = read_source(str(X), column, time) if isinstance(X, str | Path) else _source(_series(X, "X"), title)
-        study = run_study(source, horizon=horizon, models=models, period=period, seed=random_state)
+        if isinstance(X, str | Path):
+            source = read_source(str(X), column, time)
+            source = replace(source, title=title or source.title)
+        else:
+            source = trimmed(_source(_series(X, "X"), title))
+        study = run_study(source, horizon=horizon, models=models, period=period, seed=seed)
     return write_page(study, target)
 
 
 def _check_models(models: Any, history: Any) -> None:
-    if isinstance(models, str):
-        raise ParameterError(got=f"models={models!r}", expected=f"a list of names, such as {list(MODELS)[:3]}")
+    if isinstance(models, str | SequenceEstimator):
+        named = f"a list of names, such as {list(MODELS)[:3]}, or a dict of name -> estimator"
+        raise ParameterError(got=f"models={models!r}", expected=named)
     own = isinstance(models, Mapping)
     if history is not None and not (own and models):
         raise ParameterError(
@@ -164,7 +172,7 @@ def _labelled(found: Sequences) -> xr.DataArray:
 
 def _source(series: xr.DataArray, title: str | None) -> Source:
     named = title or str(series.attrs.get("long_name", "" if series.name == "value" else series.name)) or "A series"
-    return trimmed(Source(series, named[:1].upper() + named[1:], str(series.attrs.get("source", "given in Python"))))
+    return Source(series, named[:1].upper() + named[1:], str(series.attrs.get("source", "given in Python")))
 
 
 def _joined(X: Any, history: Any, models: Any, title: str | None) -> tuple[Source, xr.DataArray, xr.DataArray]:

@@ -227,7 +227,7 @@ def _moments(study: Study) -> str:
     text = f"{ranked[0]} is ahead of {ranked[1]} at {wins} of {gap.size} steps"
     if needed <= max(1, gap.size // 6):
         text += f"; {needed} of them {'is' if needed == 1 else 'are'} worth half of its whole lead"
-    return text + f". The largest single gain, {float(biggest):.1f} nats, is at {when(biggest['time'].values)}."
+    return f"{text}. The largest single gain, {_short(float(biggest))} nats, is at {when(biggest['time'].values)}."
 
 
 def _forecasts(study: Study) -> str:
@@ -266,7 +266,7 @@ def _calibration(study: Study) -> list[str]:
         counted = f"its 90 % intervals held {hits} of {n} values"
         if hits < low:
             out.append(f"{name} is too sure of itself: {counted}.")
-        elif hits > high:
+        elif hits > high and not study.counts(str(name)):
             out.append(f"{name} is too cautious: {counted}.")
         elif check is not None and check.faults:
             out.append(f"{name}: {counted}, and {'; '.join(check.faults)}.")
@@ -309,8 +309,9 @@ def _draws(study: Study) -> str:
         n = study.models[str(name)].model_.n_draws
         moved = float(table.loc[name, "nats"] - table.loc[name, "frozen"])
         parts.append(
-            f"{name} averages over {n} draws of its weights; after the held-out values {table.loc[name, 'draws']:.1f} "
-            f"of them still count, and letting the data reweigh them changed its score by {moved:+.3f} nats per value."
+            f"{name} averages over {n} draws of its parameters; after the held-out values "
+            f"{table.loc[name, 'draws']:.1f} of them still count, and letting the data "
+            f"reweigh them changed its score by {moved:+.3f} nats per value."
         )
     return " ".join(parts)
 
@@ -332,7 +333,7 @@ def state_table(study: Study) -> pd.DataFrame | None:
     if study.states is None:
         return None
     series, labels = study.source.series.values, study.states.values
-    relative = study.profile.positive
+    relative = study.profile.positive and not (series <= 0).any()
     steps = np.concatenate([[np.nan], np.diff(np.log(series) if relative else series)])
     rows = {}
     for state in range(int(labels.max()) + 1):

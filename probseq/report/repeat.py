@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from datetime import UTC, datetime
 from html import escape
@@ -35,7 +36,7 @@ def _seeds(study: Study) -> str:
 
 def code(study: Study) -> str:
     """Python code that makes the same comparison; it runs where the data are at hand."""
-    models = "\n".join(f'    "{name}": {study.code(name)},' for name in study.models)
+    models = "\n".join(f"    {json.dumps(name, ensure_ascii=False)}: {study.code(name)}," for name in study.models)
     return (
         f"import probseq as ps\n{study.source.code}\n"
         f'assert ps.sequences(y).fingerprint() == "{study.fingerprint}"\n'

@@ -150,12 +150,19 @@ def calibration(study: Study) -> str:
     return (
         "<p>Do intervals hold as many values as they promise? Likely true shares are 95 % intervals (Wilson 1927) "
         "as if "
-        f"values were independent.</p>{table(rows, 'model', 'Coverage of intervals')}"
+        f"values were independent.{_whole_numbers(study)}</p>{table(rows, 'model', 'Coverage of intervals')}"
         "<p>Histograms show where each held-out value fell in its prediction (0: below everything expected, 1: above). "
         "Calibrated predictions give equal bars, up to chance: each bar is inside the band with 95 % probability. A "
         "U is "
         f"too sure of itself, a hump too cautious, a slope biased.</p><div class=grid>{''.join(cards)}</div>"
     )
+
+
+def _whole_numbers(study: Study) -> str:
+    """That intervals of counts hold too much by their nature."""
+    if not any(study.counts(name) for name in study.ranked):
+        return ""
+    return " Intervals of whole numbers hold more than they promise, as no narrower ones exist; PIT values are right."
 
 
 def errors(study: Study) -> str:

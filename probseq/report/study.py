@@ -90,6 +90,10 @@ class Study:
         """What kind of model has this name, in words."""
         return family_of(self.models[name]).words
 
+    def counts(self, name: str) -> bool:
+        """Whether a model gives probabilities of whole numbers, so that few intervals hold just what they promise."""
+        return self.comparison._of(name).measure.base not in ("lebesgue", "none")
+
     def crps(self, name: str) -> float:
         """Mean CRPS of the forecast made once, at the end of the training data, over all held-out steps."""
         return float(np.nanmean(self.forecasts[name].crps(self.test).values))

@@ -46,11 +46,21 @@ def test_each_fault_is_named(make, words):
     assert words in check(make(np.random.default_rng(2).normal(size=400))).verdict
 
 
+def test_the_mean_is_judged_by_a_t_test():
+    z = np.random.default_rng(5).normal(size=12)
+    z = (z - z.mean()) / z.std(ddof=1)
+    edge = stats.t.ppf(0.975, 11) / np.sqrt(12)
+    assert not check(z + 0.99 * edge).faults
+    assert check(z + 1.01 * edge).faults == ["values came higher than predicted on average"]
+
+
 def test_few_or_missing_values_are_not_tested():
     z = np.random.default_rng(3).normal(size=11)
     assert check(z).verdict == "too few values (11) to test"
     assert check([0.3, np.nan]) is None
     assert check(np.full(30, 0.4)).verdict == "all errors are equal"
+    alternate = np.where(np.arange(40) % 2, np.nan, np.random.default_rng(3).normal(size=40))
+    assert np.isnan(check(alternate).berkowitz) and not np.isnan(check(alternate).ljung_box)
     holes = np.random.default_rng(3).normal(size=40)
     holes[5:9] = np.nan
     assert check(holes).n == 36

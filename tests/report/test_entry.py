@@ -1,12 +1,18 @@
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import probseq as ps
 from probseq.errors import DataError, HistoryError, ParameterError, ShapeError
 from probseq.report import entry
+from probseq.report.catalogue import parameter_tables
+from probseq.report.findings import findings, state_table
+from probseq.report.repeat import code
+from probseq.report.results import calibration
 
 
 @pytest.fixture
@@ -73,8 +79,35 @@ def test_series_come_in_any_form(told, tmp_path, kind):
 
 def test_files_are_read_as_on_the_command_line(told, tmp_path):
     Y.rename_axis("date").reset_index().assign(other=1.0).to_csv(tmp_path / "x.csv", index=False)
-    ps.write_report(tmp_path / "x.csv", tmp_path / "r.html", ["rw", "iid"], column="kg")
-    assert told[0].source.origin == "file x.csv"
+    ps.write_report(tmp_path / "x.csv", tmp_path / "r.html", ["rw", "iid"], column="kg", title="Weights")
+    assert told[0].source.origin == "file x.csv" and told[0].source.title == "Weights"
+
+
+def test_missing_or_impossible_ends_of_held_out_values_stay_in_place(told, tmp_path):
+    train, test = ps.split(Y, horizon=12)
+    test.iloc[3], test.iloc[-4:] = 0.0, np.nan
+    models = {"hmm": ps.HMM(2).fit(train), 'the "walk"': ps.RandomWalk().fit(train)}
+    ps.write_report(test, tmp_path / "r.html", models, history=train)
+    study = told[0]
+    assert study.source.series.size == study.train.size + study.test.size == 60
+    assert "%" not in state_table(study)["median step"].iloc[0]  # a zero has no logarithm
+    compile(code(study), "report", "exec")
+
+
+def test_intervals_of_counts_are_not_called_too_cautious(told, tmp_path):
+    y = np.random.default_rng(0).poisson(1.0, size=300)
+    ps.write_report(y, tmp_path / "r.html", {"right": ps.IID(emission=ps.Poisson())}, horizon=150)
+    assert told[0].comparison.table["cover90"]["right"] > 0.97
+    assert not any("too cautious" in text for text in findings(told[0]))
+    assert "hold more than they promise" in calibration(told[0])
+
+
+def test_spread_of_draws_belongs_to_its_parameter():
+    draws = xr.DataArray(np.random.default_rng(0).normal(size=(50, 2)) * [1.0, 9.0], dims=("draw", "lag"), name="ar")
+    model = SimpleNamespace(params_=draws.to_dataset())
+    found = parameter_tables(SimpleNamespace(models={"m": model}), "m")["parameter"]["standard error"]
+    expected = [f"{each:.2g}" for each in draws.values.std(0, ddof=1)]
+    assert found.tolist() == expected
 
 
 def test_training_data_are_the_history_on_request(told, tmp_path):
@@ -97,6 +130,8 @@ TWO = np.random.default_rng(1).normal(size=(40, 2))
         (["a", "b", "a"] * 20, {}, DataError, "text or categories"),
         (np.ones(40), {}, ShapeError, "constant"),
         (Y, {"models": "arma"}, ParameterError, "a list of names"),
+        (Y, {"models": ps.ARMA((1, 0))}, ParameterError, "a dict of name"),
+        (Y, {"models": ["rw"], "random_state": np.random.default_rng(0)}, ParameterError, "random_state"),
         (Y, {"models": ["arima"]}, ParameterError, "'arima'"),
         (Y, {"models": {}}, ParameterError, "no model"),
         (Y, {"models": {"a": 3}}, ParameterError, "int under the name 'a'"),
