@@ -63,9 +63,10 @@ class LinearDynamicalSystem(LinearStates):
 
     Notes
     -----
-    With more states than variables the data leave (r - k)^2 coordinates open, which ``n_parameters_`` does not count:
-    likelihood and forecasts are what they are, but how far the states behind the first k are shaken is a matter of
-    where the fit began. There ``MLE`` computes no standard errors by default.
+    With more states than variables the data leave (r - k)^2 coordinates open, which ``n_parameters_`` does not count
+    (with ``start="mean"`` only the (r - k)(r - k - 1) / 2 rotations of the states behind the first k): likelihood and
+    forecasts are what they are, but how far the states behind the first k are shaken is a matter of where the fit
+    began. There ``MLE`` computes no standard errors by default.
 
     References
     ----------

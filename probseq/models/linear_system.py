@@ -138,9 +138,11 @@ class LinearSystemModel(DrivenLinearGaussian, ExpectationMaximization):
         """Number of free parameters of the law of the data.
 
         With more states than variables (r - k)^2 coordinates change nothing that can be seen: rotations of the states
-        behind the first k, and how far these are shaken.
+        behind the first k, and how far these are shaken. With ``start="mean"`` the first covariance is known, which
+        leaves the rotations.
         """
-        return super().n_parameters - max(0, self.n_states - self.observation.n_variables) ** 2
+        more = max(0, self.n_states - self.observation.n_variables)
+        return super().n_parameters - (more * (more - 1) // 2 if self.start == "mean" else more**2)
 
     def parameters(self) -> dict[str, ParamSpec]:
         return dict(self._specs)

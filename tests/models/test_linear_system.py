@@ -311,6 +311,34 @@ def test_parameters_are_counted_as_the_autocovariances_see_them(k, r, noise):
     assert int((values > 1e-10 * values[0]).sum()) == model.n_parameters
 
 
+@pytest.mark.parametrize("start", ["mean", "free"])
+@pytest.mark.parametrize("k, r", [(1, 1), (1, 2), (1, 3), (2, 2), (2, 4), (3, 2)])
+def test_parameters_are_counted_as_all_first_and_second_moments_see_them(k, r, start):
+    model = LinearSystemModel(Observation(k), r, start=start)
+    specs = model.parameters()
+    generator = torch.Generator().manual_seed(0)
+    flat = 0.5 * torch.randn(unconstrained_size(specs), generator=generator, dtype=torch.float64)
+
+    def law(flat):
+        params = unflatten(specs, flat)
+        turn, design = params["transition"], params["loading"]
+        mean = params["start_mean"]
+        cov = params["start_covariance"] if start == "free" else torch.eye(r, dtype=torch.float64)
+        rows = []
+        for _ in range(2 * r + 2):
+            rows += [design @ mean + params["offset"], (design @ cov @ design.mT).flatten()]
+            rows[-1] = rows[-1] + torch.diag(params["noise_scale"] ** 2).flatten()
+            lagged = cov
+            for _ in range(2 * r + 1):
+                lagged = turn @ lagged
+                rows.append((design @ lagged @ design.mT).flatten())
+            mean, cov = turn @ mean, turn @ cov @ turn.mT + torch.eye(r, dtype=torch.float64)
+        return torch.cat(rows)
+
+    values = torch.linalg.svdvals(torch.autograd.functional.jacobian(law, flat))
+    assert int((values > 1e-10 * values[0]).sum()) == model.n_parameters
+
+
 @pytest.mark.parametrize("style", ["plain", "mean", "free"])
 def test_turned_states_have_the_same_law(style):
     model, params, batch = some(**STYLES[style])
