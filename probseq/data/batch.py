@@ -57,10 +57,8 @@ class Sequences:
     cut : tuple of (int, frequency)
         Where only the last steps are here, as after reading a file: for each sequence how many came before them, and
         the step of the whole index. Empty otherwise.
-    name, attrs, coords
-        Name and attributes of the data, and further coordinates as ``{name: (dims, values)}``.
-    time_attrs
-        Attributes of the time coordinate, such as ``long_name`` and ``units``.
+    name, attrs, time_attrs, coords
+        Name and attributes of the data, those of their times, and further coordinates as ``{name: (dims, values)}``.
     """
 
     values: np.ndarray
@@ -129,10 +127,9 @@ class Sequences:
             found.append(found[-1] if same else timeindex.infer_step(index))
         known = {step for step in found if step is not None}
         if len(known) == 1:
-            return tuple(
-                known.copy().pop() if step is None and len(index) < 3 else step
-                for step, index in zip(found, self.index, strict=True)
-            )
+            (common,) = known
+            each = zip(found, self.index, strict=True)
+            return tuple(common if step is None and len(index) < 3 else step for step, index in each)
         return tuple(found)
 
     @cached_property
