@@ -200,8 +200,9 @@ def warn_counted(names: Sequence[Hashable]) -> None:
     shown = ", ".join(repr(name) for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     warnings.warn(
         f"The frequency of the time index{f' of sequence {shown}' if names else ''} is not known (irregular stamps, "
-        "fewer than three, or no times at all), so the forecast counts steps. Pass freq=, put the data on a grid with "
-        "on_grid(X, freq), or give future covariates that carry their dates.",
+        "fewer than three, dates that are text, or no times at all), so the forecast counts steps. Pass freq=, put the "
+        "data on a grid with on_grid(X, freq), turn text into dates with pd.to_datetime, or give future covariates "
+        "that carry their dates.",
         IndexWarning,
         stacklevel=3,
     )

@@ -130,7 +130,7 @@ def _tree(groups: dict[str, xr.Dataset]) -> Any:
         import arviz
     except ImportError as error:
         raise UnsupportedError(
-            got="to_arviz without ArviZ", expected="arviz", remedy='Install it: pip install "probseq[interop]".'
+            got="to_arviz without ArviZ", expected="arviz", remedy="Install it: pip install arviz."
         ) from error
     if int(arviz.__version__.split(".")[0]) >= 1:
         return xr.DataTree.from_dict(groups)

@@ -50,7 +50,7 @@ def to_sktime(estimator: Any = None, n_paths: int = 2000) -> Any:
         from probseq.integrations.sktime_forecaster import SktimeForecaster
     except ImportError as error:
         raise UnsupportedError(
-            got="to_sktime without sktime", expected="sktime", remedy='Install it: pip install "probseq[interop]".'
+            got="to_sktime without sktime", expected="sktime", remedy="Install it: pip install sktime skpro."
         ) from error
     return SktimeForecaster(estimator, n_paths)
 

@@ -376,7 +376,7 @@ class DrivenHiddenMarkovModel(HiddenMarkovModel):
             raise DataError(
                 got="missing values",
                 expected=f"complete values: {type(self.emission).__name__} uses the last {self.order} as inputs",
-                remedy="Fill the gaps, or use an emission without lags.",
+                remedy="Use an emission without lags, or one that is exact over gaps, such as ps.ARMA.",
             )
 
     def _require_constant(self, what: str) -> None:
