@@ -296,5 +296,5 @@ def test_without_sktime_it_says_what_to_install(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "sktime.forecasting.base", None)
     monkeypatch.delitem(sys.modules, "probseq.integrations.sktime_forecaster", raising=False)
-    with pytest.raises(UnsupportedError, match="interop"):
+    with pytest.raises(UnsupportedError, match="pip install sktime skpro"):
         ps.to_sktime()
