@@ -171,9 +171,7 @@ def plot_bars(
     ShapeError
         ``probs`` has another shape.
     """
-    p = np.asarray(probs, float)
-    if p.shape != (len(names), len(categories)):
-        raise ShapeError(got=f"probs of shape {p.shape}", expected=f"{(len(names), len(categories))}: step, category")
+    p = _checked(probs, names, categories)
     ax = new_axes(ax)
     shown = np.sort(np.argsort(-p.sum(0), kind="stable")[: min(most, len(PALETTE) - 1)])
     where, bottom = np.arange(len(names)), np.zeros(len(names))
@@ -231,9 +229,7 @@ def plot_shades(
     ShapeError
         ``probs`` has another shape.
     """
-    p = np.asarray(probs, float)
-    if p.shape != (len(names), len(categories)):
-        raise ShapeError(got=f"probs of shape {p.shape}", expected=f"{(len(names), len(categories))}: step, category")
+    p = _checked(probs, names, categories)
     code = {str(name): c for c, name in enumerate(categories)}
     came = np.array([code.get(str(one), -1) for one in (truth if truth is not None else [])], dtype=int)
     peak = p.max(0, initial=0.0)
@@ -252,3 +248,10 @@ def plot_shades(
         above(ax)
     name_ticks(ax, list(names))
     return ax
+
+
+def _checked(probs: ArrayLike, names: Sequence[str], categories: Sequence[str]) -> np.ndarray:
+    p = np.asarray(probs, float)
+    if p.shape != (len(names), len(categories)):
+        raise ShapeError(got=f"probs of shape {p.shape}", expected=f"{(len(names), len(categories))}: step, category")
+    return p
