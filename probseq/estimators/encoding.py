@@ -16,7 +16,7 @@ from probseq.models.base import Batch
 from probseq.models.recurrent import RecurrentModel, RecurrentState
 from probseq.models.recurrent_inside import attention_weights, hidden_states
 from probseq.models.wrappers import innermost, unwrap
-from probseq.plotting import new_panels, plot_attention
+from probseq.plotting import drawn_on, new_panels, plot_attention
 from probseq.results.plots import chosen_sequences, sequence_title, shown_tokens, stamps, time_label
 
 __all__ = ["Encoding"]
@@ -126,7 +126,7 @@ class Encoding(Predicting):
                 xlabel=time_label(data, data.index[i]) if data.vocabulary is None and panel is panels[-1] else "",
                 ax=panel,
             )
-        return panels[0] if len(panels) == 1 else np.array(panels, dtype=object)
+        return drawn_on(panels)
 
     def _recurrent(self) -> RecurrentModel:
         model = innermost(self.model_.model)

@@ -21,7 +21,7 @@ from probseq.models.latent_network import LatentNetwork
 from probseq.models.latent_smoothing import smooth_paths
 from probseq.models.latent_state import LatentState
 from probseq.models.wrappers import ElementwiseModel, innermost, layers, unwrap
-from probseq.plotting import new_panels, plot_latent_paths
+from probseq.plotting import drawn_on, new_panels, plot_latent_paths
 from probseq.results.plots import chosen_sequences, sequence_title, stamps, time_label
 
 __all__ = ["LatentPaths"]
@@ -169,7 +169,7 @@ class LatentPaths(SequenceEstimator):
                 xlabel=time_label(data, data.index[i]) if panel is panels[-1] else "",
                 ax=panel,
             )
-        return panels[0] if len(panels) == 1 else np.array(panels, dtype=object)
+        return drawn_on(panels)
 
     def interpolate(
         self, a: Any, b: Any, n_points: int = 5, *, n_paths: int = 200, random_state: RandomState = None

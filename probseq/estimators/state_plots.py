@@ -18,6 +18,7 @@ from probseq.models.discretized import DiscretizedModel
 from probseq.models.latent import DiscreteLatent
 from probseq.models.wrappers import ElementwiseModel, layers
 from probseq.plotting import (
+    drawn_on,
     figure_class,
     hide_times,
     new_panels,
@@ -99,7 +100,7 @@ class StatePlots(StateNames):
                     hide_times(panel)
             if below is not None:
                 plot_state_probabilities(when, share, xlabel=label, ax=below)
-        return panels[0] if len(panels) == 1 else np.array(panels, dtype=object)
+        return drawn_on(panels)
 
     def plot_transitions(self, kind: str = "both", *, ax: Any = None) -> Any:
         """How states follow one another: the matrix of probabilities and its graph, averaged over parameter draws.

@@ -13,7 +13,7 @@ matplotlib itself.
 
 from probseq.plotting.attention import plot_attention
 from probseq.plotting.calibration import plot_calibration_curves
-from probseq.plotting.canvas import axes_in, figure_class, hide_times, new_panels
+from probseq.plotting.canvas import axes_in, drawn_on, figure_class, hide_times, new_panels
 from probseq.plotting.diagnostics import plot_diagnostics
 from probseq.plotting.forecasts import plot_cumulative_difference, plot_fan, plot_pit, plot_weights
 from probseq.plotting.latent_paths import plot_latent_paths
@@ -28,6 +28,7 @@ from probseq.plotting.transitions import plot_transition_graph, plot_transition_
 __all__ = [
     "PALETTE",
     "axes_in",
+    "drawn_on",
     "figure_class",
     "hide_times",
     "new_panels",

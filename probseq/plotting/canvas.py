@@ -25,6 +25,7 @@ __all__ = [
     "axes_in",
     "draw_history",
     "draw_truth",
+    "drawn_on",
     "figure_class",
     "finish",
     "hide_times",
@@ -94,6 +95,11 @@ def new_panels(
             + (f", pass a figure, or make them with plt.subplots({rows}, {columns})." if n > 1 else "."),
         )
     return found
+
+
+def drawn_on(panels: list[Axes]) -> Axes | np.ndarray:
+    """What a plot returns that makes as many panels as it needs: the only Axes, or a flat array of them."""
+    return panels[0] if len(panels) == 1 else np.array(panels, dtype=object)
 
 
 def figure_class() -> type:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from probseq.data.timeindex import is_default
 from probseq.errors import ParameterError, UnsupportedError
-from probseq.plotting import PALETTE, new_panels, plot_cumulative_difference, plot_fan, plot_quantiles
+from probseq.plotting import PALETTE, drawn_on, new_panels, plot_cumulative_difference, plot_fan, plot_quantiles
 from probseq.plotting.canvas import stamps
 from probseq.results.law_plots import draw_bars, draw_ridge, draw_shades
 
@@ -84,7 +84,7 @@ def plot_forecast(
             draw_ridge(forecast, i, seen, own, names, color, title)
         else:
             _draw_steps(forecast, i, seen, own, names, kind, tuple(levels), history, n_paths, color, title)
-    return panels[0] if len(panels) == 1 else np.array(panels, dtype=object)
+    return drawn_on(panels)
 
 
 def chosen_sequences(sequence: Any, n: int) -> list[int]:
